@@ -1,0 +1,46 @@
+"""Yardsticks that a search must beat. They learn from the training histories only."""
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.tensors import tensor_of
+
+
+class Popularity:
+    """Scores an item by how often it occurs in the training histories."""
+
+    max_length = 1
+
+    def __init__(self, sequences: Sequences) -> None:
+        counts = np.bincount(sequences.items, minlength=sequences.num_items + 1)
+        self._counts = torch.from_numpy(counts).double()  # (I + 1,)
+
+    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return self._counts.to(items.device).expand(len(items), -1)
+
+
+class Markov:
+    """Scores an item by how often it followed the last one; equal counts by popularity."""
+
+    max_length = 1
+
+    def __init__(self, sequences: Sequences) -> None:
+        items, users = sequences.items, sequences.users()
+        same_user = users[1:] == users[:-1]
+        pairs = (items[:-1][same_user], items[1:][same_user])
+        size = sequences.num_items + 1
+        ones = np.ones(len(pairs[0]))
+        self._follows = sparse.csr_array((ones, pairs), shape=(size, size))
+        counts = np.bincount(items, minlength=size)
+        self._tie_break = counts / (counts.sum() + 1)  # (I + 1,) less than one transition each
+
+    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
+        last = items[:, 0].cpu().numpy()
+        scores = self._follows[last].toarray() + self._tie_break  # (B, I + 1)
+        return tensor_of(scores, items.device)
+
+
+BASELINES = {"popularity": Popularity, "markov": Markov}

@@ -1,0 +1,252 @@
+"""The settings of one trial: typed, frozen, validated; YAML in and out; dotted overrides.
+
+`TrialConfig` is everything that decides the outcome of a training run, so that one written file
+repeats it. Anything wrong is a `ConfigError` that lists every fault at once.
+"""
+
+import difflib
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tune_srs.errors import ConfigError
+
+RelevanceName = Literal["fixed", "linear", "power", "exponential"]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and no key is accepted that does nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NoiseConfig(Settings):
+    """Noise put into the training histories on purpose; the futures stay as they are."""
+
+    accidental: float = Field(0.0, ge=0, le=1, description="random items inserted, per interaction")
+    shared: float = Field(0.0, ge=0, le=1, description="share of users merged in pairs")
+    seed: int = Field(0, ge=0)
+
+
+class SyntheticConfig(Settings):
+    """Size and seed of the generated data set (`data.name: synthetic`)."""
+
+    users: int = Field(400, ge=1)
+    items: int = Field(300, ge=2)
+    mean_length: int = Field(60, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class DataConfig(Settings):
+    """Which interactions, how filtered, and how split."""
+
+    name: str = "ml-100k"
+    num_futures: int = Field(10, ge=1, description="K: the last K test, the K before validate")
+    min_rating: float | None = Field(None, description="keep interactions rated at least this")
+    min_users_per_item: int = Field(1, ge=1)
+    min_items_per_user: int = Field(1, ge=1)
+    noise: NoiseConfig = NoiseConfig()
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+
+class ModelConfig(Settings):
+    """SASRec's shape; the defaults are those of the original."""
+
+    max_length: int = Field(200, ge=1, description="items of a history that the model sees")
+    hidden_units: int = Field(50, ge=1)
+    num_blocks: int = Field(2, ge=1)
+    num_heads: int = Field(1, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_the_units(self) -> Self:
+        if self.hidden_units % self.num_heads:
+            raise ValueError(
+                f"hidden_units must be a multiple of num_heads, but got "
+                f"hidden_units={self.hidden_units}, num_heads={self.num_heads}"
+            )
+        return self
+
+
+class LossConfig(Settings):
+    """Multi-positive binary cross-entropy, its positives weighted by relevance."""
+
+    num_positives: int = Field(1, ge=1, description="P: the next P items of a position")
+    num_negatives: int = Field(1, ge=1, description="N: items drawn outside the user's history")
+    relevance: RelevanceName = "fixed"
+    rate: float | None = Field(None, gt=0, description="p of power (2), r of exponential (1)")
+    normalization: Literal["mean", "original"] = "mean"
+    positive_weight: float = Field(1.0, gt=0, description="balance of positives to negatives")
+
+    @model_validator(mode="after")
+    def _rate_has_an_effect(self) -> Self:
+        if self.rate is not None and self.relevance not in ("power", "exponential"):
+            raise ValueError(
+                f"rate bends the relevances power and exponential only, but got rate={self.rate} "
+                f"with relevance={self.relevance}"
+            )
+        if self.relevance == "exponential" and (self.rate or 1) * self.num_positives > 700:
+            raise ValueError(
+                f"rate * num_positives <= 700 must hold, or e^(r P) overflows, "
+                f"but got rate={self.rate}, num_positives={self.num_positives}"
+            )
+        return self
+
+
+class TrainConfig(Settings):
+    """The optimisation, and where it runs."""
+
+    max_epochs: int = Field(200, ge=1)
+    batch_size: int = Field(128, ge=1, description="users a step")
+    lr: float = Field(1e-3, gt=0)
+    seed: int = Field(0, ge=0)
+    num_threads: int = Field(1, ge=1, description="CPU threads; other numbers, other rounding")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EvaluationConfig(Settings):
+    """What is ranked and at which cutoffs."""
+
+    cutoffs: tuple[int, ...] = Field((5, 10, 20), min_length=1)
+    relevance: RelevanceName = Field("linear", description="the gain in ndcg_rel")
+    candidates: Literal["all", "sampled"] = "all"
+    num_candidates: int = Field(100, ge=1, description="negatives a user, if sampled")
+    exclude_history: bool = Field(True, description="off where people come back to items")
+    seed: int = Field(0, ge=0, description="of the sampled candidates")
+
+    @model_validator(mode="after")
+    def _cutoffs_are_positive(self) -> Self:
+        if min(self.cutoffs) < 1 or len(set(self.cutoffs)) < len(self.cutoffs):
+            raise ValueError(f"cutoffs must be distinct and >= 1, but got {list(self.cutoffs)}")
+        return self
+
+
+class TrialConfig(Settings):
+    """Everything that decides the outcome of one training run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "configuration") -> Self:
+        """Validate nested `values`; `source` names them in a `ConfigError`."""
+        return validated(cls, values, source)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        return cls.from_dict(read_yaml(path), str(path))
+
+    def to_yaml(self, path: Path) -> None:
+        path.write_text(dump_yaml(self.to_dict()), encoding="utf-8")
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def with_overrides(self, overrides: Mapping[str, Any], source: str = "overrides") -> Self:
+        """A copy with dotted keys replaced: `{"train.lr": 0.01}`."""
+        unknown_keys(overrides, dotted_keys(), source)
+        values = self.to_dict()
+        for key, value in overrides.items():
+            *sections, field = key.split(".")
+            target = values
+            for section in sections:
+                target = target[section]
+            target[field] = value
+        return type(self).from_dict(values, source)
+
+
+def dotted_keys(settings: type[Settings] = TrialConfig, prefix: str = "") -> list[str]:
+    """Every leaf of `settings` by its dotted name, in order: `data.name`, …, `evaluation.seed`."""
+    keys: list[str] = []
+    for name, field in settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Settings):
+            keys += dotted_keys(section, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`, did you mean …?` with the likeliest of `known`, or what there is to choose from."""
+    known = list(known)
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not matches:  # a right name in a wrong or missing section
+        matches = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    return f", did you mean {matches[0]}?" if matches else f"; known: {', '.join(known)}"
+
+
+def unknown_keys(keys: Iterable[str], known: Iterable[str], source: str) -> None:
+    """Raise a `ConfigError` that names each of `keys` that is not in `known`."""
+    known = list(known)
+    faults = [f"unknown key {key}{nearest(key, known)}" for key in keys if key not in known]
+    if faults:
+        raise ConfigError(f"{source}: " + "; ".join(faults))
+
+
+def validated(settings: type[Model], values: object, source: str) -> Model:
+    """`values` as `settings`, or a `ConfigError` of one line with all faults."""
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_faults(error, settings))) from error
+
+
+def _faults(error: ValidationError, settings: type[BaseModel]) -> list[str]:
+    faults = []
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"]]
+        place = ".".join(path)
+        if fault["type"] == "extra_forbidden":
+            owner: Any = settings
+            for part in path[:-1]:
+                owner = getattr(owner, "model_fields", {}).get(part)
+                owner = getattr(owner, "annotation", None)
+            known = [".".join([*path[:-1], name]) for name in getattr(owner, "model_fields", {})]
+            faults.append(f"unknown key {place}{nearest(place, known)}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(fault["input"], dict) else f", but got {fault['input']!r}"
+            given = "" if "but got" in message else given
+            faults.append(f"{place}: {message}{given}" if place else message + given)
+    return faults
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without silently overwritten duplicates."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, or a `ConfigError` that says why there is none."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    return values
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)

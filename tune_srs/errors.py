@@ -1,0 +1,25 @@
+"""What can go wrong in a user's hands.
+
+A message says in one line what is wrong, where, and how to mend it; the console command prints it
+and exits with the error's `exit_code`. Programming mistakes raise Python's own exceptions.
+"""
+
+
+class TuneSRSError(Exception):
+    """The root of the errors a user can mend."""
+
+    exit_code = 2
+
+
+class ConfigError(TuneSRSError):
+    """A setting, search space or request that cannot be carried out."""
+
+
+class DataError(TuneSRSError):
+    """An interaction log or prepared data that cannot be used."""
+
+
+class SearchError(TuneSRSError):
+    """A search that ran and failed."""
+
+    exit_code = 1
