@@ -65,7 +65,7 @@ class Batches:
 
     def epoch(self, generator: torch.Generator) -> Iterator[list[Group]]:
         order = torch.randperm(len(self._trainable), generator=generator)
-        for users in self._trainable[order].split(self._batch_size):
+        for users in torch.split(self._trainable[order], self._batch_size):
             by_length = users[self._windows[users].argsort(stable=True)]
             groups = by_length.tensor_split(min(GROUPS, len(by_length)))
             yield [self._group(users) for users in groups]

@@ -76,7 +76,9 @@ class LossConfig(Settings):
     """Multi-positive binary cross-entropy, its positives weighted by relevance."""
 
     num_positives: int = Field(1, ge=1, description="P: the next P items of a position")
-    num_negatives: int = Field(1, ge=1, description="N: items drawn outside the user's history")
+    num_negatives: int | None = Field(
+        None, ge=1, description="N: items drawn outside the user's history; None, as many as P"
+    )
     relevance: RelevanceName = "fixed"
     rate: float | None = Field(None, gt=0, description="p of power (2), r of exponential (1)")
     normalization: Literal["mean", "original"] = "mean"
@@ -223,7 +225,7 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML without silently overwritten duplicates."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(

@@ -4,8 +4,10 @@ Shapes: U users, K futures, nearest first. `ranks` (U, K): how many other candid
 as high as the future, 0 the best; ties count against the model. `counted` (U, K): False for a
 future that repeats a nearer one. n_u futures are counted for user u.
 
+>>> import math
 >>> ranks = torch.tensor([[2, 0, 99]])
->>> values = per_user(ranks, torch.ones(1, 3, dtype=torch.bool), (3,), relevance("linear", 3))
+>>> counted = torch.ones(1, 3, dtype=torch.bool)
+>>> values = per_user(ranks, counted, cutoffs=(3,), gains=torch.tensor([3, 2, 1]))
 >>> expected = (1 / math.log2(4) + 1 / math.log2(2)) / (1 + 1 / math.log2(3) + 1 / math.log2(4))
 >>> math.isclose(values["ndcg@3"].item(), expected)
 True
@@ -13,18 +15,13 @@ True
 True
 """
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from tune_srs.relevance import relevance
-
 RBO_PERSISTENCE = 0.9
 NAMES = ("ndcg", "ndcg_rel", "hr", "recall", "hit", "mrr", "rbo", "jaccard")
-
-__all__ = ["NAMES", "jaccard", "ndcg", "per_user", "rank_biased_overlap", "relevance"]
 
 
 def per_user(

@@ -56,9 +56,7 @@ class CausalAttention(nn.Module):
         rows, columns, units = x.shape
         heads = (rows, columns, self.num_heads, units // self.num_heads)
         q = self.query(query).view(heads).transpose(1, 2)  # (B, H, L, D / H)
-        k, v = (
-            part.reshape(heads).transpose(1, 2) for part in self.key_value(x).chunk(2, dim=-1)
-        )
+        k, v = (part.reshape(heads).transpose(1, 2) for part in self.key_value(x).chunk(2, dim=-1))
         if self.training:
             mixed = self._with_dropout(q, k, v)
         else:

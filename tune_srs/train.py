@@ -120,7 +120,9 @@ class BatchLoss:
     def __init__(
         self, config: LossConfig, negatives: NegativeSampler, device: torch.device
     ) -> None:
-        self.config = config
+        self._num_positives = config.num_positives
+        self._num_negatives = config.num_negatives or config.num_positives
+        self._positive_weight = config.positive_weight
         self._negatives = negatives
         self._weights = loss_weights(
             config.relevance, config.num_positives, config.rate, config.normalization
@@ -133,9 +135,9 @@ class BatchLoss:
             embedded = model.items(group.items)  # (B, L + 1, D)
             features = model.encode(embedded[:, :-1], group.lengths)  # (B, L, D)
             positives.append(self._positive_scores(features, embedded)[tokens])
-            exists.append(group.positives(self.config.num_positives)[tokens])
+            exists.append(group.positives(self._num_positives)[tokens])
             users = group.users[:, None].expand_as(tokens)[tokens]  # (T,)
-            drawn = self._negatives.sample(users, self.config.num_negatives, generator)
+            drawn = self._negatives.sample(users, self._num_negatives, generator)
             scores = model.items(drawn) @ features[tokens][:, :, None]  # (T, N, 1)
             negatives.append(scores.squeeze(-1))
         return multi_positive_bce(
@@ -143,7 +145,7 @@ class BatchLoss:
             torch.cat(negatives),
             torch.cat(exists),
             self._weights,
-            self.config.positive_weight,
+            self._positive_weight,
         )
 
     def _positive_scores(self, features: Tensor, embedded: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class BatchLoss:
         Neighbouring positions share their positives: all are in one product of features and
         items of the row, of which a band is read.
         """
-        count = self.config.num_positives
+        count = self._num_positives
         scores = features @ embedded.transpose(1, 2)  # (B, L, L + 1)
         columns = torch.arange(features.shape[1], device=features.device)
         ahead = columns[:, None] + 1 + torch.arange(count, device=features.device)  # (L, P)

@@ -94,6 +94,7 @@ _ARRAYS = ("items", "offsets", "validation", "test")
 def save(data: PreparedData, folder: Path) -> None:
     """Write `data` into the existing, empty `folder`."""
     train = data.validation
+    arrays: tuple[npt.NDArray[Any], ...]
     arrays = (train.items, train.offsets, train.futures, data.test_futures)
     for name, array in zip(_ARRAYS, arrays, strict=True):
         np.save(folder / f"{name}.npy", array)

@@ -31,14 +31,14 @@ def generate(config: SyntheticConfig) -> pd.DataFrame:
     base = (popularity + taste[:, genre]).astype(np.float32)  # (users, items)
     steps = np.zeros((users, lengths.max()), dtype=np.int64)
     everyone = np.arange(users)
-    for step in range(lengths.max()):
+    for now in range(lengths.max()):
         logits = base + random.gumbel(size=(users, items)).astype(np.float32)
-        if step > 0:
-            logits += 4.0 * bonus[steps[:, step - 1]]
-        if step > 1:
-            logits += 3.0 * bonus[steps[:, step - 2]]
-        steps[:, step] = logits.argmax(axis=1)
-        base[everyone, steps[:, step]] = -np.inf
+        if now > 0:
+            logits += 4.0 * bonus[steps[:, now - 1]]
+        if now > 1:
+            logits += 3.0 * bonus[steps[:, now - 2]]
+        steps[:, now] = logits.argmax(axis=1)
+        base[everyone, steps[:, now]] = -np.inf
 
     seen = np.arange(lengths.max()) < lengths[:, None]
     user, step = np.nonzero(seen)
