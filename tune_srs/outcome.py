@@ -1,0 +1,71 @@
+"""What a search is worth: the yardsticks before it, the winner's test score and export after it."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from tune_srs import checkpoint, export, results
+from tune_srs.baselines import BASELINES
+from tune_srs.config import EvaluationConfig
+from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.errors import SearchError
+from tune_srs.evaluate import Evaluator
+from tune_srs.model import SASRec
+
+Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
+
+
+def yardsticks(data: PreparedData, config: EvaluationConfig) -> Scores:
+    """The baselines' scores on the validation futures."""
+    return _score_baselines(data, data.validation, config, "val")
+
+
+def export_winner(folder: Path, name: str, metric: str, mode: str, data: PreparedData) -> None:
+    """Score the best trial and the baselines on the test futures, once, and write `best/`.
+
+    Raises `SearchError` if no trial gave a metric.
+    """
+    table = results.trials(folder)
+    if metric not in table or table[metric].isna().all():
+        reason = next(iter(table["error"].dropna()), "none was recorded")
+        raise SearchError(f"{folder}: no trial gave {metric}; the first error: {reason}")
+    ranked = table.dropna(subset=metric).sort_values(metric, ascending=mode == "min", kind="stable")
+    number = int(ranked["trial"].iloc[0])
+    config, epochs, best = checkpoint.load_best(last_checkpoint(folder, number))
+    # an equal number of epochs, so that training it again ends where the trial did
+    config = config.with_overrides({"train.max_epochs": epochs})
+
+    model = SASRec(config.model, data.validation.num_items, torch.Generator())
+    model.load_state_dict(best.weights)
+    scores = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model.eval()).means()
+    test = {"best": {f"test/{key}": value for key, value in scores.items()}}
+    test |= _score_baselines(data, data.test, config.evaluation, "test")
+    validation = {"best": best.metrics}
+    validation |= json.loads((folder / "yardsticks.json").read_text(encoding="utf-8"))
+    metrics = {"trial": number, "epoch": best.epoch, "validation": validation, "test": test}
+    export.write(folder / "best", name, config, best.weights, data, metrics)
+
+
+def trial_folder(number: int) -> str:
+    """The name of a trial's folder within `tune/`."""
+    return f"trial_{number:05d}"
+
+
+def last_checkpoint(folder: Path, number: int) -> Path:
+    checkpoints = sorted((folder / "tune" / trial_folder(number)).glob("checkpoint_*"))
+    if not checkpoints:
+        raise SearchError(f"{folder}: trial {number} has no checkpoint; was it deleted?")
+    return checkpoints[-1]
+
+
+def _score_baselines(
+    data: PreparedData, split: Sequences, config: EvaluationConfig, prefix: str
+) -> Scores:
+    """They learn from the training histories only, whatever `split` they are scored on."""
+    evaluator = Evaluator(split, config, torch.device("cpu"))
+    scores = {name: evaluator(make(data.validation)).means() for name, make in BASELINES.items()}
+    return {
+        name: {f"{prefix}/{metric}": value for metric, value in values.items()}
+        for name, values in scores.items()
+    }

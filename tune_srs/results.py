@@ -1,0 +1,131 @@
+"""A results folder → pandas tables. Reads files only: Ray need not be there."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tune_srs.config import nearest, read_yaml
+from tune_srs.errors import ConfigError
+
+STATUSES = ("complete", "stopped", "failed", "unfinished")
+
+
+def run_folder(results: Path, name: str) -> Path:
+    """The folder of an existing run, or a `ConfigError` that names the runs there are."""
+    folder = results / name
+    if not (folder / "search.yaml").is_file():
+        runs = sorted(path.parent.name for path in results.glob("*/search.yaml"))
+        hint = nearest(name, runs) if runs else "; there are none yet, see tune-srs search --help"
+        raise ConfigError(f"{results}: no results named {name}{hint}")
+    return folder
+
+
+def trials(folder: Path) -> pd.DataFrame:
+    """One row a trial: `trial` (number), `trial_id`, `status`, `epochs`, `best_epoch`,
+
+    `seconds` (training and evaluation), `error`, its parameters by dotted name, and its metrics at
+    its best epoch. Empty before the first trial has ended.
+    """
+    path = folder / "trials.csv"
+    if not path.exists():
+        return pd.DataFrame({"trial": pd.Series(dtype=int), "status": pd.Series(dtype=str)})
+    try:
+        return pd.read_csv(path, float_precision="round_trip")
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as a table: {error}") from error
+
+
+def epochs(folder: Path) -> pd.DataFrame:
+    """One row a trial and epoch: `trial`, `epoch`, its parameters, and the metrics of the epoch.
+
+    Read from the files that Ray Tune writes while a search runs.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in sorted((folder / "tune").glob("*/result.json")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            report = json.loads(line)
+            rows.append(report["config"] | {k: v for k, v in report.items() if is_metric(k)})
+    if not rows:
+        return pd.DataFrame({"trial": pd.Series(dtype=int), "epoch": pd.Series(dtype=int)})
+    # a resumed trial may have reported an epoch twice: the later report counts
+    table = pd.DataFrame(rows).drop_duplicates(["trial", "epoch"], keep="last")
+    return table.sort_values(["trial", "epoch"], ignore_index=True)
+
+
+def is_metric(key: str) -> bool:
+    return key == "epoch" or key.startswith(("train/", "val/", "time/"))
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """`search.yaml`: everything needed to run the search again."""
+    return read_yaml(folder / "search.yaml")
+
+
+def yardsticks(folder: Path) -> pd.DataFrame:
+    """One row a baseline: `trial` (its name), and its validation metrics."""
+    path = folder / "yardsticks.json"
+    if not path.exists():
+        return pd.DataFrame()
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return pd.DataFrame([{"trial": name, **metrics} for name, metrics in values.items()])
+
+
+def test_scores(folder: Path) -> pd.DataFrame | None:
+    """Rows `best` and the baselines, columns the test metrics; None before a search has ended."""
+    path = folder / "best" / "metrics.json"
+    if not path.exists():
+        return None
+    test = json.loads(path.read_text(encoding="utf-8"))["test"]
+    return pd.DataFrame.from_dict(test, orient="index")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table made for reading."""
+
+    title: str
+    frame: pd.DataFrame
+
+
+SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
+
+
+def summaries(folder: Path) -> list[Summary]:
+    """The trials beside the yardsticks, best first; then the test scores, once they are there."""
+    plan = settings(folder)
+    search = plan["space"]["search"]
+    best_first = search["mode"] == "min"
+    metric = search["metric"]
+    shown = list(dict.fromkeys([metric, *(f"val/{name}" for name in SHOWN_METRICS)]))
+    table = trials(folder)
+    if metric in table:
+        table = table.sort_values(metric, ascending=best_first, kind="stable")
+    table = table.astype({"trial": "string"})
+    both = pd.concat([table, yardsticks(folder)], ignore_index=True)
+    columns = ["trial", "status", "epochs", "best_epoch", *plan["space"]["params"], *shown]
+    title = f"{plan['name']}: {plan['space']['description']}; metrics on the validation futures"
+    tables = [Summary(title, both.reindex(columns=[c for c in columns if c in both]))]
+    test = test_scores(folder)
+    if test is not None:
+        kept = [f"test/{name}" for name in SHOWN_METRICS if f"test/{name}" in test]
+        test = test[kept].rename_axis("scorer").reset_index()
+        tables.append(Summary("on the test futures, scored once", test))
+    return tables
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
+    handle, name = tempfile.mkstemp(prefix=".aside-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        write(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,242 @@
+"""The search: Ray Tune runs trials of `train`, Optuna proposes, ASHA stops the poor ones early.
+
+Ray is imported here and in `searcher.py` only.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported
+os.environ |= {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # no tables of Tune's own
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # off, Ray binds to loopback on every system
+}
+
+import pandas as pd
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from tune_srs import checkpoint, outcome, results
+from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.errors import ConfigError
+from tune_srs.plan import Plan, available_cpus
+from tune_srs.searcher import OptunaSearcher, write_study
+from tune_srs.space import Space
+from tune_srs.train import train
+
+Say = Callable[[str], None]
+OBJECT_STORE_SLACK = 128 * 2**20
+
+
+def run(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
+    """Run `plan` into the new `folder`. True if it ended, False if it was interrupted.
+
+    Raises `ConfigError` if `folder` exists or the resources are not there, `SearchError` if no
+    trial gave a metric.
+    """
+    plan.check(folder, resume=False)
+    yardsticks = outcome.yardsticks(data, plan.space.base.evaluation)
+    folder.mkdir(parents=True)
+    plan.write(data, folder / "search.yaml")
+    (folder / "yardsticks.json").write_text(json.dumps(yardsticks, indent=2), encoding="utf-8")
+    with _ray(plan, data, say):
+        tuner = tune.Tuner(
+            _trainable(plan, data),
+            tune_config=tune.TuneConfig(
+                search_alg=OptunaSearcher(plan.space, plan.seed),
+                scheduler=_scheduler(plan.space),
+                num_samples=plan.space.trials,
+                reuse_actors=True,
+                trial_dirname_creator=_trial_folder,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder.resolve()),
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                sync_config=tune.SyncConfig(sync_period=5),
+                callbacks=[Recorder(folder.resolve(), plan.space, say)],
+            ),
+        )
+        tuner.fit()
+    return _conclude(plan, data, folder, say)
+
+
+def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
+    """Go on with an interrupted `plan`; see `run`."""
+    plan.check(folder, resume=True)
+    path = str((folder / "tune").resolve())
+    if not tune.Tuner.can_restore(path):
+        raise ConfigError(
+            f"{folder}: interrupted before anything was saved; delete this folder and start anew"
+        )
+    with _ray(plan, data, say):
+        tune.Tuner.restore(path, _trainable(plan, data)).fit()
+    return _conclude(plan, data, folder, say)
+
+
+def run_trial(config: dict[str, Any], space: Space, sequences: Sequences) -> None:
+    """One trial, in a worker: train, and report every epoch with a checkpoint."""
+    values = {key: value for key, value in config.items() if key != "trial"}
+    trial = space.config(values, f"trial {config['trial']}")
+    state, best = None, checkpoint.Best(space.search.metric, space.search.mode)
+    if saved := tune.get_checkpoint():
+        with saved.as_directory() as folder:
+            state, best = checkpoint.load(trial, sequences.num_items, Path(folder))
+    for report in train(trial, sequences, state):
+        best.update(report)
+        progress = {
+            "epoch": report.epoch,
+            "best_epoch": best.epoch,
+            "finished": report.epoch == trial.train.max_epochs,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(trial, report.state, best, Path(folder))
+            saved = tune.Checkpoint.from_directory(folder)
+            tune.report(report.metrics | progress, checkpoint=saved)
+
+
+class Recorder(tune.Callback):
+    """Keeps `trials.csv` current and says a line for each trial that ends."""
+
+    def __init__(self, folder: Path, space: Space, say: Say) -> None:
+        self._folder = folder
+        self._space = space
+        self._say = say
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._record(trials, trial)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._record(trials, trial)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._write([trial_row(trial, _status(trial)) for trial in trials])
+
+    def _record(self, trials: list[Trial], over: Trial) -> None:
+        """`over` has ended, though Tune sets its status only after telling of it."""
+        rows = {each.trial_id: trial_row(each, _status(each, each is over)) for each in trials}
+        self._write(list(rows.values()))
+        row = rows[over.trial_id]
+        ended = sum(each["status"] != "unfinished" for each in rows.values())
+        metric = self._space.search.metric
+        result = f"{metric} {row[metric]:.4f}" if metric in row else row["error"]
+        self._say(
+            f"[{ended}/{self._space.trials}] trial {row['trial']} {row['status']} "
+            f"after {row['epochs']} epochs: {result}"
+        )
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        table = pd.DataFrame(rows).sort_values("trial")
+        first = ["trial", "trial_id", "status", "epochs", "best_epoch", "seconds", "error"]
+        params = [name for name in self._space.params if name in table]
+        metrics = [name for name in table if name not in (*first, *params)]
+        table = table[[*first, *params, *metrics]]
+        results.write_aside(
+            self._folder / "trials.csv", lambda aside: table.to_csv(aside, index=False)
+        )
+
+
+def trial_row(trial: Trial, status: str) -> dict[str, Any]:
+    """What `trials.csv` tells of one trial; its metrics are those of its best epoch."""
+    row: dict[str, Any] = {"trial_id": trial.trial_id, **trial.config}
+    row |= {"status": status, "error": None, "epochs": 0, "best_epoch": None}
+    row["seconds"] = trial.last_result.get("time_total_s", 0.0)
+    if trial.checkpoint:
+        _, epochs, best = checkpoint.load_best(Path(trial.checkpoint.path))
+        row |= {"epochs": epochs, "best_epoch": best.epoch, **best.metrics}
+    if status == "failed":
+        lines = str(trial.get_error() or "").strip().splitlines()
+        row["error"] = lines[-1] if lines else "the worker ended without a reason"
+    return row
+
+
+def _status(trial: Trial, over: bool = False) -> str:
+    if trial.status == Trial.ERROR:
+        return "failed"
+    if trial.status != Trial.TERMINATED and not over:
+        return "unfinished"
+    return "complete" if trial.last_result.get("finished") else "stopped"
+
+
+def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
+    """After Tune: the copy of the study and, if every trial has ended, the winner's export."""
+    searcher = OptunaSearcher(plan.space, plan.seed)
+    searcher.restore_from_dir(str(folder / "tune"))
+    write_study(searcher.study, folder / "study.db")
+    ended = int((results.trials(folder)["status"] != "unfinished").sum())
+    if ended < plan.space.trials:
+        say(
+            f"interrupted: {ended} of {plan.space.trials} trials have ended and are kept; "
+            f"{plan.how_to_resume()}"
+        )
+        return False
+    outcome.export_winner(folder, plan.name, plan.space.search.metric, plan.space.search.mode, data)
+    return True
+
+
+@contextmanager
+def _ray(plan: Plan, data: PreparedData, say: Say) -> Iterator[None]:
+    """Ray on this machine: on loopback only, without dashboard and without its own console."""
+    train_part = data.validation
+    arrays = (train_part.items, train_part.offsets, train_part.futures)
+    ray.init(
+        num_cpus=available_cpus(),
+        object_store_memory=OBJECT_STORE_SLACK + 2 * sum(array.nbytes for array in arrays),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    except KeyboardInterrupt:  # a second Ctrl-C: Tune ends well on the first
+        say(f"interrupted; {plan.how_to_resume()}")
+        raise
+    finally:
+        ray.shutdown()
+
+
+def _trainable(plan: Plan, data: PreparedData) -> Any:
+    """The trial function with the data in Ray's object store: one copy for all trials.
+
+    The validation split only: the test futures never reach a worker.
+    """
+    bound = tune.with_parameters(run_trial, space=plan.space, sequences=data.validation)
+    resources = {"cpu": plan.resources.cpus_per_trial}
+    if plan.resources.gpus_per_trial:
+        resources["gpu"] = plan.resources.gpus_per_trial
+    return tune.with_resources(bound, resources)
+
+
+def _trial_folder(trial: Trial) -> str:
+    return outcome.trial_folder(trial.config["trial"])
+
+
+def _scheduler(space: Space) -> TrialScheduler:
+    settings = space.search.scheduler
+    if settings.type == "none":
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    max_epochs = space.base.train.max_epochs
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=space.search.metric,
+        mode=space.search.mode,
+        max_t=max_epochs,
+        grace_period=min(settings.grace_period, max_epochs),
+        reduction_factor=settings.reduction_factor,
+    )
