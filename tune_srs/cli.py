@@ -161,7 +161,7 @@ def search(
     Go on: tune-srs search --resume --name first
     """
     from tune_srs.datasets.prepare import prepare
-    from tune_srs.plan import Plan, Request
+    from tune_srs.plan import Plan, Request, typed
     from tune_srs.results import run_folder
 
     overrides = {"data.name": dataset, "train.max_epochs": max_epochs} | _overrides(settings)
@@ -181,7 +181,7 @@ def search(
         raise typer.Exit(INTERRUPTED)
     _show(folder)
     print(f"the best configuration and model: {folder / 'best'}")
-    print(f"TensorBoard: tensorboard --logdir {folder / 'tune'}")
+    print(f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}")
 
 
 @app.command("results")
@@ -238,6 +238,8 @@ def _say(message: str) -> None:
 
 def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> None:
     """What is about to run, before anything takes time."""
+    from tune_srs.plan import typed
+
     space, facts = plan.space, data.manifest
     _say(
         f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
@@ -250,7 +252,7 @@ def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> None:
     )
     if (note := space.early_stopping_note()) is not None:
         _say(note)
-    _say(f"watch it: tensorboard --logdir {folder / 'tune'}")
+    _say(f"watch it: {typed('tensorboard')} --logdir {folder / 'tune'}")
 
 
 def _show(folder: Path) -> None:

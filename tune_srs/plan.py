@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +22,15 @@ from tune_srs.space import Space
 from tune_srs.train import device_of
 
 PACKAGES = ("tune-srs", "torch", "ray", "optuna", "numpy", "pandas")
+
+
+def typed(command: str) -> str:
+    """How a user types a command that is installed beside this Python: by name or by path."""
+    script = Path(sys.executable).parent / command
+    found = shutil.which(command)
+    if found and Path(found).resolve() == script.resolve():
+        return command
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def available_cpus() -> int:
@@ -94,10 +105,12 @@ class Plan:
         if folder.exists() and not resume:
             raise ConfigError(
                 f"{folder}: exists and is never overwritten; choose another --name, "
-                f"or {self.how_to_resume()}"
+                f"or {self.how_to_resume(folder)}"
             )
         if (folder / "best").exists():
-            raise ConfigError(f"{folder}: has ended already; see: tune-srs results {self.name}")
+            raise ConfigError(
+                f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}"
+            )
         device_of(self.space.base.train)
         there = {"cpus": available_cpus(), "gpus": torch.cuda.device_count()}
         for kind, available in there.items():
@@ -119,8 +132,9 @@ class Plan:
                 f"{data.fingerprint[:12]}; bring the former back, or start a search by another name"
             )
 
-    def how_to_resume(self) -> str:
-        return f"go on with: tune-srs search --resume --name {self.name}"
+    def how_to_resume(self, folder: Path) -> str:
+        place = "" if folder.parent == Path("results") else f" --results-folder {folder.parent}"
+        return f"go on with: {typed('tune-srs')} search --resume --name {self.name}{place}"
 
 
 @dataclass(frozen=True)

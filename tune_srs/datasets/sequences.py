@@ -98,9 +98,17 @@ def save(data: PreparedData, folder: Path) -> None:
     arrays: list[npt.NDArray[Any]] = [train.items, train.offsets, train.futures, data.test_futures]
     for name, array in zip(_ARRAYS, arrays, strict=True):
         np.save(folder / f"{name}.npy", array)
-    data.item_ids.to_frame().to_parquet(folder / "item_ids.parquet")
-    data.user_ids.to_frame().to_parquet(folder / "user_ids.parquet")
+    _write_ids(data.item_ids, folder / "item_ids.parquet")
+    _write_ids(data.user_ids, folder / "user_ids.parquet")
     (folder / "manifest.json").write_text(json.dumps(data.manifest, indent=2), encoding="utf-8")
+
+
+def _write_ids(ids: pd.Series, path: Path) -> None:
+    ids.to_frame().to_parquet(path, write_page_checksum=True)
+
+
+def _read_ids(path: Path) -> pd.Series:
+    return pd.read_parquet(path, page_checksum_verification=True).iloc[:, 0]
 
 
 def load(folder: Path) -> PreparedData:
@@ -110,11 +118,11 @@ def load(folder: Path) -> PreparedData:
         items, offsets, validation, test = (
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
         )
-        item_ids = pd.read_parquet(folder / "item_ids.parquet")["item"]
-        user_ids = pd.read_parquet(folder / "user_ids.parquet")["user"]
+        item_ids = _read_ids(folder / "item_ids.parquet")
+        user_ids = _read_ids(folder / "user_ids.parquet")
         if fingerprint(items, offsets, validation, test) != manifest["fingerprint"]:
             raise ValueError("the arrays do not match the fingerprint in manifest.json")
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # damaged files make numpy and pyarrow raise almost anything
         raise DataError(
             f"{folder}: damaged prepared data ({one_line(error)}); delete this folder and run again"
         ) from error

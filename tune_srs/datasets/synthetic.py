@@ -6,25 +6,23 @@ import pandas as pd
 from tune_srs.config import SyntheticConfig
 from tune_srs.datasets.formats import COLUMNS
 
-GENRES = 8
-SUCCESSORS = 4
+GENRES = 12
 
 
 def generate(config: SyntheticConfig) -> pd.DataFrame:
     """Interactions whose next item depends on taste, popularity and the last two items.
 
-    Each step draws one unseen item a user from a softmax over: a Zipf popularity, the user's
-    liking of its genre, and a bonus for the few successors of the last and the last but one item.
-    A model that reads the order therefore beats popularity by far, and a first-order one by some.
+    Genres follow one another in a circle. Each step draws one unseen item a user from a softmax
+    over: a Zipf popularity, the user's liking of the item's genre, and a bonus if that genre
+    follows the one of the last item, or comes two after that of the last but one. A model that
+    reads the order therefore beats popularity by far.
     """
     random = np.random.default_rng(config.seed)
     users, items = config.users, config.items
-    popularity = -0.6 * np.log(1 + random.permutation(items))
-    taste = 0.8 * random.standard_normal((users, GENRES))
+    popularity = -0.7 * np.log(1 + random.permutation(items))
+    taste = random.standard_normal((users, GENRES))
     genre = random.integers(GENRES, size=items)
-    successors = random.integers(items, size=(items, SUCCESSORS))
-    bonus = np.zeros((items, items), dtype=np.float32)
-    bonus[np.arange(items)[:, None], successors] = 1.0
+    ahead = (genre[None, :] - genre[:, None]) % GENRES  # (items, items) steps along the circle
 
     spread = random.exponential(config.mean_length / 2, size=users)
     lengths = np.clip((config.mean_length / 2 + spread).astype(int), 1, items)
@@ -34,9 +32,9 @@ def generate(config: SyntheticConfig) -> pd.DataFrame:
     for now in range(lengths.max()):
         logits = base + random.gumbel(size=(users, items)).astype(np.float32)
         if now > 0:
-            logits += 4.0 * bonus[steps[:, now - 1]]
+            logits += 3.0 * (ahead[steps[:, now - 1]] == 1)
         if now > 1:
-            logits += 3.0 * bonus[steps[:, now - 2]]
+            logits += 2.0 * (ahead[steps[:, now - 2]] == 2)
         steps[:, now] = logits.argmax(axis=1)
         base[everyone, steps[:, now]] = -np.inf
 

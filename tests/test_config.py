@@ -1,0 +1,449 @@
+"""The settings: what is accepted, what comes back, and what a wrong one is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tune_srs.config import TrialConfig, dotted_keys, read_yaml
+from tune_srs.errors import ConfigError
+
+
+def refusal(values: Any) -> str:
+    """The one line that refuses `values`."""
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig.from_dict(values, "here")
+    message = str(caught.value)
+    assert message.splitlines() == [message]
+    assert message.startswith("here: ")
+    return message
+
+
+def refusal_of_file(path: Path) -> str:
+    """The one line that refuses the file at `path`, which it names."""
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig.from_yaml(path)
+    message = str(caught.value)
+    assert message.splitlines() == [message]
+    assert message.startswith(f"{path}: ")
+    return message
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "trial.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# Defaults, YAML, overrides
+
+
+def test_the_defaults_survive_yaml(tmp_path: Path) -> None:
+    TrialConfig().to_yaml(tmp_path / "trial.yaml")
+    assert TrialConfig.from_yaml(tmp_path / "trial.yaml") == TrialConfig()
+
+
+def test_the_written_file_names_every_setting(tmp_path: Path) -> None:
+    TrialConfig().to_yaml(tmp_path / "trial.yaml")
+    values = read_yaml(tmp_path / "trial.yaml")
+    for key in dotted_keys():
+        inner: Any = values
+        for part in key.split("."):
+            inner = inner[part]
+
+
+def test_a_part_of_a_file_leaves_the_rest_at_its_defaults(tmp_path: Path) -> None:
+    config = TrialConfig.from_yaml(written(tmp_path, "train: {lr: 0.01}\n"))
+    assert config == TrialConfig().with_overrides({"train.lr": 0.01})
+    assert config.train.lr == 0.01
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    config = TrialConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train.lr = 1.0
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train = config.train
+    assert config == TrialConfig()
+
+
+def test_dotted_overrides_reach_every_depth_and_leave_the_original() -> None:
+    config = TrialConfig()
+    changed = config.with_overrides(
+        {"train.lr": 0.5, "data.noise.shared": 0.25, "evaluation.cutoffs": [1, 3]}
+    )
+    assert (changed.train.lr, changed.data.noise.shared) == (0.5, 0.25)
+    assert changed.evaluation.cutoffs == (1, 3)
+    assert changed.model == config.model
+    assert config == TrialConfig()
+
+
+def test_overrides_are_validated_together() -> None:
+    """Each of these alone would be refused."""
+    changed = TrialConfig().with_overrides({"loss.rate": 2.5, "loss.relevance": "power"})
+    assert changed.loss.rate == 2.5
+    with pytest.raises(ConfigError, match="rate=2.5 with relevance=fixed"):
+        TrialConfig().with_overrides({"loss.rate": 2.5})
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.lrr", "train.lr"),
+        ("trian.lr", "train.lr"),
+        ("lr", "train.lr"),
+        ("model.lr", "train.lr"),
+        ("train.lr.x", "train.lr"),
+        ("noise.shared", "data.noise.shared"),
+        ("data.synthetic.user", "data.synthetic.users"),
+    ],
+)
+def test_a_misspelt_override_is_told_the_right_name(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig().with_overrides({key: 1}, "--set")
+    assert str(caught.value) == f"--set: unknown key {key}, did you mean {meant}?"
+
+
+def test_a_section_cannot_be_overridden_as_a_whole() -> None:
+    with pytest.raises(ConfigError, match="unknown key train, did you mean train"):
+        TrialConfig().with_overrides({"train": {"lr": 0.1}})
+
+
+def test_an_override_like_no_setting_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig().with_overrides({"zzz\nzzz": 1})
+    message = str(caught.value)
+    assert message.startswith("overrides: unknown key zzz zzz; known: data.name, ")
+    assert message.endswith(", evaluation.seed")
+
+
+# Unknown keys
+
+
+@pytest.mark.parametrize(
+    ("values", "wrong", "meant"),
+    [
+        ({"trian": {"lr": 1}}, "trian", "train"),
+        ({"train": {"lrr": 1}}, "train.lrr", "train.lr"),
+        ({"data": {"noise": {"acidental": 0.1}}}, "data.noise.acidental", "data.noise.accidental"),
+        ({"data": {"nois": {"accidental": 0.1}}}, "data.nois", "data.noise"),
+        ({"model": {"lr": 1}}, "model.lr", "train.lr"),
+        ({"loss": {"dropout": 0.1}}, "loss.dropout", "model.dropout"),
+        ({"data": {"shared": 0.1}}, "data.shared", "data.noise.shared"),
+        ({"lr": 1}, "lr", "train.lr"),
+    ],
+)
+def test_an_unknown_key_is_told_the_right_name(
+    values: dict[str, Any], wrong: str, meant: str
+) -> None:
+    assert refusal(values) == f"here: unknown key {wrong}, did you mean {meant}?"
+
+
+def test_a_key_like_no_other_lists_its_neighbours() -> None:
+    message = refusal({"zzz": 1})
+    assert message == "here: unknown key zzz; known: data, model, loss, train, evaluation"
+
+
+def test_a_key_with_a_line_break_stays_on_one_line() -> None:
+    assert "unknown key train.l r" in refusal({"train": {"l\nr": 1}})
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    message = refusal(
+        {
+            "train": {"lr": 0, "lrr": 1, "device": "tpu"},
+            "loss": {"num_positives": 0},
+            "model": {"num_heads": 3},
+            "modl": {},
+        }
+    )
+    for part in (
+        "train.lr: Input should be greater than 0, but got 0",
+        "unknown key train.lrr, did you mean train.lr?",
+        "train.device: ",
+        "but got 'tpu'",
+        "loss.num_positives: ",
+        "hidden_units=50, num_heads=3",
+        "unknown key modl, did you mean model?",
+    ):
+        assert part in message
+    assert message.count("; ") == 5
+
+
+# Bad and odd values
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("model.num_heads", 3, "hidden_units must be a multiple of num_heads"),
+        ("model.dropout", 1, "less than 1"),
+        ("model.dropout", -0.1, "greater than or equal to 0"),
+        ("model.max_length", 0, "greater than or equal to 1"),
+        ("loss.rate", 2.0, "power and exponential only"),
+        ("loss.relevance", "quadratic", "'fixed', 'linear', 'power' or 'exponential'"),
+        ("loss.num_negatives", 0, "greater than or equal to 1"),
+        ("train.lr", 0, "greater than 0"),
+        ("train.lr", float("nan"), "finite"),
+        ("train.lr", "inf", "finite"),
+        ("train.lr", None, "valid number"),
+        ("train.lr", "fast", "valid number"),
+        ("train.max_epochs", 1.5, "valid integer"),
+        ("data.name", 100, "valid string"),
+        ("data.num_futures", 0, "greater than or equal to 1"),
+        ("data.noise.accidental", 1.1, "less than or equal to 1"),
+        ("evaluation.cutoffs", [], "at least 1 item"),
+        ("evaluation.cutoffs", [5, 0], "distinct and >= 1"),
+        ("evaluation.cutoffs", [5, 5], "distinct and >= 1"),
+        ("evaluation.cutoffs", 5, "valid tuple"),
+        ("evaluation.exclude_history", 2, "valid boolean"),
+    ],
+)
+def test_a_bad_value_is_told_what_is_wanted(key: str, value: object, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig().with_overrides({key: value})
+    message = str(caught.value)
+    section, _, field = key.rpartition(".")
+    assert section in message
+    assert field in message
+    assert reason in message
+    assert "but got" in message
+    assert message.splitlines() == [message]
+
+
+def test_a_relevance_that_overflows_is_refused() -> None:
+    overflowing = {"relevance": "exponential", "rate": 3.0, "num_positives": 234}
+    assert "overflows" in refusal({"loss": overflowing})
+    TrialConfig.from_dict({"loss": overflowing | {"num_positives": 233}})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "train.lr",
+        "train.seed",
+        "train.batch_size",
+        "data.min_rating",
+        "data.name",
+        "loss.rate",
+        "loss.num_negatives",
+        "model.dropout",
+        "data.noise.shared",
+    ],
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_boolean_is_no_number(key: str, value: bool) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: true and false are no values"):
+        TrialConfig().with_overrides({key: value})
+
+
+def test_a_boolean_is_no_cutoff_and_no_section() -> None:
+    assert "evaluation.cutoffs.0" in refusal({"evaluation": {"cutoffs": [True, 5]}})
+    assert "but got True" in refusal({"train": True})
+
+
+def test_a_boolean_setting_takes_booleans() -> None:
+    config = TrialConfig().with_overrides({"evaluation.exclude_history": False})
+    assert config.evaluation.exclude_history is False
+
+
+def test_numbers_written_as_text_are_numbers(tmp_path: Path) -> None:
+    """YAML reads `1e-3` as text, and a command line gives nothing else."""
+    config = TrialConfig.from_yaml(written(tmp_path, "train: {lr: 1e-3, batch_size: '64'}\n"))
+    assert config.train.lr == 0.001
+    assert config.train.batch_size == 64
+
+
+def test_a_long_value_is_quoted_in_part() -> None:
+    assert len(refusal({"train": {"batch_size": "x" * 100_000}})) < 300
+
+
+@pytest.mark.parametrize("values", [[], "train", 5, None, {1: 2}, {None: {}}, {"train": {1: 2}}])
+def test_what_is_no_mapping_of_names_is_refused(values: object) -> None:
+    refusal(values)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "expected `key: value` lines, found nothing"),
+        ("# only a comment\n", "found nothing"),
+        ("- train\n", "found list"),
+        ("lr\n", "found str"),
+        ("train: {}\ntrain: {}\n", "the key train stands twice"),
+        ("train: {lr: 1, seed: 2, lr: 1}\n", "the key lr stands twice"),
+        ("train: {lr: 1\n", "line 1, column 1"),
+        ("train:\n\tlr: 1\n", "line 2, column 1"),
+        ("train: {}\n---\nmodel: {}\n", "single document"),
+        ("? [train]\n: {}\n", "unhashable key"),
+        ("data: {name: 1998-13-01}\n", "month must be in 1..12"),
+        ("train: {lr: !!bool maybe}\n", "not valid YAML: 'maybe'"),
+        ("train: {lr: !!int many}\n", "'many'"),
+        ("train: {lr: !!timestamp soon}\n", "not valid YAML"),
+        ("train: !!set 5\n", "not valid YAML"),
+        ("train: " + "[" * 3000, "recursion"),
+        ("train: {seed: " + "9" * 5000 + "}\n", "5000 digits"),
+        ("a: &a {lr: 1}\ntrain: *b\n", "undefined alias"),
+        ("train: &a [*a]\n", "valid dictionary"),
+        ("\0", "special characters"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    assert reason in refusal_of_file(written(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "no such file" in refusal_of_file(tmp_path / "none.yaml")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    assert "cannot be read as text" in refusal_of_file(tmp_path)
+
+
+def test_a_binary_file_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\x93\xff\x00\x01")
+    assert "cannot be read as text" in refusal_of_file(path)
+
+
+def test_a_path_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        read_yaml(Path("a\0b.yaml"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{}]]",
+        "!!python/object/apply:os.system ['touch {}']",
+        "!!python/object/new:os.mkdir ['{}']",
+    ],
+)
+def test_nothing_in_a_file_is_ever_executed(tmp_path: Path, call: str) -> None:
+    trace = tmp_path / "executed"
+    message = refusal_of_file(written(tmp_path, f"train: {call.format(trace)}\n"))
+    assert "could not determine a constructor for the tag" in message
+    assert not trace.exists()
+
+
+# Whatever comes
+
+
+def finite(low: float, high: float, **bounds: bool) -> st.SearchStrategy[float]:
+    return st.floats(low, high, allow_nan=False, allow_infinity=False, **bounds)
+
+
+@st.composite
+def trial_values(draw: st.DrawFn) -> dict[str, Any]:
+    """Every setting, with a value that is valid together with the others."""
+    count = st.integers(1, 10**6)
+    seed = st.integers(0, 2**63)
+    relevances = st.sampled_from(["fixed", "linear", "power", "exponential"])
+    share = finite(0, 1)
+    heads = draw(st.integers(1, 8))
+    positives = draw(st.integers(1, 200))
+    relevance = draw(relevances)
+    bent = relevance in ("power", "exponential")
+    return {
+        "data": {
+            "name": draw(st.text()),
+            "num_futures": draw(count),
+            "min_rating": draw(st.none() | finite(-10, 10)),
+            "min_users_per_item": draw(count),
+            "min_items_per_user": draw(count),
+            "noise": {"accidental": draw(share), "shared": draw(share), "seed": draw(seed)},
+            "synthetic": {
+                "users": draw(count),
+                "items": draw(st.integers(2, 10**6)),
+                "mean_length": draw(count),
+                "seed": draw(seed),
+            },
+        },
+        "model": {
+            "max_length": draw(count),
+            "hidden_units": heads * draw(st.integers(1, 64)),
+            "num_blocks": draw(count),
+            "num_heads": heads,
+            "dropout": draw(finite(0, 1, exclude_max=True)),
+        },
+        "loss": {
+            "num_positives": positives,
+            "num_negatives": draw(st.none() | count),
+            "relevance": relevance,
+            "rate": draw(st.none() | finite(0, 3.5, exclude_min=True)) if bent else None,
+            "normalization": draw(st.sampled_from(["mean", "original"])),
+            "positive_weight": draw(finite(0, 1e300, exclude_min=True)),
+        },
+        "train": {
+            "max_epochs": draw(count),
+            "batch_size": draw(count),
+            "lr": draw(finite(0, 1e300, exclude_min=True)),
+            "seed": draw(seed),
+            "num_threads": draw(count),
+            "device": draw(st.sampled_from(["auto", "cpu", "cuda"])),
+        },
+        "evaluation": {
+            "cutoffs": draw(st.lists(count, min_size=1, max_size=5, unique=True)),
+            "relevance": draw(relevances),
+            "candidates": draw(st.sampled_from(["all", "sampled"])),
+            "num_candidates": draw(count),
+            "exclude_history": draw(st.booleans()),
+            "seed": draw(seed),
+        },
+    }
+
+
+@given(values=trial_values())
+@settings(deadline=None, max_examples=60)
+def test_every_valid_configuration_survives_yaml(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.mktemp("yaml") / "trial.yaml"
+    config = TrialConfig.from_dict(values)
+    config.to_yaml(path)
+    assert TrialConfig.from_yaml(path) == config
+    assert config.to_dict() == values
+
+
+SETTING_NAMES = sorted({part for key in dotted_keys() for part in key.split(".")})
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(SETTING_NAMES) | st.text(), inner, max_size=5)
+    ),
+    max_leaves=15,
+)
+
+
+@given(values=JSON)
+@settings(deadline=None, max_examples=200)
+def test_whatever_is_given_is_accepted_or_refused_in_one_line(values: Any) -> None:
+    try:
+        config = TrialConfig.from_dict(values, "here")
+    except ConfigError as error:
+        message = str(error)
+        assert message.splitlines() == [message]
+        assert message.startswith("here: ")
+    else:
+        assert TrialConfig.from_dict(config.to_dict()) == config
+
+
+@given(text=st.text(max_size=60) | JSON.map(str))
+@settings(deadline=None, max_examples=200)
+def test_whatever_is_written_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = written(tmp_path_factory.mktemp("yaml"), text)
+    try:
+        TrialConfig.from_yaml(path)
+    except ConfigError as error:
+        message = str(error)
+        assert message.splitlines() == [message]
