@@ -38,7 +38,7 @@ def main() -> None:
     from tune_srs.errors import TuneSRSError
 
     try:
-        status = app(standalone_mode=False)
+        status = app(standalone_mode=False, prog_name="tune-srs")
     except TuneSRSError as error:
         status = _complain(str(error), error.exit_code)
     except UsageError as error:

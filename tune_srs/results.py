@@ -36,7 +36,7 @@ def trials(folder: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame({"trial": pd.Series(dtype=int), "status": pd.Series(dtype=str)})
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(path)
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as a table: {error}") from error
 

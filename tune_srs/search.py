@@ -48,7 +48,7 @@ def run(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
     folder.mkdir(parents=True)
     plan.write(data, folder / "search.yaml")
     (folder / "yardsticks.json").write_text(json.dumps(yardsticks, indent=2), encoding="utf-8")
-    with _ray(data), _hint(plan, folder, say):
+    with _ray(data, folder), _hint(plan, folder, say):
         tuner = tune.Tuner(
             _trainable(plan, data),
             tune_config=tune.TuneConfig(
@@ -79,7 +79,7 @@ def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bo
         raise ConfigError(
             f"{folder}: interrupted before anything was saved; delete this folder and start anew"
         )
-    with _ray(data), _hint(plan, folder, say):
+    with _ray(data, folder), _hint(plan, folder, say):
         tune.Tuner.restore(path, _trainable(plan, data)).fit()
     return _conclude(plan, data, folder, say)
 
@@ -123,9 +123,6 @@ class Recorder(tune.Callback):
     ) -> None:
         self._record(trials, trial)
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        self._write([trial_row(trial, _status(trial)) for trial in trials])
-
     def _record(self, trials: list[Trial], over: Trial) -> None:
         """`over` has ended, though Tune sets its status only after telling of it."""
         rows = {each.trial_id: trial_row(each, _status(each, each is over)) for each in trials}
@@ -140,8 +137,6 @@ class Recorder(tune.Callback):
         )
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
         table = pd.DataFrame(rows).sort_values("trial")
         first = ["trial", "trial_id", "status", "epochs", "best_epoch", "seconds", "error"]
         params = [name for name in self._space.params if name in table]
@@ -191,8 +186,10 @@ def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
 
 
 @contextmanager
-def _ray(data: PreparedData) -> Iterator[None]:
-    """Ray on this machine: on loopback only, without dashboard and without its own console."""
+def _ray(data: PreparedData, folder: Path) -> Iterator[None]:
+    """Ray on this machine, on loopback only, without a dashboard; what it says is in `ray.log`."""
+    logger = logging.getLogger("ray")
+    console, logger.handlers = logger.handlers, [logging.FileHandler(folder / "ray.log")]
     train_part = data.validation
     arrays = (train_part.items, train_part.offsets, train_part.futures)
     ray.init(
@@ -200,12 +197,15 @@ def _ray(data: PreparedData) -> Iterator[None]:
         object_store_memory=OBJECT_STORE_SLACK + 2 * sum(array.nbytes for array in arrays),
         include_dashboard=False,
         log_to_driver=False,
-        logging_level=logging.ERROR,
+        configure_logging=False,
     )
     try:
         yield
     finally:
         ray.shutdown()
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers = console
 
 
 @contextmanager

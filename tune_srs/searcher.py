@@ -82,7 +82,7 @@ def write_study(study: optuna.Study, path: Path) -> None:
 def _report(trial: optuna.Trial, value: float, epoch: int) -> None:
     """Report, also an epoch that was reported before: a resumed trial repeats some."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The reported value is ignored because this `step`")
+        warnings.filterwarnings("ignore", "The reported value is ignored")
         trial.report(value, step=epoch)
 
 

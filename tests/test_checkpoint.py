@@ -1,0 +1,79 @@
+"""A run that was saved and loaded goes on as if it had never stopped."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from tune_srs import checkpoint
+from tune_srs.config import TrialConfig
+from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.train import EpochReport, train
+
+METRIC = "val/ndcg@10"
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Sequences:
+    folder = tmp_path_factory.mktemp("data")
+    return prepare(config_of().data, folder).validation
+
+
+def config_of(**overrides: object) -> TrialConfig:
+    settings = {
+        "data.name": "synthetic",
+        "data.num_futures": 2,
+        "data.synthetic.users": 40,
+        "data.synthetic.items": 50,
+        "data.synthetic.mean_length": 12,
+        "model.hidden_units": 8,
+        "model.max_length": 10,
+        "train.batch_size": 16,
+        "train.max_epochs": 4,
+        "loss.num_positives": 2,
+    }
+    return TrialConfig().with_overrides(settings | overrides)
+
+
+def scores(report: EpochReport) -> dict[str, float]:
+    return {key: value for key, value in report.metrics.items() if not key.startswith("time/")}
+
+
+def test_resuming_changes_nothing(sequences: Sequences, tmp_path: Path) -> None:
+    config = config_of()
+    undisturbed = [scores(report) for report in train(config, sequences)]
+
+    best = checkpoint.Best(METRIC, "max")
+    for report in islice(train(config, sequences), 2):
+        best.update(report)
+    checkpoint.save(config, report.state, best, tmp_path)
+    state, loaded = checkpoint.load(config, sequences.num_items, tmp_path)
+    resumed = [scores(report) for report in train(config, sequences, state)]
+    assert resumed == undisturbed[2:]
+    assert (loaded.epoch, loaded.metrics) == (best.epoch, best.metrics)
+
+
+def test_the_best_epoch_keeps_its_own_weights(sequences: Sequences, tmp_path: Path) -> None:
+    config = config_of()
+    best = checkpoint.Best(METRIC, "max")
+    weights, values = {}, {}
+    for report in train(config, sequences):
+        best.update(report)
+        values[report.epoch] = report.metrics[METRIC]
+        weights[report.epoch] = report.state.model.items.weight.detach().clone()
+    checkpoint.save(config, report.state, best, tmp_path)
+    loaded_config, epochs, loaded = checkpoint.load_best(tmp_path)
+    first_of_the_best = min(epoch for epoch in values if values[epoch] == max(values.values()))
+    assert (loaded_config, epochs, loaded.epoch) == (config, 4, first_of_the_best)
+    assert torch.equal(loaded.weights["items.weight"], weights[loaded.epoch])
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("max", 2), ("min", 3)])
+def test_better_is_what_the_mode_says(sequences: Sequences, mode: str, expected: int) -> None:
+    (report,) = islice(train(config_of(), sequences), 1)
+    best = checkpoint.Best("train/loss", mode)
+    for epoch, value in enumerate((0.2, 0.9, 0.1, 0.9), start=1):
+        best.update(EpochReport(epoch, {"train/loss": value}, report.state))
+    assert best.epoch == expected

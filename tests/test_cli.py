@@ -1,0 +1,160 @@
+"""The commands as a user runs them: exit status, what is printed where, and how fast."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import tune_srs
+from tune_srs import cli
+
+Run = Callable[..., "Outcome"]
+SPACES = Path(__file__).parent.parent / "search_spaces"
+
+CONFIG = """
+data: {name: synthetic, num_futures: 2, synthetic: {users: 40, items: 50, mean_length: 12}}
+model: {hidden_units: 8, max_length: 10}
+train: {max_epochs: 2, batch_size: 16}
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in `tmp_path`, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["tune-srs", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
+
+    return call
+
+
+def test_the_installed_command_runs(tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "tune-srs"
+    good = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    assert (good.returncode, good.stdout.strip()) == (0, tune_srs.__version__)
+    bad = subprocess.run([command, "results", "no"], cwd=tmp_path, capture_output=True, check=False)
+    assert bad.returncode == 2
+    assert b"Traceback" not in bad.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "ray", "optuna", "pandas", "numpy", "matplotlib", "pydantic"}
+    code = f"import sys, tune_srs.cli; print(*{heavy!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("data", "--help"), ("search", "--help")])
+def test_help_exits_with_0(run: Run, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.status == 0, done.stderr
+    assert "Usage: tune-srs" in done.stdout
+
+
+def test_data_list_names_every_data_set(run: Run) -> None:
+    done = run("data", "list")
+    assert done.status == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ml-100k", "synthetic"]
+
+
+def test_data_prepare_prints_what_came_of_it(run: Run) -> None:
+    options = ["--num-futures", "3", "--set", "data.synthetic.users=20"]
+    done = run("data", "prepare", "synthetic", *options)
+    assert done.status == 0, done.stderr
+    facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
+    assert facts["users"] == "20"
+    assert len(facts["fingerprint"]) == 64
+
+
+def test_train_prints_and_writes_the_best_epoch(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    done = run("train", "config.yaml", "--metrics-to", "metrics.json")
+    assert done.status == 0, done.stderr
+    best = json.loads((tmp_path / "metrics.json").read_text())
+    assert f"best epoch {best['epoch']}:" in done.stdout
+    assert f"{best['metrics']['val/ndcg@10']:.8f}" in done.stdout
+
+
+DEMO = str(SPACES / "demo.yaml")
+SYNTHETIC = ("--dataset", "synthetic")
+BAD_REQUESTS = {
+    "unknown command": (["serch"], "serch"),
+    "unknown option": (["search", DEMO, "--nmae", "x"], "--name"),
+    "unknown data set": (["data", "prepare", "ml-100"], "did you mean ml-100k?"),
+    "unknown data set of a search": (["search", DEMO, "--dataset", "ml100k"], "ml-100k"),
+    "missing space file": (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    "no space file": (["search"], "SPACE.yaml is missing"),
+    "misspelt setting": (
+        ["search", DEMO, "--set", "train.bach_size=3"],
+        "did you mean train.batch_size?",
+    ),
+    "a setting without a value": (["search", DEMO, "--set", "train.seed"], "KEY=VALUE"),
+    "a searched parameter set": (["search", DEMO, "--set", "train.lr=1"], "fixed and searched"),
+    "too few interactions": (
+        ["data", "prepare", "synthetic", "--num-futures", "400"],
+        "lower data.num_futures",
+    ),
+    "hostile name": (["search", DEMO, "--name", "../x"], "plain folder name"),
+    "unknown results": (["results", "nothing"], "no results named nothing"),
+    "nothing to resume": (["search", "--resume", "--name", "no"], "no results named no"),
+    "no epochs": (["search", DEMO, "--max-epochs", "0"], "max_epochs"),
+    "too many CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "9999"], "9999 asked"),
+    "no CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "0"], "cpus_per_trial"),
+    "too many GPUs": (["search", DEMO, *SYNTHETIC, "--gpus-per-trial", "999"], "999 asked"),
+    "missing config": (["train", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    "unknown metric": (["train", "config.yaml", "--metric", "val/ndgc@10"], "val/ndcg@10"),
+    "misspelt key of a config": (["train", "wrong.yaml"], "did you mean train.max_epochs?"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
+def test_a_bad_request_exits_with_2_and_one_line(
+    run: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "wrong.yaml").write_text(CONFIG.replace("max_epochs", "maxepochs"))
+    done = run(*arguments)
+    assert done.status == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("options", [["--set", "train.device=cuda"], ["--gpus-per-trial", "0.5"]])
+def test_a_gpu_that_is_not_there_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    done = run("search", DEMO, *SYNTHETIC, *options)
+    assert done.status == 2
+    assert done.stderr.count("\n") == 1
+    assert "GPU" in done.stderr or "gpus" in done.stderr
+
+
+def test_an_existing_name_is_never_overwritten(run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "results" / "mine" / "notes.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("kept")
+    done = run("search", DEMO, *SYNTHETIC, "--name", "mine")
+    assert done.status == 2
+    assert "never overwritten" in done.stderr
+    assert "--resume --name mine" in done.stderr
+    assert kept.read_text() == "kept"
