@@ -8,7 +8,7 @@ import difflib
 import reprlib
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -26,6 +26,9 @@ from tune_srs.errors import ConfigError
 
 RelevanceName = Literal["fixed", "linear", "power", "exponential"]
 Model = TypeVar("Model", bound="Settings")
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63 - 1)]  # what torch accepts
 
 
 class Settings(BaseModel):
@@ -47,7 +50,7 @@ class NoiseConfig(Settings):
 
     accidental: float = Field(0.0, ge=0, le=1, description="random items inserted, per interaction")
     shared: float = Field(0.0, ge=0, le=1, description="share of users merged in pairs")
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 class SyntheticConfig(Settings):
@@ -56,7 +59,7 @@ class SyntheticConfig(Settings):
     users: int = Field(400, ge=1)
     items: int = Field(300, ge=2)
     mean_length: int = Field(60, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 class DataConfig(Settings):
@@ -123,7 +126,7 @@ class TrainConfig(Settings):
     max_epochs: int = Field(200, ge=1)
     batch_size: int = Field(128, ge=1, description="users a step")
     lr: float = Field(1e-3, gt=0)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     num_threads: int = Field(1, ge=1, description="CPU threads; other numbers, other rounding")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -136,7 +139,7 @@ class EvaluationConfig(Settings):
     candidates: Literal["all", "sampled"] = "all"
     num_candidates: int = Field(100, ge=1, description="negatives a user, if sampled")
     exclude_history: bool = Field(True, description="off where people come back to items")
-    seed: int = Field(0, ge=0, description="of the sampled candidates")
+    seed: Seed = Field(0, description="of the sampled candidates")
 
     @model_validator(mode="after")
     def _cutoffs_are_positive(self) -> Self:
@@ -194,11 +197,6 @@ def dotted_keys(settings: type[Settings] = TrialConfig, prefix: str = "") -> lis
     return keys
 
 
-def one_line(text: object) -> str:
-    """`text` without line breaks, for messages that quote a user's key or a library's error."""
-    return " ".join(str(text).split())
-
-
 def nearest(name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
     """`, did you mean …?` with the likeliest of `known`, or what there is to choose from.
 
@@ -216,7 +214,7 @@ def unknown_keys(keys: Iterable[str], known: Iterable[str], source: str) -> None
     known = list(known)
     faults = [f"unknown key {key}{nearest(key, known)}" for key in keys if key not in known]
     if faults:
-        raise ConfigError(one_line(f"{source}: " + "; ".join(faults)))
+        raise ConfigError(f"{source}: " + "; ".join(faults))
 
 
 def validated(settings: type[Model], values: object, source: str) -> Model:
@@ -225,7 +223,7 @@ def validated(settings: type[Model], values: object, source: str) -> Model:
         return settings.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(_faults(error, settings))
-        raise ConfigError(one_line(f"{source}: {faults}")) from error
+        raise ConfigError(f"{source}: {faults}") from error
 
 
 def _faults(error: ValidationError, settings: type[Settings]) -> list[str]:
@@ -272,12 +270,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8
-        raise ConfigError(one_line(f"{path}: cannot be read as text: {error}")) from error
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from error
     try:
         values = yaml.load(text, Loader=_StrictLoader)
     # PyYAML lets pass what its constructors raise, as at `2024-13-45`, `!!bool maybe`, `[[[[…`
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigError(one_line(f"{path}: not valid YAML: {error}")) from error
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{path}: expected `key: value` lines, found {found}")

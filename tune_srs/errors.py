@@ -6,9 +6,12 @@ and exits with the error's `exit_code`. Programming mistakes raise Python's own 
 
 
 class TuneSRSError(Exception):
-    """The root of the errors a user can mend."""
+    """The root of the errors a user can mend. Line breaks in the message become spaces."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class ConfigError(TuneSRSError):

@@ -156,9 +156,15 @@ def trial_row(trial: Trial, status: str) -> dict[str, Any]:
         _, epochs, best = checkpoint.load_best(Path(trial.checkpoint.path))
         row |= {"epochs": epochs, "best_epoch": best.epoch, **best.metrics}
     if status == "failed":
-        lines = str(trial.get_error() or "").strip().splitlines()
-        row["error"] = lines[-1] if lines else "the worker ended without a reason"
+        row["error"] = _reason(trial)
     return row
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of the traceback, which Tune writes here first and stores a little later."""
+    local = Path(trial.error_file or "")
+    text = local.read_text(encoding="utf-8") if local.is_file() else str(trial.get_error() or "")
+    return (text.strip().splitlines() or ["the worker ended without a reason"])[-1]
 
 
 def _status(trial: Trial, over: bool = False) -> str:
@@ -188,8 +194,6 @@ def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
 @contextmanager
 def _ray(data: PreparedData, folder: Path) -> Iterator[None]:
     """Ray on this machine, on loopback only, without a dashboard; what it says is in `ray.log`."""
-    logger = logging.getLogger("ray")
-    console, logger.handlers = logger.handlers, [logging.FileHandler(folder / "ray.log")]
     train_part = data.validation
     arrays = (train_part.items, train_part.offsets, train_part.futures)
     ray.init(
@@ -197,15 +201,17 @@ def _ray(data: PreparedData, folder: Path) -> Iterator[None]:
         object_store_memory=OBJECT_STORE_SLACK + 2 * sum(array.nbytes for array in arrays),
         include_dashboard=False,
         log_to_driver=False,
-        configure_logging=False,
+        logging_level=logging.ERROR,
     )
+    logger, log = logging.getLogger("ray"), logging.FileHandler(folder / "ray.log")
+    console, logger.handlers = logger.handlers, [log]
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         ray.shutdown()
-        for handler in logger.handlers:
-            handler.close()
         logger.handlers = console
+        log.close()
 
 
 @contextmanager

