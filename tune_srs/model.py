@@ -36,7 +36,7 @@ class Dropout(nn.Module):
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
         words.random_(-(2**63), None, generator=self.generator)
         draws = words.view(torch.int16)[: x.numel()].view(x.shape)
-        keep = draws < self.kept - 2**15
+        keep = (draws < self.kept - 2**15).view(torch.uint8)  # of a bool, the next line is slow
         return x * keep.to(x.dtype).mul_(2**16 / self.kept)
 
 
@@ -65,9 +65,10 @@ class CausalAttention(nn.Module):
         return output
 
     def _with_dropout(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, L, L)
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        attention = scores.masked_fill(later, -math.inf).softmax(dim=-1)
+        columns = q.shape[2]
+        later = torch.full((columns, columns), -math.inf, dtype=q.dtype, device=q.device).triu(1)
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1) + later  # (B, H, L, L)
+        attention = scores.softmax(dim=-1)
         dropped: Tensor = self.dropout(attention)
         return dropped @ v
 
