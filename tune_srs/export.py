@@ -1,7 +1,6 @@
 """An exported model: a folder that describes itself, without Ray and without pickle."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -44,9 +43,9 @@ def write(
 
     `metrics`: what `metrics.json` is to hold, `epoch` among it.
     """
-    aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=folder.parent))
-    aside.chmod(0o755)
-    try:
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
+        aside = Path(parent) / folder.name
+        aside.mkdir()
         config.to_yaml(aside / "config.yaml")
         save_file(weights, aside / "model.safetensors")
         data.item_ids.to_frame().to_parquet(aside / "items.parquet")
@@ -62,8 +61,6 @@ def write(
         )
         (aside / "README.md").write_text(text, encoding="utf-8")
         aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_model(folder: Path) -> tuple[TrialConfig, SASRec]:

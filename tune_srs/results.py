@@ -1,7 +1,6 @@
 """A results folder → pandas tables. Reads files only: Ray need not be there."""
 
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,11 +120,7 @@ def summaries(folder: Path) -> list[Summary]:
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
-    handle, name = tempfile.mkstemp(prefix=".aside-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
-    try:
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=path.parent) as folder:
+        aside = Path(folder) / path.name
         write(aside)
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

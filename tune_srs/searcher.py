@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from tune_srs.results import write_aside
 from tune_srs.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -70,13 +71,15 @@ class OptunaSearcher(Searcher):
 
 def write_study(study: optuna.Study, path: Path) -> None:
     """A copy of `study` as an sqlite file, written aside and renamed."""
-    aside = path.with_suffix(".aside")
-    aside.unlink(missing_ok=True)
-    copy = optuna.create_study(
-        storage=f"sqlite:///{aside}", study_name=path.parent.name, direction=study.direction
-    )
-    copy.add_trials(study.trials)
-    aside.replace(path)
+
+    def write(aside: Path) -> None:
+        storage = f"sqlite:///{aside}"
+        copy = optuna.create_study(
+            storage=storage, study_name=path.parent.name, direction=study.direction
+        )
+        copy.add_trials(study.trials)
+
+    write_aside(path, write)
 
 
 def _report(trial: optuna.Trial, value: float, epoch: int) -> None:
