@@ -1,0 +1,105 @@
+"""Epochs and negatives: nothing left out, nothing twice, nothing known drawn."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from small_data import random_sequences, sequences_of
+
+from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def epoch_of(
+    sequences: Sequences, batch_size: int, max_length: int, seed: int = 0
+) -> list[list[int]]:
+    """The users of each batch, after a check of every row they came with."""
+    batches = Batches(sequences, batch_size, max_length, CPU)
+    visited = []
+    for groups in batches.epoch(torch.Generator().manual_seed(seed)):
+        visited.append([user for group in groups for user in group.users.tolist()])
+        for group in groups:
+            tokens, positives = group.tokens, group.positives(2)
+            for row, user in enumerate(group.users.tolist()):
+                start, end = sequences.offsets[user], sequences.offsets[user + 1]
+                window = sequences.items[start:end][-(max_length + 1) :].tolist()
+                padding = group.items.shape[1] - len(window)
+                assert group.items[row].tolist() == window + [0] * padding
+                assert group.lengths[row].item() == len(window) - 1
+                assert tokens[row].tolist() == [t + 1 < len(window) for t in range(tokens.shape[1])]
+                for t in range(tokens.shape[1]):
+                    there = [t + 1 < len(window), t + 2 < len(window)]
+                    assert positives[row, t].tolist() == there
+    assert len(visited) == len(batches)
+    return visited
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=st.integers(0, 1000),
+    users=st.integers(2, 40),
+    batch_size=st.integers(1, 50),
+    max_length=st.integers(1, 10),
+)
+def test_an_epoch_visits_every_trainable_user_once(
+    seed: int, users: int, batch_size: int, max_length: int
+) -> None:
+    sequences = random_sequences(seed, users)
+    trainable = np.flatnonzero(sequences.lengths >= 2).tolist()
+    if not trainable:
+        return
+    visited = epoch_of(sequences, batch_size, max_length)
+    assert sorted(user for batch in visited for user in batch) == trainable
+    assert [len(batch) for batch in visited[:-1]] == [batch_size] * (len(visited) - 1)
+
+
+def test_the_order_follows_the_generator() -> None:
+    sequences = random_sequences(0, users=40)
+    assert epoch_of(sequences, 8, 5, seed=1) == epoch_of(sequences, 8, 5, seed=1)
+    assert epoch_of(sequences, 8, 5, seed=1) != epoch_of(sequences, 8, 5, seed=2)
+
+
+def test_nobody_to_train_on_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"lower data\.num_futures"):
+        Batches(sequences_of([[1], [2]], [[3], [3]], 5), 2, 5, CPU)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    histories=st.lists(
+        st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=6
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_negatives_are_what_the_history_leaves(histories: list[list[int]], seed: int) -> None:
+    sequences = sequences_of(histories, [[10]] * len(histories), 10)
+    sampler = NegativeSampler(sequences, CPU)
+    users = torch.arange(len(histories))
+    drawn = sampler.sample(users, 200, torch.Generator().manual_seed(seed))
+    for history, row in zip(histories, drawn.tolist(), strict=True):
+        others = set(range(1, 11)) - set(history)
+        assert set(row) <= others
+        if len(others) <= 5:  # 200 draws miss one of five with a chance below 1e-18
+            assert set(row) == others
+
+
+def test_negatives_are_uniform() -> None:
+    sequences = sequences_of([[2, 3, 7, 3], [1], [20, 19, 1]], [[5], [5], [5]], 20)
+    sampler = NegativeSampler(sequences, CPU)
+    users = torch.tensor([0, 1, 2]).repeat(2000)
+    drawn = sampler.sample(users, 10, torch.Generator().manual_seed(0))
+    for user, known in ((0, {2, 3, 7}), (1, {1}), (2, {1, 19, 20})):
+        counts = np.bincount(drawn[users == user].ravel(), minlength=21)
+        others = [item for item in range(1, 21) if item not in known]
+        assert counts.sum() == counts[others].sum()
+        assert stats.chisquare(counts[others]).pvalue > 0.001
+
+
+def test_who_knows_everything_has_no_negatives() -> None:
+    with pytest.raises(DataError, match="all 3 items"):
+        NegativeSampler(sequences_of([[1], [3, 1, 2]], [[2], [2]], 3), CPU)

@@ -1,0 +1,175 @@
+"""The loss against plain loops, by itself and through the whole training step."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_data import random_sequences
+from torch import Tensor
+from torch.nn import functional
+
+from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.config import LossConfig, ModelConfig
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.losses import multi_positive_bce
+from tune_srs.model import SASRec
+from tune_srs.relevance import loss_weights, relevance
+from tune_srs.train import BatchLoss
+
+CPU = torch.device("cpu")
+
+
+def plain_loss(
+    positives: list[list[float]],
+    negatives: list[list[float]],
+    exists: list[list[bool]],
+    weights: list[float],
+    positive_weight: float,
+) -> float:
+    attracted, pairs, repelled, draws = 0.0, 0, 0.0, 0
+    for row, there in zip(positives, exists, strict=True):
+        for score, weight, real in zip(row, weights, there, strict=True):
+            if real:
+                attracted += weight * math.log1p(math.exp(-score))
+                pairs += 1
+    for row in negatives:
+        for score in row:
+            repelled += math.log1p(math.exp(score))
+            draws += 1
+    return positive_weight * attracted / pairs + repelled / draws
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    tokens=st.integers(1, 6),
+    num_positives=st.integers(1, 5),
+    num_negatives=st.integers(1, 5),
+    positive_weight=st.floats(0.1, 10),
+)
+def test_value_and_gradient_equal_plain_loops(
+    seed: int, tokens: int, num_positives: int, num_negatives: int, positive_weight: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64) * 3
+
+    positives = draw(tokens, num_positives).requires_grad_()
+    negatives = draw(tokens, num_negatives).requires_grad_()
+    exists = draw(tokens, num_positives) > 0
+    exists[:, 0] = True
+    weights = draw(num_positives).exp()
+    loss = multi_positive_bce(positives, negatives, exists, weights, positive_weight)
+    plain = plain_loss(
+        positives.tolist(), negatives.tolist(), exists.tolist(), weights.tolist(), positive_weight
+    )
+    assert loss.item() == pytest.approx(plain, rel=1e-9)
+
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert positives.grad is not None
+    assert negatives.grad is not None
+    pairs, draws = int(exists.sum()), tokens * num_negatives
+    for t in range(tokens):
+        for j in range(num_positives):
+            slope = -1 / (1 + math.exp(positives[t, j].item()))  # d log(1 + e^-s) / ds
+            expected = positive_weight * weights[j].item() * slope / pairs if exists[t, j] else 0
+            assert positives.grad[t, j].item() == pytest.approx(expected, abs=1e-12)
+        for n in range(num_negatives):
+            slope = 1 / (1 + math.exp(-negatives[t, n].item()))
+            assert negatives.grad[t, n].item() == pytest.approx(slope / draws, abs=1e-12)
+
+
+class Listed(NegativeSampler):
+    """Draws what it is asked for, and remembers it by user, position by position."""
+
+    drawn: dict[int, list[list[int]]]
+
+    def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        items = super().sample(users, count, generator)
+        for user, row in zip(users.tolist(), items.tolist(), strict=True):
+            self.drawn.setdefault(user, []).append(row)
+        return items
+
+
+def plain_batch_loss(
+    model: SASRec, sequences: Sequences, drawn: dict[int, list[list[int]]], config: LossConfig
+) -> Tensor:
+    """Per user, per position, per positive: the way such code is usually first written."""
+    raw = relevance(config.relevance, config.num_positives, config.rate)
+    if config.normalization == "mean":
+        weights = raw / raw.mean()
+    else:
+        divisor = (
+            1
+            if config.relevance == "fixed"
+            else config.num_positives * (config.num_positives + 1) / 2
+        )
+        weights = raw / divisor
+    attracted, repelled = [], []
+    for user, rows in drawn.items():
+        start, end = sequences.offsets[user], sequences.offsets[user + 1]
+        window = torch.from_numpy(sequences.items[start:end][-(model.max_length + 1) :]).long()
+        inputs = window[:-1]
+        features = model.encode(model.items(inputs)[None], torch.tensor([len(inputs)]))[0]
+        for t in range(len(inputs)):
+            for j in range(config.num_positives):
+                if t + 1 + j < len(window):
+                    score = features[t] @ model.items.weight[window[t + 1 + j]]
+                    attracted.append(weights[j].float() * -functional.logsigmoid(score))
+            for item in rows[t]:
+                score = features[t] @ model.items.weight[item]
+                repelled.append(-functional.logsigmoid(-score))
+    mean = torch.stack(attracted).mean() * config.positive_weight
+    return mean + torch.stack(repelled).mean()
+
+
+@pytest.mark.parametrize("normalization", ["mean", "original"])
+@pytest.mark.parametrize("relevance_name", ["fixed", "linear", "power", "exponential"])
+@pytest.mark.parametrize(("num_positives", "num_negatives"), [(1, 1), (3, 2), (4, None)])
+def test_a_batch_equals_plain_loops_with_every_gradient(
+    normalization: str, relevance_name: str, num_positives: int, num_negatives: int | None
+) -> None:
+    sequences = random_sequences(seed=num_positives)
+    config = LossConfig(
+        num_positives=num_positives,
+        num_negatives=num_negatives,
+        relevance=relevance_name,  # type: ignore[arg-type]
+        normalization=normalization,  # type: ignore[arg-type]
+        positive_weight=1.7,
+    )
+    generator = torch.Generator().manual_seed(3)
+    shape = ModelConfig(max_length=6, hidden_units=8, num_heads=2, dropout=0)
+    model = SASRec(shape, sequences.num_items, generator).train()
+    sampler = Listed(sequences, CPU)
+    sampler.drawn = {}
+    batches = Batches(sequences, batch_size=100, max_length=6, device=CPU)
+    (groups,) = batches.epoch(generator)
+    loss = BatchLoss(config, sampler, CPU)(model, groups, generator)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [
+        parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
+    ]
+
+    model.zero_grad()
+    plain = plain_batch_loss(model, sequences, sampler.drawn, config)
+    plain.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert len(gradients) == len(list(model.parameters()))
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+        assert parameter.grad is not None
+        expected = parameter.grad.clone()
+        if parameter is model.items.weight:
+            expected[0] = 0  # padding is no item: the embedding keeps its row from learning
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_with_one_positive_the_relevance_does_not_matter() -> None:
+    losses = set()
+    for name in ("fixed", "linear", "power", "exponential"):
+        weights = loss_weights(name, 1, None, "mean")
+        scores, exists = torch.tensor([[0.3], [-1.0]]), torch.ones(2, 1, dtype=torch.bool)
+        losses.add(multi_positive_bce(scores, scores, exists, weights).item())
+    assert len(losses) == 1

@@ -1,0 +1,132 @@
+"""SASRec: causal, blind to padding, and what its generator decides."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tune_srs.config import ModelConfig
+from tune_srs.model import Dropout, SASRec
+
+ITEMS = 30
+
+
+def model_of(seed: int = 0, **settings: object) -> SASRec:
+    config = ModelConfig.model_validate(
+        {"max_length": 12, "hidden_units": 8, "dropout": 0} | settings
+    )
+    return SASRec(config, ITEMS, torch.Generator().manual_seed(seed))
+
+
+def encode(model: SASRec, items: Tensor, lengths: list[int]) -> Tensor:
+    features: Tensor = model.encode(model.items(items), torch.tensor(lengths))
+    return features
+
+
+def random_items(*shape: int) -> Tensor:
+    return torch.randint(1, ITEMS + 1, shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("num_heads", [1, 2])
+def test_later_items_do_not_change_earlier_features(training: bool, num_heads: int) -> None:
+    model = model_of(num_heads=num_heads).train(training)
+    items = random_items(3, 10)
+    changed = items.clone()
+    changed[:, 6:] = 1 + (changed[:, 6:] % ITEMS)
+    before, after = encode(model, items, [10, 10, 10]), encode(model, changed, [10, 10, 10])
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_and_neighbours_in_the_batch_do_not_matter(training: bool) -> None:
+    model = model_of(num_heads=2).train(training)
+    history = random_items(1, 5)
+    alone = encode(model, history, [5])
+    padded = torch.zeros(2, 9, dtype=torch.int64)
+    padded[0, :5], padded[1] = history[0], random_items(9)
+    together = encode(model, padded, [5, 9])
+    torch.testing.assert_close(together[:1, :5], alone)
+
+
+def test_training_without_dropout_equals_evaluation() -> None:
+    model = model_of(num_heads=2)
+    items = random_items(4, 7)
+    torch.testing.assert_close(
+        encode(model.train(), items, [7] * 4), encode(model.eval(), items, [7] * 4)
+    )
+
+
+def test_scores_are_products_of_the_last_feature_and_the_items() -> None:
+    model = model_of().eval()
+    items = random_items(2, 6)
+    items[0, 4:] = 0
+    features = encode(model, items, [4, 6])
+    scores = model.score(items, torch.tensor([4, 6]))
+    assert scores.shape == (2, ITEMS + 1)
+    for row, last in ((0, 3), (1, 5)):
+        for item in (1, 7, ITEMS):
+            expected = features[row, last] @ model.items.weight[item]
+            torch.testing.assert_close(scores[row, item], expected)
+
+
+def test_the_padding_row_is_zero_and_stays_so() -> None:
+    model = model_of(dropout=0.5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    items = random_items(4, 8)
+    items[:2, 5:] = 0
+    for _ in range(3):
+        optimizer.zero_grad()
+        encode(model, items, [5, 5, 8, 8]).square().sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert torch.equal(model.items.weight[0], torch.zeros(8))
+    assert (model.items.weight[1:] != 0).any(dim=1).all()
+
+
+def test_the_seed_decides_the_weights() -> None:
+    same, other = model_of(seed=5), model_of(seed=6)
+    for name, value in model_of(seed=5).state_dict().items():
+        assert torch.equal(value, same.state_dict()[name])
+    assert not torch.equal(same.items.weight, other.items.weight)
+
+
+def test_the_order_of_a_history_matters() -> None:
+    model = model_of().eval()
+    items = random_items(1, 6)
+    forwards, backwards = (model.score(x, torch.tensor([6])) for x in (items, items.flip(1)))
+    assert not torch.allclose(forwards, backwards)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_its_share_and_the_expectation(p: float) -> None:
+    layer = Dropout(p, torch.Generator().manual_seed(0)).train()
+    count = 200_001  # not a multiple of four: the last random word is used in part
+    kept = layer(torch.ones(count))
+    share = (kept != 0).double().mean().item()
+    assert share == pytest.approx(1 - p, abs=5 * (p * (1 - p) / count) ** 0.5)
+    assert kept.max().item() == pytest.approx(1 / (1 - p), rel=1e-3)
+    neighbours = ((kept[1:] != 0) & (kept[:-1] != 0)).double().mean().item()
+    assert neighbours == pytest.approx((1 - p) ** 2, abs=0.01)  # lanes of a word are independent
+
+
+def test_dropout_is_off_at_0_and_in_evaluation() -> None:
+    x = torch.arange(5.0)
+    generator = torch.Generator().manual_seed(0)
+    assert Dropout(0.0, generator).train()(x) is x
+    assert Dropout(0.5, generator).eval()(x) is x
+
+
+def test_dropout_masks_follow_the_generator_and_the_gradient_the_mask() -> None:
+    def masks(seed: int) -> Tensor:
+        layer = Dropout(0.5, torch.Generator().manual_seed(seed)).train()
+        return torch.stack([layer(torch.ones(100)), layer(torch.ones(100))])
+
+    assert torch.equal(masks(0), masks(0))
+    assert not torch.equal(masks(0), masks(1))
+    assert not torch.equal(*masks(0))
+
+    x = torch.ones(100, requires_grad=True)
+    kept = Dropout(0.5, torch.Generator().manual_seed(0)).train()(x)
+    kept.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, kept.detach())

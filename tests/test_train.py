@@ -1,0 +1,109 @@
+"""Training: repeatable, separate from other runs, and it learns."""
+
+import math
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from small_data import random_sequences
+
+from tune_srs.baselines import BASELINES
+from tune_srs.config import DataConfig, TrialConfig
+from tune_srs.datasets.prepare import prepare
+from tune_srs.errors import ConfigError, SearchError
+from tune_srs.evaluate import Evaluator
+from tune_srs.train import EpochReport, train
+
+SEQUENCES = random_sequences(seed=0, users=30)
+
+
+def config_of(**overrides: object) -> TrialConfig:
+    settings = {
+        "model.hidden_units": 8,
+        "model.max_length": 6,
+        "loss.num_positives": 2,
+        "train.batch_size": 8,
+        "train.max_epochs": 3,
+    }
+    return TrialConfig().with_overrides(settings | overrides)
+
+
+def scores(report: EpochReport) -> dict[str, float]:
+    return {key: value for key, value in report.metrics.items() if not key.startswith("time/")}
+
+
+def run(**overrides: object) -> list[dict[str, float]]:
+    return [scores(report) for report in train(config_of(**overrides), SEQUENCES)]
+
+
+def test_a_seed_repeats_a_run_and_another_does_not() -> None:
+    assert run() == run()
+    assert run() != run(**{"train.seed": 1})
+
+
+def test_what_else_draws_random_numbers_does_not_matter() -> None:
+    alone = run()
+    torch.manual_seed(99)
+    first, second = train(config_of(), SEQUENCES), train(config_of(), SEQUENCES)
+    for expected, one, two in zip(alone, first, second, strict=True):
+        torch.rand(7)
+        assert scores(one) == scores(two) == expected
+
+
+def test_reports_count_epochs_and_name_metrics() -> None:
+    reports = list(train(config_of(), SEQUENCES))
+    assert [report.epoch for report in reports] == [1, 2, 3]
+    assert {"train/loss", "time/train_s", "time/evaluate_s"} < set(reports[0].metrics)
+    assert {"val/ndcg@10", "val/ndcg_rel@5", "val/next/hr@20"} < set(reports[0].metrics)
+    assert all(math.isfinite(value) for value in reports[0].metrics.values())
+
+
+def test_the_generator_stops_where_its_caller_does() -> None:
+    assert [report.epoch for report in islice(train(config_of(), SEQUENCES), 2)] == [1, 2]
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"train\.device: cuda asked"):
+        next(train(config_of(**{"train.device": "cuda"}), SEQUENCES))
+
+
+def test_a_loss_that_is_no_number_ends_the_run() -> None:
+    with pytest.raises(SearchError, match=r"lower train\.lr"):
+        run(**{"train.lr": 1e30})
+
+
+def test_it_learns_and_beats_the_baselines_on_synthetic_data(tmp_path: Path) -> None:
+    data = prepare(DataConfig(name="synthetic", num_futures=3), tmp_path)
+    config = config_of(
+        **{
+            "evaluation.cutoffs": [10],
+            "model.hidden_units": 50,
+            "model.max_length": 50,
+            "model.dropout": 0.2,
+            "loss.num_positives": 3,
+            "loss.num_negatives": 8,
+            "train.lr": 0.005,
+            "train.batch_size": 32,
+            "train.max_epochs": 12,
+        }
+    )
+    reports = list(train(config, data.validation))
+    assert reports[-1].metrics["train/loss"] < 0.9 * reports[0].metrics["train/loss"]
+    evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
+    model = evaluator(reports[-1].state.model.eval()).means()["ndcg@10"]
+    baselines = {
+        name: evaluator(make(data.validation)).means()["ndcg@10"]
+        for name, make in BASELINES.items()
+    }
+    assert model > 1.3 * baselines["popularity"]
+    assert model > 1.1 * baselines["markov"]
+
+
+def test_the_training_core_needs_neither_ray_nor_optuna() -> None:
+    code = "import sys, tune_srs.train; print(*{'ray', 'optuna'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
