@@ -136,8 +136,8 @@ def test_a_batch_equals_plain_loops_with_every_gradient(
     config = LossConfig(
         num_positives=num_positives,
         num_negatives=num_negatives,
-        relevance=relevance_name,  # type: ignore[arg-type]
-        normalization=normalization,  # type: ignore[arg-type]
+        relevance=relevance_name,
+        normalization=normalization,
         positive_weight=1.7,
     )
     generator = torch.Generator().manual_seed(3)
