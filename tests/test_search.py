@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+import ray
 import torch
 import yaml
 from optuna.trial import TrialState
@@ -19,6 +20,7 @@ from tune_srs import export, results
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.evaluate import Evaluator
+from tune_srs.search import local_ray
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +55,9 @@ SPACE = {
     },
     "baselines": [{"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"}],
 }
+
+
+DATA = TrialConfig().with_overrides(SPACE["fixed"]).data  # type: ignore[arg-type]
 
 
 def write_space(folder: Path, **changes: object) -> None:
@@ -253,6 +258,15 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "lower train.lr" in done.stderr
+
+
+def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
+    data = prepare(DATA, tmp_path)
+    with local_ray(data, tmp_path):
+        shared = ray.get(ray.put(data.validation))
+        for array in (shared.items, shared.offsets, shared.futures):
+            assert not array.flags.owndata
+            assert not array.flags.writeable  # it lies in the object store
 
 
 def listening_beyond_loopback(pid: int) -> list[str]:

@@ -49,7 +49,7 @@ def run(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
     folder.mkdir(parents=True)
     plan.write(data, folder / "search.yaml")
     (folder / "yardsticks.json").write_text(json.dumps(yardsticks, indent=2), encoding="utf-8")
-    with _ray(data, folder), _hint(plan, folder, say):
+    with local_ray(data, folder), _hint(plan, folder, say):
         tuner = tune.Tuner(
             _trainable(plan, data),
             tune_config=tune.TuneConfig(
@@ -80,7 +80,7 @@ def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bo
         raise ConfigError(
             f"{folder}: interrupted before anything was saved; delete this folder and start anew"
         )
-    with _ray(data, folder), _hint(plan, folder, say):
+    with local_ray(data, folder), _hint(plan, folder, say):
         tune.Tuner.restore(path, _trainable(plan, data)).fit()
     return _conclude(plan, data, folder, say)
 
@@ -193,7 +193,7 @@ def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
 
 
 @contextmanager
-def _ray(data: PreparedData, folder: Path) -> Iterator[None]:
+def local_ray(data: PreparedData, folder: Path) -> Iterator[None]:
     """Ray on this machine, on loopback only, without a dashboard; what it says is in `ray.log`."""
     train_part = data.validation
     arrays = (train_part.items, train_part.offsets, train_part.futures)

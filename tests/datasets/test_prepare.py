@@ -267,7 +267,7 @@ def test_the_arrays_are_mapped_and_cannot_be_written(tmp_path: Path) -> None:
     data = prepare(CONFIG, tmp_path, silent)
     train = data.validation
     for array in (train.items, train.offsets, train.futures, data.test_futures):
-        assert isinstance(array, np.memmap)
+        assert isinstance(array.base, np.memmap)
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
 

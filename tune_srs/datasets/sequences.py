@@ -114,8 +114,10 @@ def load(folder: Path) -> PreparedData:
     """Read what `save` wrote, memory-mapped; a damaged folder is a `DataError`."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        # as plain arrays, since a np.memmap would be copied out of Ray's object store
         items, offsets, validation, test = (
-            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
+            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in _ARRAYS
         )
         item_ids = _read_ids(folder / "item_ids.parquet")
         user_ids = _read_ids(folder / "user_ids.parquet")
