@@ -259,13 +259,13 @@ def _show(folder: Path) -> None:
     from rich.console import Console
 
     from tune_srs import results
-    from tune_srs.tables import table_of
+    from tune_srs.tables import console_table
 
     console = Console()
     if not console.is_terminal:
         console.width = 200
     for summary in results.summaries(folder):
-        console.print(table_of(summary.frame, summary.title))
+        console.print(console_table(summary.frame, summary.title))
         console.print()
 
 

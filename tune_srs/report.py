@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from tune_srs import results
 from tune_srs.config import dump_yaml
 from tune_srs.errors import ConfigError
+from tune_srs.tables import readable
 
 # Okabe and Ito's colours: told apart by colour-blind readers too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -50,7 +51,7 @@ def write_report(folder: Path) -> list[Path]:
     settings = results.settings(folder)
     tables = "".join(
         f'<h2>{escape(summary.title)}</h2><div class="wide">'
-        f"{summary.frame.to_html(index=False, na_rep='-', float_format='{:.4f}'.format)}</div>"
+        f"{readable(summary.frame).to_html(index=False, border=0)}</div>"
         for summary in results.summaries(folder)
     )
     content = PAGE.format(

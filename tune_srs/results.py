@@ -108,13 +108,13 @@ def summaries(folder: Path) -> list[Summary]:
     table = table.astype({"trial": "string"})
     both = pd.concat([table, yardsticks(folder)], ignore_index=True)
     columns = ["trial", "status", "epochs", "best_epoch", *plan["space"]["params"], *shown]
-    title = f"{plan['name']}: {plan['space']['description']}; metrics on the validation futures"
+    title = "trials and yardsticks, on the validation futures"
     tables = [Summary(title, both.reindex(columns=[c for c in columns if c in both]))]
     test = test_scores(folder)
     if test is not None:
         kept = [f"test/{name}" for name in SHOWN_METRICS if f"test/{name}" in test]
         test = test[kept].rename_axis("scorer").reset_index()
-        tables.append(Summary("on the test futures, scored once", test))
+        tables.append(Summary("the best trial and the yardsticks, on the test futures", test))
     return tables
 
 

@@ -1,23 +1,26 @@
-"""pandas tables → rich tables for the console."""
-
-from collections.abc import Sequence
+"""pandas tables as a person reads them, on the console and in a page."""
 
 import pandas as pd
 from rich.table import Table
 
 
-def table_of(frame: pd.DataFrame, title: str, columns: Sequence[str] | None = None) -> Table:
-    """`frame` as a table: numbers with four digits, missing values as "-".
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """All text: numbers with four digits, whole ones with none, "-" for what is missing.
 
-    Headings lose the section of a parameter: `train.lr` stands as `lr`.
+    Parameters lose their section: `train.lr` is headed `lr`.
     """
-    columns = [name for name in (columns or frame.columns) if name in frame]
+    return frame.astype(object).map(_text).rename(columns=_heading)
+
+
+def console_table(frame: pd.DataFrame, title: str) -> Table:
+    """`frame`, made readable, as a table that rich prints."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(_heading(name), justify="right" if numeric else "left", overflow="fold")
-    for row in frame[columns].itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+    text = readable(frame)
+    for name, column in zip(text, frame, strict=True):
+        numeric = pd.api.types.is_numeric_dtype(frame[column])
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in text.itertuples(index=False):
+        table.add_row(*row)
     return table
 
 
@@ -25,8 +28,8 @@ def _heading(name: str) -> str:
     return name if "/" in name else name.rpartition(".")[2]
 
 
-def _cell(value: object) -> str:
-    if pd.isna(value):  # type: ignore[call-overload]
+def _text(value: object) -> str:
+    if value is None or value is pd.NA or value != value:
         return "-"
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and value >= 1 else f"{value:.4f}"
