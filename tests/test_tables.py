@@ -1,5 +1,7 @@
 """What a person reads."""
 
+import io
+
 import pandas as pd
 from rich.console import Console
 
@@ -26,7 +28,7 @@ def test_numbers_are_short_and_what_is_missing_is_a_dash() -> None:
 
 
 def test_a_console_shows_every_cell() -> None:
-    console = Console(width=100, record=True, quiet=True)
+    console = Console(width=100, file=io.StringIO(), record=True)
     console.print(console_table(FRAME, "title"))
     lines = [line.split() for line in console.export_text().splitlines() if line.strip()]
     assert lines[0] == ["title"]

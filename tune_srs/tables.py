@@ -18,7 +18,7 @@ def console_table(frame: pd.DataFrame, title: str) -> Table:
     text = readable(frame)
     for name, column in zip(text, frame, strict=True):
         numeric = pd.api.types.is_numeric_dtype(frame[column])
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
     for row in text.itertuples(index=False):
         table.add_row(*row)
     return table
