@@ -53,7 +53,8 @@ class Evaluator:
         self._futures = tensor_of(sequences.futures, device).long()  # (U, K)
         self._counted = _first_occurrences(self._futures)
         self._device = device
-        self._negatives = self._sample() if config.candidates == "sampled" else None
+        sampled = config.candidates == "sampled"
+        self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
 
     def __call__(self, scorer: Scorer) -> Evaluation:
         """Rank with `scorer`; it is called without gradients and should be in evaluation mode."""
@@ -85,8 +86,8 @@ class Evaluator:
         scores = scorer.score(*self._histories(users, scorer.max_length))  # (B, I + 1)
         futures = self._futures[users]  # (B, K)
         own = scores.gather(1, futures)  # (B, K)
-        if self._negatives is not None:
-            rivals = scores.gather(1, self._negatives[users])  # (B, n)
+        if self.negatives is not None:
+            rivals = scores.gather(1, self.negatives[users])  # (B, n)
             return self._rank_among(rivals, own, users)
         in_history = self._in_history(users)  # (B, I + 1)
         in_history[:, 0] = True  # padding is no candidate
