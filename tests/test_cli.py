@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import tune_srs
 from tune_srs import cli
 
 Run = Callable[..., "Outcome"]
+METRIC = "val/ndcg_rel@10"
 SPACES = Path(__file__).parent.parent / "search_spaces"
 
 CONFIG = """
@@ -115,6 +117,20 @@ BAD_REQUESTS = {
     "unknown results": (["results", "nothing"], "no results named nothing"),
     "nothing to resume": (["search", "--resume", "--name", "no"], "no results named no"),
     "no epochs": (["search", DEMO, "--max-epochs", "0"], "max_epochs"),
+    "no trials": (["search", DEMO, "--num-trials", "0"], "trials"),
+    "negative seed": (["search", DEMO, "--seed", "-1"], "--seed"),
+    "results folder that is a file": (
+        ["search", DEMO, *SYNTHETIC, "--results-folder", "config.yaml"],
+        "config.yaml",
+    ),
+    "data folder that is a file": (
+        ["data", "prepare", "synthetic", "--data-folder", "config.yaml"],
+        "config.yaml/prepared: Not a directory",
+    ),
+    "metrics into nowhere": (
+        ["train", "config.yaml", "--metrics-to", "no/m.json"],
+        "there is no folder no",
+    ),
     "too many CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "9999"], "9999 asked"),
     "no CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "0"], "cpus_per_trial"),
     "too many GPUs": (["search", DEMO, *SYNTHETIC, "--gpus-per-trial", "999"], "999 asked"),
@@ -158,3 +174,42 @@ def test_an_existing_name_is_never_overwritten(run: Run, tmp_path: Path) -> None
     assert "never overwritten" in done.stderr
     assert "--resume --name mine" in done.stderr
     assert kept.read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "name", ["trials.csv", "yardsticks.json", "best/metrics.json", "search.yaml"]
+)
+@pytest.mark.parametrize("command", ["results", "report"])
+def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: str) -> None:
+    folder = tmp_path / "results" / "mine"
+    (folder / "best").mkdir(parents=True)
+    space = {
+        "description": "",
+        "search": {"metric": METRIC, "mode": "max"},
+        "params": {"train.lr": {}},
+    }
+    plan = {
+        "name": "mine",
+        "seed": 0,
+        "resources": {},
+        "space": space,
+        "data": {"fingerprint": "f"},
+    }
+    (folder / "search.yaml").write_text(yaml.safe_dump(plan))
+    (folder / "trials.csv").write_text(
+        f"trial,trial_id,status,epochs,best_epoch,seconds,error,train.lr,{METRIC}\n"
+        "0,a,complete,3,2,1.5,,0.1,0.2\n"
+    )
+    (folder / "yardsticks.json").write_text(json.dumps({"popularity": {METRIC: 0.1}}))
+    (folder / "best" / "metrics.json").write_text(json.dumps({"test": {"best": {METRIC: 0.1}}}))
+    (folder / "tune" / "trial_00000").mkdir(parents=True)
+    report = {"epoch": 1, METRIC: 0.2, "config": {"trial": 0, "train.lr": 0.1}}
+    (folder / "tune" / "trial_00000" / "result.json").write_text(json.dumps(report))
+    assert run(command, "mine").status == 0
+
+    content = (folder / name).read_text()
+    (folder / name).write_text(content[: len(content) // 4])
+    done = run(command, "mine")
+    assert done.status == 2
+    assert name in done.stderr
+    assert done.stderr.count("\n") == 1

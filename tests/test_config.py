@@ -290,7 +290,7 @@ def test_what_is_no_mapping_of_names_is_refused(values: object) -> None:
         ("train: " + "[" * 3000, "recursion"),
         ("train: {seed: " + "9" * 5000 + "}\n", "5000 digits"),
         ("a: &a {lr: 1}\ntrain: *b\n", "undefined alias"),
-        ("train: &a [*a]\n", "valid dictionary"),
+        ("train: &a [*a]\n", "should be a mapping, but got"),
         ("\0", "special characters"),
     ],
 )

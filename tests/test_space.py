@@ -86,6 +86,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"params": {"train.lr": {"type": "float", "lo": 1, "high": 2}}},
         "unknown key lo, did you mean low?",
     ),
+    "a type that is a list": (
+        {"params": {"train.lr": LR | {"type": ["float"]}}},
+        "did you mean float?",
+    ),
+    "a choice twice": (
+        {"params": {"loss.num_positives": {"type": "categorical", "choices": [1, 2, 1]}}},
+        "choices must differ",
+    ),
     "no type": ({"params": {"train.lr": {"low": 1, "high": 2}}}, "params.train.lr.type"),
     "low above high": (
         {"params": {"train.lr": LR | {"low": 1.0}}},

@@ -44,6 +44,10 @@ def main() -> None:
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "tune-srs"
         status = _complain(f"{error.format_message()} See: {command} --help", error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        status = _complain(f"{error.filename}: {error.strerror}; mend that and run again", 2)
     except (KeyboardInterrupt, typer.Abort):
         status = _complain("interrupted", INTERRUPTED)
     sys.exit(status)
@@ -113,12 +117,15 @@ def train(
     from tune_srs.checkpoint import Best
     from tune_srs.config import TrialConfig
     from tune_srs.datasets.prepare import prepare
+    from tune_srs.errors import ConfigError
     from tune_srs.metrics import check_metric
     from tune_srs.results import write_aside
     from tune_srs.train import device_of
     from tune_srs.train import train as train_epochs
 
     trial = TrialConfig.from_yaml(config).with_overrides(_overrides(settings), "--set")
+    if metrics_to and not metrics_to.parent.is_dir():
+        raise ConfigError(f"--metrics-to: there is no folder {metrics_to.parent}; create it")
     check_metric(metric, trial.evaluation.cutoffs, "--metric")
     print(f"training on {device_of(trial.train)}")
     data = prepare(trial.data, data_folder)
@@ -142,7 +149,9 @@ def search(
     dataset: Annotated[str | None, typer.Option(help="Short for --set data.name=NAME.")] = None,
     num_trials: Annotated[int | None, typer.Option(help="Instead of the space's own.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Of each trial.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of what is proposed [default: 0].")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of what is proposed. [default: 0]")
+    ] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
     gpus_per_trial: Annotated[
         float | None, typer.Option(help="[default: 0.25 where there is a GPU]")

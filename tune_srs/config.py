@@ -5,6 +5,7 @@ repeats it. Anything wrong is a `ConfigError` that lists every fault at once.
 """
 
 import difflib
+import re
 import reprlib
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -240,6 +241,7 @@ def _faults(error: ValidationError, settings: type[Settings]) -> list[str]:
             faults.append(f"unknown key {place}{nearest(place, known, dotted_keys(settings))}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
+            message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", message)
             given = (
                 ""
                 if isinstance(fault["input"], dict)

@@ -1,6 +1,5 @@
 """What a search is worth: the yardsticks before it, the winner's test score and export after it."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -42,7 +41,7 @@ def export_winner(folder: Path, name: str, metric: str, mode: str, data: Prepare
     test = {"best": {f"test/{key}": value for key, value in scores.items()}}
     test |= _score_baselines(data, data.test, config.evaluation, "test")
     validation = {"best": best.metrics}
-    validation |= json.loads((folder / "yardsticks.json").read_text(encoding="utf-8"))
+    validation |= results.read_json(folder / "yardsticks.json")
     metrics = {"trial": number, "epoch": best.epoch, "validation": validation, "test": test}
     export.write(folder / "best", name, config, best.weights, data, metrics)
 

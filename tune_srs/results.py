@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tune_srs.config import nearest, read_yaml
-from tune_srs.errors import ConfigError
+from tune_srs.errors import ConfigError, DataError
 
 STATUSES = ("complete", "stopped", "failed", "unfinished")
 
@@ -35,9 +35,13 @@ def trials(folder: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame({"trial": pd.Series(dtype=int), "status": pd.Series(dtype=str)})
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
     except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read as a table: {error}") from error
+        raise DataError(f"{path}: damaged ({error}); restore it, or search again") from error
+    missing = {"trial", "trial_id", "status", "epochs", "best_epoch", "error"} - set(table)
+    if missing:
+        raise DataError(f"{path}: damaged, no column {min(missing)}; restore it, or search again")
+    return table
 
 
 def epochs(folder: Path) -> pd.DataFrame:
@@ -48,7 +52,10 @@ def epochs(folder: Path) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for path in sorted((folder / "tune").glob("*/result.json")):
         for line in path.read_text(encoding="utf-8").splitlines():
-            report = json.loads(line)
+            try:
+                report = json.loads(line)
+            except ValueError:  # the line that is being written just now
+                continue
             rows.append(report["config"] | {k: v for k, v in report.items() if is_metric(k)})
     if not rows:
         return pd.DataFrame({"trial": pd.Series(dtype=int), "epoch": pd.Series(dtype=int)})
@@ -63,7 +70,32 @@ def is_metric(key: str) -> bool:
 
 def settings(folder: Path) -> dict[str, Any]:
     """`search.yaml`: everything needed to run the search again."""
-    return read_yaml(folder / "search.yaml")
+    path = folder / "search.yaml"
+    values = read_yaml(path)
+    for key in (
+        "name",
+        "seed",
+        "resources",
+        "space.description",
+        "space.search.metric",
+        "space.search.mode",
+        "space.params",
+        "data.fingerprint",
+    ):
+        section: Any = values
+        for part in key.split("."):
+            section = section.get(part) if isinstance(section, dict) else None
+        if section is None:
+            raise ConfigError(f"{path}: damaged, {key} is missing; start a new search")
+    return values
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a run holds; a damaged file is a `DataError`."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); restore it, or search again") from error
 
 
 def yardsticks(folder: Path) -> pd.DataFrame:
@@ -71,7 +103,7 @@ def yardsticks(folder: Path) -> pd.DataFrame:
     path = folder / "yardsticks.json"
     if not path.exists():
         return pd.DataFrame()
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     return pd.DataFrame([{"trial": name, **metrics} for name, metrics in values.items()])
 
 
@@ -80,8 +112,7 @@ def test_scores(folder: Path) -> pd.DataFrame | None:
     path = folder / "best" / "metrics.json"
     if not path.exists():
         return None
-    test = json.loads(path.read_text(encoding="utf-8"))["test"]
-    return pd.DataFrame.from_dict(test, orient="index")
+    return pd.DataFrame.from_dict(read_json(path)["test"], orient="index")
 
 
 @dataclass(frozen=True)

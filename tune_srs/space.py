@@ -57,6 +57,12 @@ class Categorical(Parameter):
     type: Literal["categorical"]
     choices: list[Choice] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _choices_differ(self) -> Self:
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"choices must differ, but got {self.choices}")
+        return self
+
     def suggest(self, trial: SuggestingTrial, name: str) -> Any:
         return trial.suggest_categorical(name, self.choices)
 
@@ -172,7 +178,8 @@ class Space:
         if trials is not None:
             if search.sampler.type == "grid":
                 raise ConfigError(f"{source}: a grid runs each point once; leave out --num-trials")
-            search = search.model_copy(update={"trials": trials})
+            wanted = search.model_dump() | {"trials": trials}
+            search = validated(SearchSettings, wanted, f"{source}: search")
         fixed = file.fixed | dict(fixed or {})
         params = _parameters(file.params, source)
         for key in fixed:
@@ -296,7 +303,7 @@ def _parameters(specs: dict[str, dict[str, Any]], source: str) -> dict[str, Dist
         if name.startswith(FIXED_BY_NATURE):
             raise ConfigError(f"{place}: cannot be searched, trials must share it; use fixed")
         kind = spec.get("type")
-        if kind not in DISTRIBUTIONS:
+        if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
             raise ConfigError(f"{place}.type: unknown {kind}{nearest(str(kind), DISTRIBUTIONS)}")
         parameter: Distribution = validated(DISTRIBUTIONS[kind], spec, place)
         for parent, allowed in parameter.when.items():
