@@ -242,6 +242,26 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (folder / "best" / "config.yaml").exists()
 
 
+def test_cut_before_the_first_trial_it_begins_on_resume(tmp_path: Path) -> None:
+    write_space(tmp_path, search={"metric": METRIC, "trials": 1})
+    with subprocess.Popen(
+        [COMMAND, "search", "space.yaml", "--name", "cut"],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    ) as search:  # fmt: skip
+        assert search.stdout is not None
+        for line in search.stdout:
+            if line.startswith("watch it"):  # Ray starts next
+                search.send_signal(signal.SIGINT)
+                break
+        search.stdout.read()
+    assert search.returncode == 130
+    if not (tmp_path / "results" / "cut").exists():  # too early for anything to resume
+        return
+    done = run(tmp_path, "search", "--resume", "--name", "cut")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(results.trials(tmp_path / "results" / "cut")["status"]) == ["complete"]
+
+
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 1e30]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}}

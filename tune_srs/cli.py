@@ -48,8 +48,6 @@ def main() -> None:
         if error.filename is None:
             raise
         status = _complain(f"{error.filename}: {error.strerror}; mend that and run again", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        status = _complain("interrupted", INTERRUPTED)
     sys.exit(status)
 
 

@@ -28,7 +28,6 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from tune_srs import checkpoint, outcome, results
 from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.errors import ConfigError
 from tune_srs.plan import Plan, available_cpus
 from tune_srs.searcher import OptunaSearcher, write_study
 from tune_srs.space import Space
@@ -46,43 +45,56 @@ def run(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
     """
     plan.check(folder, resume=False)
     yardsticks = outcome.yardsticks(data, plan.space.base.evaluation)
-    folder.mkdir(parents=True)
-    plan.write(data, folder / "search.yaml")
-    (folder / "yardsticks.json").write_text(json.dumps(yardsticks, indent=2), encoding="utf-8")
-    with local_ray(data, folder), _hint(plan, folder, say):
-        tuner = tune.Tuner(
-            _trainable(plan, data),
-            tune_config=tune.TuneConfig(
-                search_alg=OptunaSearcher(plan.space, plan.seed),
-                scheduler=_scheduler(plan.space),
-                num_samples=plan.space.trials,
-                reuse_actors=True,
-                trial_dirname_creator=_trial_folder,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(folder.resolve()),
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                sync_config=tune.SyncConfig(sync_period=5),
-                callbacks=[Recorder(folder.resolve(), plan.space, say)],
-            ),
-        )
-        tuner.fit()
-    return _conclude(plan, data, folder, say)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
+        aside = Path(parent) / folder.name
+        aside.mkdir()
+        plan.write(data, aside / "search.yaml")
+        (aside / "yardsticks.json").write_text(json.dumps(yardsticks, indent=2), encoding="utf-8")
+        aside.rename(folder)
+    return _fit(plan, data, folder, say)
 
 
 def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
-    """Go on with an interrupted `plan`; see `run`."""
+    """Go on with an interrupted `plan`, from whatever there is of it; see `run`."""
     plan.check(folder, resume=True)
+    return _fit(plan, data, folder, say)
+
+
+def _fit(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
     path = str((folder / "tune").resolve())
-    if not tune.Tuner.can_restore(path):
-        raise ConfigError(
-            f"{folder}: interrupted before anything was saved; delete this folder and start anew"
-        )
-    with local_ray(data, folder), _hint(plan, folder, say):
-        tune.Tuner.restore(path, _trainable(plan, data)).fit()
+    try:
+        with local_ray(data, folder):
+            if tune.Tuner.can_restore(path):
+                tuner = tune.Tuner.restore(path, _trainable(plan, data))
+            else:
+                tuner = _new_tuner(plan, data, folder.resolve(), say)
+            tuner.fit()
+    except KeyboardInterrupt:  # twice, or while Ray starts: once, Tune ends well by itself
+        say(f"interrupted; {plan.how_to_resume(folder)}")
+        raise
     return _conclude(plan, data, folder, say)
+
+
+def _new_tuner(plan: Plan, data: PreparedData, folder: Path, say: Say) -> tune.Tuner:
+    return tune.Tuner(
+        _trainable(plan, data),
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearcher(plan.space, plan.seed),
+            scheduler=_scheduler(plan.space),
+            num_samples=plan.space.trials,
+            reuse_actors=True,
+            trial_dirname_creator=_trial_folder,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            sync_config=tune.SyncConfig(sync_period=5),
+            callbacks=[Recorder(folder, plan.space, say)],
+        ),
+    )
 
 
 def run_trial(config: dict[str, Any], space: Space, sequences: Sequences) -> None:
@@ -213,16 +225,6 @@ def local_ray(data: PreparedData, folder: Path) -> Iterator[None]:
         ray.shutdown()
         logger.handlers = console
         log.close()
-
-
-@contextmanager
-def _hint(plan: Plan, folder: Path, say: Say) -> Iterator[None]:
-    """Say how to resume after a second Ctrl-C; on the first, Tune ends well by itself."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"interrupted; {plan.how_to_resume(folder)}")
-        raise
 
 
 def _trainable(plan: Plan, data: PreparedData) -> Any:
