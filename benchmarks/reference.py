@@ -60,7 +60,9 @@ class PlainSASRec(nn.Module):
         columns = torch.arange(self.max_length)
         later = columns[None, :] > columns[:, None]  # (L, L)
         hidden = later | (items == 0)[:, None, :]  # (B, L, L)
-        hidden = hidden & (columns[None, :] != columns[:, None])  # padding sees itself: no empty row
+        hidden = hidden & (
+            columns[None, :] != columns[:, None]
+        )  # padding sees itself: no empty row
         hidden = hidden.repeat_interleave(self.num_heads, dim=0)
         for block in self.blocks:
             x = block(x, hidden)
@@ -157,9 +159,7 @@ def plain_loss(model: PlainSASRec, batch: PlainBatch, config: LossConfig) -> Ten
         near, torch.ones_like(near), reduction="none"
     )
     attracted = (attracted * weights.float())[exists].mean()
-    repelled = functional.binary_cross_entropy_with_logits(
-        far[drawn], torch.zeros_like(far[drawn])
-    )
+    repelled = functional.binary_cross_entropy_with_logits(far[drawn], torch.zeros_like(far[drawn]))
     return config.positive_weight * attracted + repelled
 
 
@@ -199,7 +199,7 @@ def plain_ranks(model: PlainSASRec, sequences: Sequences) -> list[list[int]]:
         items[0, model.max_length - len(window) :] = torch.tensor(window)
         scores = model.items.weight @ model(items)[0, -1]  # (I + 1,)
         futures = sequences.futures[user].tolist()
-        scores[[item for item in set(history) - set(futures)]] = -math.inf
+        scores[list(set(history) - set(futures))] = -math.inf
         scores[0] = -math.inf
         ranks.append([int((scores >= scores[item]).sum()) - 1 for item in futures])
     return ranks

@@ -10,6 +10,7 @@ Shapes: B rows, L columns, D hidden units, H heads, I items.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,17 +53,26 @@ class CausalAttention(nn.Module):
         self.output = nn.Linear(units, units)
         self.dropout = Dropout(config.dropout, generator)
 
-    def forward(self, query: Tensor, x: Tensor) -> Tensor:  # both (B, L, D)
-        rows, columns, units = x.shape
-        heads = (rows, columns, self.num_heads, units // self.num_heads)
-        q = self.query(query).view(heads).transpose(1, 2)  # (B, H, L, D / H)
-        k, v = (part.reshape(heads).transpose(1, 2) for part in self.key_value(x).chunk(2, dim=-1))
-        if self.training:
+    def forward(self, query: Tensor, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """What each query (B, Q, D) sees of `x` (B, L, D): (B, Q, D).
+
+        Query t sees columns up to t, or those that are True in `visible` (B, L).
+        """
+        q = self._by_head(self.query(query))  # (B, H, Q, D / H)
+        k, v = (self._by_head(part) for part in self.key_value(x).chunk(2, dim=-1))
+        if visible is not None:
+            mask = visible[:, None, None]  # (B, 1, 1, L)
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        elif self.training:
             mixed = self._with_dropout(q, k, v)
         else:
             mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        output: Tensor = self.output(mixed.transpose(1, 2).reshape(rows, columns, units))
+        output: Tensor = self.output(mixed.transpose(1, 2).reshape(query.shape))
         return output
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(B, L, D) → (B, H, L, D / H)"""
+        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _with_dropout(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         columns = q.shape[2]
@@ -93,9 +103,20 @@ class Block(nn.Module):
             Dropout(config.dropout, generator),
         )
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, L, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) → (B, L, D)"""
         query = self.attention_norm(x)
-        x = self.feed_forward_norm(query + self.attention(query, x))
+        return self._feed(query + self.attention(query, x))
+
+    def last(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The same at the last column before the padding only: (B, L, D) → (B, D)."""
+        rows, columns = (torch.arange(size, device=x.device) for size in x.shape[:2])
+        query = self.attention_norm(x[rows, lengths - 1])[:, None]  # (B, 1, D)
+        visible = columns < lengths[:, None]
+        return self._feed(query + self.attention(query, x, visible))[:, 0]
+
+    def _feed(self, x: Tensor) -> Tensor:
+        x = self.feed_forward_norm(x)
         result: Tensor = x + self.feed_forward(x)
         return result
 
@@ -137,21 +158,29 @@ class SASRec(nn.Module):
         `embedded` (B, L, D) item embeddings, `lengths` (B,) items before the padding, both of at
         most `max_length`. Returns (B, L, D); what stands at padding is meaningless.
         """
-        columns = embedded.shape[1]
-        column = torch.arange(columns, device=embedded.device)
-        position = (self.max_length - lengths[:, None] + column).clamp_(max=self.max_length - 1)
-        x = embedded * math.sqrt(embedded.shape[-1]) + self.positions(position)
-        x = self.dropout(x)
+        x = self._placed(embedded, lengths)
         for block in self.blocks:
             x = block(x)
         features: Tensor = self.norm(x)
         return features
+
+    def _placed(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        """Item embeddings with their positions: (B, L, D)."""
+        column = torch.arange(embedded.shape[1], device=embedded.device)
+        position = (self.max_length - lengths[:, None] + column).clamp_(max=self.max_length - 1)
+        x = embedded * math.sqrt(embedded.shape[-1]) + self.positions(position)
+        placed: Tensor = self.dropout(x)
+        return placed
 
     def score(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Scores of every item as the next one: `items` (B, L), `lengths` (B,) → (B, I + 1).
 
         Column 0 is padding and means nothing.
         """
-        features = self.encode(self.items(items), lengths)
-        last = features[torch.arange(len(lengths), device=items.device), lengths - 1]  # (B, D)
-        return last @ self.items.weight.T
+        x = self._placed(self.items(items), lengths)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        last_block = cast(Block, self.blocks[-1])
+        last = self.norm(last_block.last(x, lengths))  # (B, D)
+        scores: Tensor = last @ self.items.weight.T
+        return scores
