@@ -70,24 +70,29 @@ class PlainSASRec(nn.Module):
         return features
 
 
-def plain_copy(model: SASRec, config: ModelConfig) -> PlainSASRec:
-    """A plain model with the weights of `model`."""
-    plain = PlainSASRec(config, model.items.num_embeddings - 1)
-    weights = {}
-    for name, value in model.state_dict().items():
+def plain_names(values: dict[str, Tensor], num_blocks: int) -> dict[str, Tensor]:
+    """Parameters of `SASRec`, or their gradients, under the names of `PlainSASRec`."""
+    renamed = {}
+    for name, value in values.items():
         for ours, theirs in (
             ("attention.output", "attention.out_proj"),
             ("feed_forward.0", "inner"),
             ("feed_forward.3", "outer"),
         ):
             name = name.replace(ours, theirs)
-        weights[name] = value
-    for number in range(config.num_blocks):
+        renamed[name] = value
+    for number in range(num_blocks):
         prefix = f"blocks.{number}.attention."
         for kind in ("weight", "bias"):
-            query, both = (weights.pop(f"{prefix}{part}.{kind}") for part in ("query", "key_value"))
-            weights[f"{prefix}in_proj_{kind}"] = torch.cat([query, both])
-    plain.load_state_dict(weights)
+            parts = [renamed.pop(f"{prefix}{part}.{kind}") for part in ("query", "key_value")]
+            renamed[f"{prefix}in_proj_{kind}"] = torch.cat(parts)
+    return renamed
+
+
+def plain_copy(model: SASRec, config: ModelConfig) -> PlainSASRec:
+    """A plain model with the weights of `model`."""
+    plain = PlainSASRec(config, model.items.num_embeddings - 1)
+    plain.load_state_dict(plain_names(model.state_dict(), config.num_blocks))
     return plain
 
 

@@ -6,22 +6,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import plain_batch, plain_copy, plain_loss, plain_names
 from small_data import random_sequences
 from torch import Tensor
-from torch.nn import functional
 
 from tune_srs.batches import Batches, NegativeSampler
 from tune_srs.config import LossConfig, ModelConfig
-from tune_srs.datasets.sequences import Sequences
 from tune_srs.losses import multi_positive_bce
 from tune_srs.model import SASRec
-from tune_srs.relevance import loss_weights, relevance
+from tune_srs.relevance import loss_weights
 from tune_srs.train import BatchLoss
 
 CPU = torch.device("cpu")
 
 
-def plain_loss(
+def looped_loss(
     positives: list[list[float]],
     negatives: list[list[float]],
     exists: list[list[bool]],
@@ -63,7 +62,7 @@ def test_value_and_gradient_equal_plain_loops(
     exists[:, 0] = True
     weights = draw(num_positives).exp()
     loss = multi_positive_bce(positives, negatives, exists, weights, positive_weight)
-    plain = plain_loss(
+    plain = looped_loss(
         positives.tolist(), negatives.tolist(), exists.tolist(), weights.tolist(), positive_weight
     )
     assert loss.item() == pytest.approx(plain, rel=1e-9)
@@ -94,38 +93,6 @@ class Listed(NegativeSampler):
         return items
 
 
-def plain_batch_loss(
-    model: SASRec, sequences: Sequences, drawn: dict[int, list[list[int]]], config: LossConfig
-) -> Tensor:
-    """Per user, per position, per positive: the way such code is usually first written."""
-    raw = relevance(config.relevance, config.num_positives, config.rate)
-    if config.normalization == "mean":
-        weights = raw / raw.mean()
-    else:
-        divisor = (
-            1
-            if config.relevance == "fixed"
-            else config.num_positives * (config.num_positives + 1) / 2
-        )
-        weights = raw / divisor
-    attracted, repelled = [], []
-    for user, rows in drawn.items():
-        start, end = sequences.offsets[user], sequences.offsets[user + 1]
-        window = torch.from_numpy(sequences.items[start:end][-(model.max_length + 1) :]).long()
-        inputs = window[:-1]
-        features = model.encode(model.items(inputs)[None], torch.tensor([len(inputs)]))[0]
-        for t in range(len(inputs)):
-            for j in range(config.num_positives):
-                if t + 1 + j < len(window):
-                    score = features[t] @ model.items.weight[window[t + 1 + j]]
-                    attracted.append(weights[j].float() * -functional.logsigmoid(score))
-            for item in rows[t]:
-                score = features[t] @ model.items.weight[item]
-                repelled.append(-functional.logsigmoid(-score))
-    mean = torch.stack(attracted).mean() * config.positive_weight
-    return mean + torch.stack(repelled).mean()
-
-
 @pytest.mark.parametrize("normalization", ["mean", "original"])
 @pytest.mark.parametrize("relevance_name", ["fixed", "linear", "power", "exponential"])
 @pytest.mark.parametrize(("num_positives", "num_negatives"), [(1, 1), (3, 2), (4, None)])
@@ -149,21 +116,19 @@ def test_a_batch_equals_plain_loops_with_every_gradient(
     (groups,) = batches.epoch(generator)
     loss = BatchLoss(config, sampler, CPU)(model, groups, generator)
     loss.backward()  # type: ignore[no-untyped-call]
-    gradients = [
-        parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
-    ]
-
-    model.zero_grad()
-    plain = plain_batch_loss(model, sequences, sampler.drawn, config)
-    plain.backward()  # type: ignore[no-untyped-call]
-    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
-    assert len(gradients) == len(list(model.parameters()))
-    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+    gradients = {
+        name: value.grad for name, value in model.named_parameters() if value.grad is not None
+    }
+    plain = plain_copy(model, shape).train()
+    batch = plain_batch(sequences, list(sampler.drawn), 6, num_positives, sampler.drawn)
+    expected = plain_loss(plain, batch, config)
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    renamed = plain_names(gradients, shape.num_blocks)
+    for name, parameter in plain.named_parameters():
         assert parameter.grad is not None
-        expected = parameter.grad.clone()
-        if parameter is model.items.weight:
-            expected[0] = 0  # padding is no item: the embedding keeps its row from learning
-        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(renamed.pop(name), parameter.grad, rtol=1e-4, atol=1e-5)
+    assert not renamed
 
 
 def test_with_one_positive_the_relevance_does_not_matter() -> None:

@@ -17,7 +17,7 @@ from tune_srs.relevance import relevance
 from tune_srs.tensors import tensor_of
 
 MAX_SCORES = 2**22  # float32 scores held at once: 16 MiB
-MAX_ROWS = 256
+MAX_ROWS = 64
 
 
 class Scorer(Protocol):
@@ -57,13 +57,17 @@ class Evaluator:
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
 
     def __call__(self, scorer: Scorer) -> Evaluation:
-        """Rank with `scorer`; it is called without gradients and should be in evaluation mode."""
+        """Metrics of `scorer`; it is called without gradients and should be in evaluation mode."""
+        return self._measure(*self.ranks(scorer))
+
+    def ranks(self, scorer: Scorer) -> tuple[Tensor, Tensor]:
+        """Ranks, 0 the best, of all futures (U, K), and of the nearest one alone (U,)."""
         ranks = torch.empty_like(self._futures)
         next_ranks = torch.empty_like(self._futures[:, 0])
         with torch.no_grad():
             for users in self._chunks(scorer.max_length):
                 ranks[users], next_ranks[users] = self._rank(scorer, users)
-        return self._measure(ranks, next_ranks)
+        return ranks, next_ranks
 
     def _measure(self, ranks: Tensor, next_ranks: Tensor) -> Evaluation:
         cutoffs = self.config.cutoffs

@@ -1,0 +1,48 @@
+"""Evaluation of one split against the plain reference, user by user, on one thread.
+
+The ranks of both must be the same before a time counts.
+
+    python benchmarks/evaluation.py --dataset ml-100k
+"""
+
+import argparse
+
+import torch
+from reference import plain_copy, plain_ranks
+from shapes import NAMES, median_ms, sequences_named
+
+from tune_srs.config import EvaluationConfig, ModelConfig
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.evaluate import Evaluator
+from tune_srs.model import SASRec
+
+CPU = torch.device("cpu")
+
+
+def measure(sequences: Sequences, repeats: int) -> dict[str, float]:
+    """Times of both, their ratio, and the share of futures whose ranks agree exactly."""
+    config = ModelConfig()
+    model = SASRec(config, sequences.num_items, torch.Generator().manual_seed(0)).eval()
+    plain = plain_copy(model, config)
+    evaluator = Evaluator(sequences, EvaluationConfig(), CPU)
+    ranks, _ = evaluator.ranks(model)
+    same = (ranks == torch.tensor(plain_ranks(plain, sequences))).double().mean().item()
+    ours = median_ms(lambda: evaluator(model), repeats)
+    theirs = median_ms(lambda: plain_ranks(plain, sequences), repeats=1, warm_up=0)
+    return {"ours ms": ours, "plain ms": theirs, "plain / ours": theirs / ours, "same ranks": same}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="ml-100k", choices=NAMES)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sequences = sequences_named(options.dataset)
+    print(f"{options.dataset}, {sequences.num_users} users, one thread, median")
+    row = measure(sequences, options.repeats)
+    print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
