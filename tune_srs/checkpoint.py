@@ -70,12 +70,18 @@ def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[TrainState,
 
 
 def load_best(folder: Path) -> tuple[TrialConfig, int, Best]:
-    """The configuration, the epochs done, and the best epoch."""
+    """The configuration, the epochs done, and the best epoch with its weights."""
+    config, epochs, best = load_progress(folder)
+    best.weights = load_file(folder / "best.safetensors")
+    return config, epochs, best
+
+
+def load_progress(folder: Path) -> tuple[TrialConfig, int, Best]:
+    """The same, without the weights."""
     path = folder / "progress.json"
     progress = json.loads(path.read_text(encoding="utf-8"))
     config = TrialConfig.from_dict(progress["config"], str(path))
-    weights = load_file(folder / "best.safetensors")
-    return config, progress["epoch"], Best(**progress["best"], weights=weights)
+    return config, progress["epoch"], Best(**progress["best"])
 
 
 def _part(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:

@@ -127,7 +127,7 @@ def train(
     check_metric(metric, trial.evaluation.cutoffs, "--metric")
     print(f"training on {device_of(trial.train)}")
     data = prepare(trial.data, data_folder)
-    best = Best(metric, "max")
+    best = Best(metric, "min" if metric == "train/loss" else "max")
     for report in train_epochs(trial, data.validation):
         best.update(report)
         loss, value = report.metrics["train/loss"], report.metrics[metric]

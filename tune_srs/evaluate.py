@@ -53,6 +53,7 @@ class Evaluator:
         self._futures = tensor_of(sequences.futures, device).long()  # (U, K)
         self._counted = _first_occurrences(self._futures)
         self._device = device
+        self._longest = int(sequences.lengths.max())
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
 
@@ -130,7 +131,7 @@ class Evaluator:
             (len(users), self._sequences.num_items + 1), dtype=torch.bool, device=self._device
         )
         if self.config.exclude_history:
-            items, _ = self._histories(users, int(self._sequences.lengths.max()))
+            items, _ = self._histories(users, self._longest)
             mask.scatter_(1, items, True)
         return mask
 

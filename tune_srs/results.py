@@ -12,7 +12,7 @@ import pandas as pd
 from tune_srs.config import nearest, read_yaml
 from tune_srs.errors import ConfigError, DataError
 
-STATUSES = ("complete", "stopped", "failed", "unfinished")
+SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
 
 
 def run_folder(results: Path, name: str) -> Path:
@@ -26,10 +26,11 @@ def run_folder(results: Path, name: str) -> Path:
 
 
 def trials(folder: Path) -> pd.DataFrame:
-    """One row a trial: `trial` (number), `trial_id`, `status`, `epochs`, `best_epoch`,
+    """One row a trial, none before the first has ended.
 
-    `seconds` (training and evaluation), `error`, its parameters by dotted name, and its metrics at
-    its best epoch. Empty before the first trial has ended.
+    Columns: `trial` (its number), `trial_id` (Ray's), `status` (complete, stopped early, failed or
+    unfinished), `epochs` and `best_epoch`, `seconds`, `error` (why it failed), its parameters by
+    dotted name, and its metrics at its best epoch.
     """
     path = folder / "trials.csv"
     if not path.exists():
@@ -123,19 +124,15 @@ class Summary:
     frame: pd.DataFrame
 
 
-SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
-
-
 def summaries(folder: Path) -> list[Summary]:
     """The trials beside the yardsticks, best first; then the test scores, once they are there."""
     plan = settings(folder)
     search = plan["space"]["search"]
-    best_first = search["mode"] == "min"
     metric = search["metric"]
     shown = list(dict.fromkeys([metric, *(f"val/{name}" for name in SHOWN_METRICS)]))
     table = trials(folder)
     if metric in table:
-        table = table.sort_values(metric, ascending=best_first, kind="stable")
+        table = table.sort_values(metric, ascending=search["mode"] == "min", kind="stable")
     table = table.astype({"trial": "string"})
     both = pd.concat([table, yardsticks(folder)], ignore_index=True)
     columns = ["trial", "status", "epochs", "best_epoch", *plan["space"]["params"], *shown]
@@ -143,8 +140,8 @@ def summaries(folder: Path) -> list[Summary]:
     tables = [Summary(title, both.reindex(columns=[c for c in columns if c in both]))]
     test = test_scores(folder)
     if test is not None:
-        kept = [f"test/{name}" for name in SHOWN_METRICS if f"test/{name}" in test]
-        test = test[kept].rename_axis("scorer").reset_index()
+        names = [name.replace("val/", "test/") for name in shown]
+        test = test[[name for name in names if name in test]].rename_axis("scorer").reset_index()
         tables.append(Summary("the best trial and the yardsticks, on the test futures", test))
     return tables
 

@@ -125,6 +125,7 @@ class Recorder(tune.Callback):
         self._folder = folder
         self._space = space
         self._say = say
+        self._ended: dict[str, dict[str, Any]] = {}  # rows that change no more, by Ray's id
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -138,10 +139,15 @@ class Recorder(tune.Callback):
 
     def _record(self, trials: list[Trial], over: Trial) -> None:
         """`over` has ended, though Tune sets its status only after telling of it."""
-        rows = {each.trial_id: trial_row(each, _status(each, each is over)) for each in trials}
-        self._write(list(rows.values()))
-        row = rows[over.trial_id]
-        ended = sum(each["status"] != "unfinished" for each in rows.values())
+        unfinished = []
+        for trial in trials:
+            status = _status(trial, trial is over)
+            if status == "unfinished":
+                unfinished.append(trial_row(trial, status))
+            elif trial.trial_id not in self._ended:
+                self._ended[trial.trial_id] = trial_row(trial, status)
+        self._write([*self._ended.values(), *unfinished])
+        row, ended = self._ended[over.trial_id], len(self._ended)
         metric = self._space.search.metric
         result = f"{metric} {row[metric]:.4f}" if metric in row else row["error"]
         self._say(
@@ -166,7 +172,7 @@ def trial_row(trial: Trial, status: str) -> dict[str, Any]:
     row |= {"status": status, "error": None, "epochs": 0, "best_epoch": None}
     row["seconds"] = trial.last_result.get("time_total_s", 0.0)
     if trial.checkpoint:
-        _, epochs, best = checkpoint.load_best(Path(trial.checkpoint.path))
+        _, epochs, best = checkpoint.load_progress(Path(trial.checkpoint.path))
         row |= {"epochs": epochs, "best_epoch": best.epoch, **best.metrics}
     if status == "failed":
         row["error"] = _reason(trial)
