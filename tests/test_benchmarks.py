@@ -31,6 +31,15 @@ def test_a_benchmark_prints_its_table(name: str, tmp_path: Path) -> None:
     assert "plain / ours" in done.stdout
 
 
+@pytest.mark.slow
+def test_the_overhead_of_a_search_is_measured(tmp_path: Path) -> None:
+    options = ["--trials", "2", "--epochs", "1", "--users", "60"]
+    command = [sys.executable, str(BENCHMARKS / "search_overhead.py"), *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "trials 2" in done.stdout
+
+
 @pytest.mark.parametrize("num_heads", [1, 2])
 def test_fast_and_plain_rank_alike(num_heads: int) -> None:
     sequences = random_sequences(seed=4, users=50, items=40, futures=3)
