@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_data import random_sequences, sequences_of
 
-from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.batches import GROUPS, Batches, NegativeSampler
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 
@@ -23,7 +23,9 @@ def epoch_of(
     visited = []
     for groups in batches.epoch(torch.Generator().manual_seed(seed)):
         visited.append([user for group in groups for user in group.users.tolist()])
+        assert len(groups) == min(GROUPS, len(visited[-1]))
         for group in groups:
+            assert group.items.shape[1] == group.lengths.max() + 1  # no column of padding alone
             tokens, positives = group.tokens, group.positives(2)
             for row, user in enumerate(group.users.tolist()):
                 start, end = sequences.offsets[user], sequences.offsets[user + 1]
@@ -62,6 +64,18 @@ def test_the_order_follows_the_generator() -> None:
     sequences = random_sequences(0, users=40)
     assert epoch_of(sequences, 8, 5, seed=1) == epoch_of(sequences, 8, 5, seed=1)
     assert epoch_of(sequences, 8, 5, seed=1) != epoch_of(sequences, 8, 5, seed=2)
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    batches = Batches(random_sequences(0, users=40), 8, 5, CPU)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        [[user for group in groups for user in group.users.tolist()] for groups in epoch]
+        for epoch in (list(batches.epoch(generator)), list(batches.epoch(generator)))
+    )
+    assert sorted(sum(first, [])) == sorted(sum(second, []))
+    # who shares a batch changes too, not only the order of the batches
+    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}
 
 
 def test_nobody_to_train_on_is_an_error() -> None:

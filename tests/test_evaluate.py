@@ -11,7 +11,7 @@ from small_data import random_sequences, sequences_of
 from torch import Tensor
 
 from tune_srs import evaluate
-from tune_srs.config import EvaluationConfig, ModelConfig
+from tune_srs.config import EvaluationConfig, ModelConfig, RelevanceName
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.evaluate import Evaluator
@@ -157,6 +157,83 @@ def test_a_score_that_is_no_number_counts_against_the_model() -> None:
     assert Evaluator(sequences, EvaluationConfig(), CPU)(Table(scores)).means()["hit@10"] == 0
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=st.integers(0, 10_000),
+    odd=st.sampled_from([math.nan, -math.inf, math.inf]),
+    exclude_history=st.booleans(),
+)
+def test_ranks_count_candidates_only_whatever_the_scores(
+    seed: int, odd: float, exclude_history: bool
+) -> None:
+    table = table_of(seed)
+    generator = torch.Generator().manual_seed(seed)
+    table.scores[torch.rand(table.scores.shape, generator=generator) < 0.2] = odd
+    sequences = random_sequences(seed, users=8, items=ITEMS, futures=4)
+    config = EvaluationConfig(exclude_history=exclude_history)
+    ranks, next_ranks = Evaluator(sequences, config, CPU).ranks(table)
+    for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
+        history = sequences.items[start:end].tolist()
+        futures = sequences.futures[user].tolist()
+        scores = table.scores[history[-1]].tolist()
+        expected = plain_ranks(scores, history, futures, exclude_history)
+        for j, item in enumerate(futures):
+            if item not in futures[:j]:  # a repetition is not counted, whatever its rank
+                assert ranks[user, j] == expected[j]
+        alone = plain_ranks(scores, history, futures[:1], exclude_history)
+        assert next_ranks[user] == alone[0]
+
+
+@pytest.mark.parametrize("odd", [math.nan, -math.inf])
+@pytest.mark.parametrize("futures", [[5, 4, 4], [5]])
+def test_sampled_ranks_count_candidates_only_whatever_the_scores(
+    odd: float, futures: list[int]
+) -> None:
+    table = Table(torch.zeros(ITEMS + 1, ITEMS + 1))
+    table.scores[:, 5] = odd
+    config = EvaluationConfig(candidates="sampled", num_candidates=3)
+    evaluator = Evaluator(sequences_of([[1, 2]], [futures], ITEMS), config, CPU)
+    ranks, next_ranks = evaluator.ranks(table)
+    # behind the three negatives, and behind item 4 where that is a future too
+    assert ranks[0, 0] == 3 + len({*futures} - {5})
+    assert next_ranks[0] == 3
+
+
+@pytest.mark.parametrize("name", ["fixed", "linear", "power", "exponential"])
+def test_the_gain_in_ndcg_rel_is_the_one_asked_for(name: RelevanceName) -> None:
+    # item 5 is the first future and stands second, item 6 is the second and misses the cutoff
+    scores = torch.zeros(ITEMS + 1, ITEMS + 1)
+    scores[1, 7], scores[1, 5] = 2, 1
+    config = EvaluationConfig(cutoffs=(2,), relevance=name)
+    means = Evaluator(sequences_of([[1]], [[5, 6]], ITEMS), config, CPU)(Table(scores)).means()
+    near, far = {
+        "fixed": (1, 1),
+        "linear": (2, 1),
+        "power": (4, 1),
+        "exponential": (math.exp(2), math.exp(1)),
+    }[name]
+    expected = (near / math.log2(3)) / (near / math.log2(2) + far / math.log2(3))
+    assert means["ndcg_rel@2"] == pytest.approx(expected)
+
+
+def test_a_scorer_is_asked_without_gradients_and_in_small_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+
+    class Watching(Table):
+        def score(self, items: Tensor, lengths: Tensor) -> Tensor:
+            assert not torch.is_grad_enabled()
+            assert items.shape[1] == lengths.max() <= self.max_length
+            sizes.append(len(items))
+            return super().score(items, lengths)
+
+    monkeypatch.setattr(evaluate, "MAX_ROWS", 4)
+    sequences = random_sequences(0, users=13, items=ITEMS)
+    Evaluator(sequences, EvaluationConfig(), CPU)(Watching(table_of(0).scores))
+    assert sizes == [4, 4, 4, 1]
+
+
 @pytest.mark.parametrize("candidates", ["all", "sampled"])
 def test_how_users_are_chunked_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, candidates: str
@@ -172,16 +249,20 @@ def test_how_users_are_chunked_does_not_matter(
             assert torch.equal(chunked[name], values)
 
 
-def test_the_order_of_users_does_not_matter_and_means_are_of_users() -> None:
-    histories = [[1, 2], [3], [4, 5, 6, 7], [8, 9]]
-    futures = [[3, 1], [4, 4], [1, 2], [12, 11]]
-    order = [2, 0, 3, 1]
-    first = Evaluator(sequences_of(histories, futures, ITEMS), EvaluationConfig(), CPU)(table_of(0))
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), order=st.permutations(range(7)))
+def test_the_order_of_users_does_not_matter_and_means_are_of_users(
+    seed: int, order: list[int]
+) -> None:
+    sequences = random_sequences(seed, users=7, items=ITEMS)
+    histories = [sequences.items[a:b].tolist() for a, b in pairwise(sequences.offsets.tolist())]
+    futures = sequences.futures.tolist()
     shuffled = sequences_of([histories[u] for u in order], [futures[u] for u in order], ITEMS)
-    second = Evaluator(shuffled, EvaluationConfig(), CPU)(table_of(0))
+    first = Evaluator(sequences, EvaluationConfig(), CPU)(table_of(seed))
+    second = Evaluator(shuffled, EvaluationConfig(), CPU)(table_of(seed))
     for name, values in first.per_user.items():
         assert torch.equal(values[order], second.per_user[name])
-        assert first.means()[name] == pytest.approx(sum(values.tolist()) / 4)
+        assert first.means()[name] == pytest.approx(sum(values.tolist()) / 7)
 
 
 def test_a_model_ranks_the_same_in_batches_and_alone() -> None:

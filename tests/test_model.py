@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from reference import plain_copy
 from torch import Tensor
 
 from tune_srs.config import ModelConfig
@@ -114,6 +115,44 @@ def test_dropout_is_off_at_0_and_in_evaluation() -> None:
     generator = torch.Generator().manual_seed(0)
     assert Dropout(0.0, generator).train()(x) is x
     assert Dropout(0.5, generator).eval()(x) is x
+
+
+def test_dropout_falls_on_embeddings_attention_and_feed_forward() -> None:
+    model = model_of(num_heads=2, num_blocks=3, dropout=0.5).train()
+    shapes: list[tuple[int, ...]] = []
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    encode(model, random_items(4, 7), [7] * 4)
+    features, attention = (4, 7, 8), (4, 2, 7, 7)
+    assert shapes == [features, *[attention, features, features] * 3]
+
+
+def test_all_dropout_is_drawn_from_the_generator_given() -> None:
+    items = random_items(4, 7)
+
+    def features_after(drawn_before: int) -> Tensor:
+        model = model_of(dropout=0.5).train()
+        encode(model, items[:drawn_before], [7] * drawn_before)  # moves the generator it came with
+        model.draw_dropout_from(torch.Generator().manual_seed(1))
+        return encode(model, items, [7] * 4)
+
+    assert torch.equal(features_after(1), features_after(3))
+
+
+@pytest.mark.parametrize("num_blocks", [1, 3])
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_scores_equal_those_of_the_plain_model(num_blocks: int, num_heads: int) -> None:
+    shape = ModelConfig(max_length=12, hidden_units=8, num_blocks=num_blocks, num_heads=num_heads)
+    model = SASRec(shape, ITEMS, torch.Generator().manual_seed(0)).eval()
+    plain = plain_copy(model, shape).eval()
+    items, lengths = random_items(3, 12), torch.tensor([1, 5, 12])
+    aligned_right = torch.zeros_like(items)
+    for row, length in enumerate(lengths.tolist()):
+        items[row, length:] = 0
+        aligned_right[row, 12 - length :] = items[row, :length]
+    expected = plain(aligned_right)[:, -1] @ plain.items.weight.T
+    torch.testing.assert_close(model.score(items, lengths), expected)
 
 
 def test_dropout_masks_follow_the_generator_and_the_gradient_the_mask() -> None:

@@ -32,7 +32,7 @@ def export_winner(folder: Path, name: str, metric: str, mode: str, data: Prepare
     ranked = table.dropna(subset=metric).sort_values(metric, ascending=mode == "min", kind="stable")
     number = int(ranked["trial"].iloc[0])
     config, epochs, best = checkpoint.load_best(last_checkpoint(folder, number))
-    # an equal number of epochs, so that training it again ends where the trial did
+    # as many epochs as the trial had, so that training it again ends where it did
     config = config.with_overrides({"train.max_epochs": epochs})
 
     model = SASRec(config.model, data.validation.num_items, torch.Generator())
