@@ -99,8 +99,7 @@ class Evaluator:
         repeated = in_history.gather(1, futures)  # (B, K) futures that the history has too
         # an item of the history is no candidate, unless it is a future
         excluded = in_history.scatter(1, futures, False)
-        rivals = scores.masked_fill(excluded, -torch.inf)
-        ranks = torch.stack([_at_least(rivals, own[:, [j]]) for j in range(own.shape[1])], 1) - 1
+        ranks = _at_least(scores, excluded, own) - 1  # every future is at least as good as itself
         # alone, the nearest future does not compete with later ones from the history
         absent = repeated & self._counted[users] & (futures != futures[:, :1])
         next_ranks = ranks[:, 0] - (absent & ~(own < own[:, :1])).sum(dim=1)
@@ -108,13 +107,10 @@ class Evaluator:
 
     def _rank_among(self, rivals: Tensor, own: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
         """The same, against sampled candidates `rivals` (B, n) and the other futures."""
-        counted = self._counted[users]
-        others = own.masked_fill(~counted, -torch.inf)
-        ranks = [
-            _at_least(rivals, own[:, [j]]) + _at_least(others, own[:, [j]]) - 1
-            for j in range(own.shape[1])
-        ]
-        return torch.stack(ranks, 1), _at_least(rivals, own[:, :1])
+        none = torch.zeros_like(rivals, dtype=torch.bool)
+        ranks = _at_least(rivals, none, own)  # (B, K)
+        others = _at_least(own, ~self._counted[users], own) - 1
+        return ranks + others, ranks[:, 0]
 
     def _histories(self, users: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
         """The last `max_length` items of each, aligned left: (B, L) and (B,)."""
@@ -157,12 +153,15 @@ class Evaluator:
         return drawn.to(self._device)
 
 
-def _at_least(rivals: Tensor, score: Tensor) -> Tensor:
-    """How many of `rivals` (B, n) do not score less than `score` (B, 1): (B,).
+def _at_least(rivals: Tensor, excluded: Tensor, own: Tensor) -> Tensor:
+    """For each of `own` (B, K), how many `rivals` (B, n) not `excluded` score no less: (B, K).
 
-    Written as "not less" so that a score that is no number counts against the model.
+    Written as "no less" so that a score that is no number counts against the model.
     """
-    return (~(rivals < score)).sum(dim=1)
+    lowest = rivals.masked_fill(excluded, -torch.inf)
+    counts = torch.stack([(~(lowest < one)).sum(1) for one in own[:, :, None].unbind(1)], 1)
+    # only a score that is the lowest, or no number, has the excluded beside it
+    return counts - excluded.sum(1, keepdim=True) * ~(own > -torch.inf)
 
 
 def _first_occurrences(items: Tensor) -> Tensor:
