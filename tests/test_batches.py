@@ -1,5 +1,7 @@
 """Epochs and negatives: nothing left out, nothing twice, nothing known drawn."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -73,7 +75,7 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
         [[user for group in groups for user in group.users.tolist()] for groups in epoch]
         for epoch in (list(batches.epoch(generator)), list(batches.epoch(generator)))
     )
-    assert sorted(sum(first, [])) == sorted(sum(second, []))
+    assert sorted(chain.from_iterable(first)) == sorted(chain.from_iterable(second))
     # who shares a batch changes too, not only the order of the batches
     assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}
 

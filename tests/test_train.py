@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from small_data import random_sequences
+from torch import Tensor
 
 from tune_srs.baselines import BASELINES
+from tune_srs.batches import Batches, Group, NegativeSampler
 from tune_srs.config import DataConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
-from tune_srs.train import EpochReport, train
+from tune_srs.train import BatchLoss, EpochReport, TrainState, new_state, train, train_step
 
 SEQUENCES = random_sequences(seed=0, users=30)
 
@@ -42,6 +44,61 @@ def run(**overrides: object) -> list[dict[str, float]]:
 def test_a_seed_repeats_a_run_and_another_does_not() -> None:
     assert run() == run()
     assert run() != run(**{"train.seed": 1})
+
+
+def test_the_seed_decides_weights_masks_and_order_each() -> None:
+    first, second = (new_state(config_of(**{"train.seed": seed}), 20) for seed in (0, 1))
+    assert not torch.equal(first.model.items.weight, second.model.items.weight)
+    assert not torch.equal(first.generator.get_state(), second.generator.get_state())
+    assert not torch.equal(first.order.get_state(), second.order.get_state())
+
+
+def test_steps_have_dropout_and_evaluation_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+
+    def watched(state: TrainState, groups: list[Group], loss_of: BatchLoss) -> Tensor:
+        modes.append(state.model.training)
+        return train_step(state, groups, loss_of)
+
+    monkeypatch.setattr("tune_srs.train.train_step", watched)
+    config = config_of(**{"model.dropout": 0.5})
+    evaluator = Evaluator(SEQUENCES, config.evaluation, torch.device("cpu"))
+    for report in train(config, SEQUENCES):
+        again = evaluator(report.state.model.eval()).means()
+        assert {name: report.metrics[f"val/{name}"] for name in again} == again
+    assert modes
+    assert all(modes)
+
+
+def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+
+    def watched(state: TrainState, groups: list[Group], loss_of: BatchLoss) -> Tensor:
+        losses.append(train_step(state, groups, loss_of))
+        return losses[-1]
+
+    monkeypatch.setattr("tune_srs.train.train_step", watched)
+    report = next(train(config_of(), SEQUENCES))
+    assert len(losses) > 1
+    assert report.metrics["train/loss"] == pytest.approx(torch.stack(losses).mean().item())
+
+
+def test_a_step_forgets_the_gradient_before_and_goes_as_far_as_the_rate() -> None:
+    config = config_of(**{"train.lr": 0.01})
+    cpu = torch.device("cpu")
+    loss_of = BatchLoss(config.loss, NegativeSampler(SEQUENCES, cpu), cpu)
+    clean, polluted = (new_state(config, SEQUENCES.num_items) for _ in range(2))
+    for parameter in polluted.model.parameters():
+        parameter.grad = torch.full_like(parameter, 100)
+    before = clean.model.items.weight.detach().clone()
+    for state in (clean, polluted):
+        (groups,) = Batches(SEQUENCES, 100, 6, cpu).epoch(state.order)
+        train_step(state, groups, loss_of)
+    for one, other in zip(clean.model.parameters(), polluted.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    # Adam's first step moves a weight by its rate, however large the gradient
+    moved = (clean.model.items.weight - before).abs().max().item()
+    assert moved == pytest.approx(0.01, rel=0.01)
 
 
 def test_what_else_draws_random_numbers_does_not_matter() -> None:
