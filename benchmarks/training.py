@@ -14,7 +14,7 @@ import torch
 from reference import plain_copy, plain_train_step
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.batches import GROUPS, Batches, Group, NegativeSampler
+from tune_srs.batches import GROUPS, Batch, Batches, NegativeSampler
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.train import BatchLoss, new_state, train_step
@@ -22,17 +22,15 @@ from tune_srs.train import BatchLoss, new_state, train_step
 CPU = torch.device("cpu")
 
 
-def step_flop(groups: list[Group], config: TrialConfig) -> float:
+def step_flop(batch: Batch, config: TrialConfig) -> float:
     """Floating-point operations of a step on its valid tokens: forward once, backward twice."""
     units, blocks = config.model.hidden_units, config.model.num_blocks
     scored = config.loss.num_positives + (config.loss.num_negatives or config.loss.num_positives)
-    products = 0.0
-    for group in groups:
-        lengths = group.lengths.double()
-        linear = 6 * units**2 * lengths  # query, key, value, output, two of the feed-forward
-        attention = units * lengths * (lengths + 1)  # scores and mixing, on what stands before
-        products += (blocks * (linear + attention) + scored * units * lengths).sum().item()
-    return 3 * 2 * products
+    tokens = int((batch.following > 0).sum())
+    linear = 6 * units**2 * tokens  # query, key, value, output, two of the feed-forward
+    # scores and mixing of each token with itself and those before; `following` counts them back
+    attention = 2 * units * int(batch.following.sum())
+    return 3 * 2 * (blocks * (linear + attention) + scored * units * tokens)
 
 
 def product_rate(tokens: int, units: int) -> float:
@@ -48,14 +46,19 @@ def measure(
     """One row of the table; `plain` asks for the reference, too."""
     state = new_state(config, sequences.num_items)
     batches = Batches(sequences, config.train.batch_size, config.model.max_length, CPU)
-    loss_of = BatchLoss(config.loss, NegativeSampler(sequences, CPU), CPU)
+    loss_of = BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
     epoch = list(batches.epoch(state.order))
     endless = itertools.cycle(epoch)
     state.model.train()
-    ours = median_ms(lambda: train_step(state, next(endless), loss_of), repeats, warm_up=3)
-    tokens = statistics.mean(sum(int(g.lengths.sum()) for g in groups) for groups in epoch)
+
+    def step() -> None:
+        train_step(state, batches.batch(next(endless)), loss_of)
+
+    ours = median_ms(step, repeats, warm_up=3)
+    seen = [batches.batch(users) for users in epoch]
+    tokens = statistics.mean(int((batch.following > 0).sum()) for batch in seen)
     rate = product_rate(int(tokens / GROUPS), config.model.hidden_units)
-    floor = 1e3 * statistics.mean(step_flop(groups, config) for groups in epoch) / rate
+    floor = 1e3 * statistics.mean(step_flop(batch, config) for batch in seen) / rate
     row = {
         "P": config.loss.num_positives,
         "tokens a step": tokens,
@@ -67,7 +70,7 @@ def measure(
     if plain:
         model = plain_copy(state.model, config.model).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, betas=(0.9, 0.98))
-        users = [user for group in epoch[0] for user in group.users.tolist()]
+        users = epoch[0].tolist()
         row["plain ms"] = median_ms(
             lambda: plain_train_step(model, optimizer, sequences, users, config.loss),
             repeats=max(1, repeats // 5),

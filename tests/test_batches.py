@@ -10,37 +10,76 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_data import random_sequences, sequences_of
 
-from tune_srs.batches import GROUPS, Batches, NegativeSampler
+from tune_srs.batches import GROUPS, Batch, Batches, NegativeSampler
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 
 CPU = torch.device("cpu")
 
 
+def rows_of(batch: Batch) -> list[list[tuple[int, int, int]]]:
+    """Each row of the batch: (user, item, following) of its slots."""
+    slots = list(
+        zip(batch.users.tolist(), batch.items.tolist(), batch.following.tolist(), strict=True)
+    )
+    columns = [columns for rows, columns in batch.shapes for _ in range(rows)]
+    ends = np.cumsum(columns)
+    assert ends[-1] == len(slots)
+    return [slots[end - count : end] for end, count in zip(ends, columns, strict=True)]
+
+
 def epoch_of(
-    sequences: Sequences, batch_size: int, max_length: int, seed: int = 0
+    sequences: Sequences, batch_size: int, max_length: int, seed: int = 0, fixed: bool = False
 ) -> list[list[int]]:
     """The users of each batch, after a check of every row they came with."""
-    batches = Batches(sequences, batch_size, max_length, CPU)
+    batches = Batches(sequences, batch_size, max_length, CPU, fixed)
     visited = []
-    for groups in batches.epoch(torch.Generator().manual_seed(seed)):
-        visited.append([user for group in groups for user in group.users.tolist()])
-        assert len(groups) == min(GROUPS, len(visited[-1]))
-        for group in groups:
-            assert group.items.shape[1] == group.lengths.max() + 1  # no column of padding alone
-            tokens, positives = group.tokens, group.positives(2)
-            for row, user in enumerate(group.users.tolist()):
-                start, end = sequences.offsets[user], sequences.offsets[user + 1]
-                window = sequences.items[start:end][-(max_length + 1) :].tolist()
-                padding = group.items.shape[1] - len(window)
-                assert group.items[row].tolist() == window + [0] * padding
-                assert group.lengths[row].item() == len(window) - 1
-                assert tokens[row].tolist() == [t + 1 < len(window) for t in range(tokens.shape[1])]
-                for t in range(tokens.shape[1]):
-                    there = [t + 1 < len(window), t + 2 < len(window)]
-                    assert positives[row, t].tolist() == there
+    for users in batches.epoch(torch.Generator().manual_seed(seed)):
+        batch = batches.batch(users)
+        there = []
+        for row in rows_of(batch):
+            user = row[0][0]
+            start, end = sequences.offsets[user], sequences.offsets[user + 1]
+            window = sequences.items[start:end][-(max_length + 1) :].tolist()
+            if fixed and not any(item for _, item, _ in row):  # fills the batch
+                window = []
+            padding = len(row) - len(window)
+            assert row == [
+                *((user, item, len(window) - 1 - t) for t, item in enumerate(window)),
+                *[(user, 0, 0)] * padding,
+            ]
+            there += [user] * bool(window)
+        visited.append(there)
+        longest = min(sequences.lengths.max(), max_length + 1)
+        if fixed:
+            assert batch.shapes == ((batch_size, longest),)
+        else:
+            assert len(batch.shapes) == min(GROUPS, len(there))
     assert len(visited) == len(batches)
     return visited
+
+
+def test_a_group_has_no_column_of_padding_alone() -> None:
+    batches = Batches(random_sequences(0, users=40), 40, 8, CPU)
+    (users,) = batches.epoch(torch.Generator().manual_seed(0))
+    batch = batches.batch(users)
+    rows = rows_of(batch)
+    for count, columns in batch.shapes:
+        group, rows = rows[:count], rows[count:]
+        assert max(sum(item > 0 for _, item, _ in row) for row in group) == columns
+
+
+def test_positives_are_the_items_that_follow() -> None:
+    batches = Batches(random_sequences(0, users=40), 8, 5, CPU)
+    for users in batches.epoch(torch.Generator().manual_seed(0)):
+        batch = batches.batch(users)
+        positives, exists = batch.positives(3)
+        found = [row[there].tolist() for row, there in zip(positives, exists, strict=True)]
+        expected = []
+        for row in rows_of(batch):
+            window = [item for _, item, _ in row if item]
+            expected += [window[t + 1 : t + 4] for t in range(len(row))]
+        assert found == expected
 
 
 @settings(deadline=None, max_examples=50)
@@ -49,15 +88,16 @@ def epoch_of(
     users=st.integers(2, 40),
     batch_size=st.integers(1, 50),
     max_length=st.integers(1, 10),
+    fixed=st.booleans(),
 )
 def test_an_epoch_visits_every_trainable_user_once(
-    seed: int, users: int, batch_size: int, max_length: int
+    seed: int, users: int, batch_size: int, max_length: int, fixed: bool
 ) -> None:
     sequences = random_sequences(seed, users)
     trainable = np.flatnonzero(sequences.lengths >= 2).tolist()
     if not trainable:
         return
-    visited = epoch_of(sequences, batch_size, max_length)
+    visited = epoch_of(sequences, batch_size, max_length, fixed=fixed)
     assert sorted(user for batch in visited for user in batch) == trainable
     assert [len(batch) for batch in visited[:-1]] == [batch_size] * (len(visited) - 1)
 
@@ -71,10 +111,7 @@ def test_the_order_follows_the_generator() -> None:
 def test_every_epoch_has_an_order_of_its_own() -> None:
     batches = Batches(random_sequences(0, users=40), 8, 5, CPU)
     generator = torch.Generator().manual_seed(0)
-    first, second = (
-        [[user for group in groups for user in group.users.tolist()] for groups in epoch]
-        for epoch in (list(batches.epoch(generator)), list(batches.epoch(generator)))
-    )
+    first, second = ([users.tolist() for users in batches.epoch(generator)] for _ in range(2))
     assert sorted(chain.from_iterable(first)) == sorted(chain.from_iterable(second))
     # who shares a batch changes too, not only the order of the batches
     assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}

@@ -28,11 +28,14 @@ class Table:
 
     max_length = 3
 
-    def __init__(self, scores: Tensor) -> None:
-        self.scores = scores  # (ITEMS + 1, ITEMS + 1)
+    def __init__(self, table: Tensor) -> None:
+        self.table = table  # (ITEMS + 1, ITEMS + 1)
 
-    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
-        return self.scores[items[torch.arange(len(items)), lengths - 1]]
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return items[torch.arange(len(items)), lengths - 1]
+
+    def scores(self, queries: Tensor, items: slice) -> Tensor:
+        return self.table[queries, items]
 
 
 def table_of(seed: int, levels: int = 4) -> Table:
@@ -65,7 +68,7 @@ def plain_evaluation(
     for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
         history = sequences.items[start:end].tolist()
         futures = sequences.futures[user].tolist()
-        scores = table.scores[history[-1]].tolist()
+        scores = table.table[history[-1]].tolist()
         for prefix, known in (("", futures), ("next/", futures[:1])):
             ranks = plain_ranks(scores, history, known, exclude_history)
             counted = [item not in known[:j] for j, item in enumerate(known)]
@@ -114,7 +117,7 @@ def test_a_plain_ranking_of_sampled_candidates_agrees(seed: int, count: int) -> 
         negatives = negatives_of(evaluator)[user].tolist()
         assert len(set(negatives)) == count
         assert set(negatives).isdisjoint({*history, *known})
-        scores = table_of(seed).scores[history[-1]].tolist()
+        scores = table_of(seed).table[history[-1]].tolist()
         for prefix, rivals in (("", known), ("next/", known[:1])):
             ranks = [
                 sum(1 for other in {*negatives, *rivals} - {item} if scores[other] >= scores[item])
@@ -168,14 +171,14 @@ def test_ranks_count_candidates_only_whatever_the_scores(
 ) -> None:
     table = table_of(seed)
     generator = torch.Generator().manual_seed(seed)
-    table.scores[torch.rand(table.scores.shape, generator=generator) < 0.2] = odd
+    table.table[torch.rand(table.table.shape, generator=generator) < 0.2] = odd
     sequences = random_sequences(seed, users=8, items=ITEMS, futures=4)
     config = EvaluationConfig(exclude_history=exclude_history)
     ranks, next_ranks = Evaluator(sequences, config, CPU).ranks(table)
     for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
         history = sequences.items[start:end].tolist()
         futures = sequences.futures[user].tolist()
-        scores = table.scores[history[-1]].tolist()
+        scores = table.table[history[-1]].tolist()
         expected = plain_ranks(scores, history, futures, exclude_history)
         for j, item in enumerate(futures):
             if item not in futures[:j]:  # a repetition is not counted, whatever its rank
@@ -190,7 +193,7 @@ def test_sampled_ranks_count_candidates_only_whatever_the_scores(
     odd: float, futures: list[int]
 ) -> None:
     table = Table(torch.zeros(ITEMS + 1, ITEMS + 1))
-    table.scores[:, 5] = odd
+    table.table[:, 5] = odd
     config = EvaluationConfig(candidates="sampled", num_candidates=3)
     evaluator = Evaluator(sequences_of([[1, 2]], [futures], ITEMS), config, CPU)
     ranks, next_ranks = evaluator.ranks(table)
@@ -222,28 +225,28 @@ def test_a_scorer_is_asked_without_gradients_and_in_small_batches(
     sizes = []
 
     class Watching(Table):
-        def score(self, items: Tensor, lengths: Tensor) -> Tensor:
+        def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
             assert not torch.is_grad_enabled()
             assert items.shape[1] == lengths.max() <= self.max_length
             sizes.append(len(items))
-            return super().score(items, lengths)
+            return super().queries(items, lengths)
 
-    monkeypatch.setattr(evaluate, "MAX_ROWS", 4)
+    monkeypatch.setattr(evaluate, "MAX_USERS", 4)
     sequences = random_sequences(0, users=13, items=ITEMS)
-    Evaluator(sequences, EvaluationConfig(), CPU)(Watching(table_of(0).scores))
+    Evaluator(sequences, EvaluationConfig(), CPU)(Watching(table_of(0).table))
     assert sizes == [4, 4, 4, 1]
 
 
 @pytest.mark.parametrize("candidates", ["all", "sampled"])
-def test_how_users_are_chunked_does_not_matter(
+def test_how_users_and_items_are_chunked_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, candidates: str
 ) -> None:
     sequences = random_sequences(5, users=30, items=ITEMS)
     config = EvaluationConfig(candidates=candidates, num_candidates=1)
     whole = Evaluator(sequences, config, CPU)(table_of(5)).per_user
-    for rows, scores in ((1, 10**6), (7, 10**6), (100, 3 * (ITEMS + 1))):
-        monkeypatch.setattr(evaluate, "MAX_ROWS", rows)
-        monkeypatch.setattr(evaluate, "MAX_SCORES", scores)
+    for users, items in ((1, 100), (7, 100), (100, 5), (100, 1), (3, ITEMS - 1)):
+        monkeypatch.setattr(evaluate, "MAX_USERS", users)
+        monkeypatch.setattr(evaluate, "MAX_ITEMS", items)
         chunked = Evaluator(sequences, config, CPU)(table_of(5)).per_user
         for name, values in whole.items():
             assert torch.equal(chunked[name], values)

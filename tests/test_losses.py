@@ -11,7 +11,7 @@ from small_data import random_sequences
 from torch import Tensor
 
 from tune_srs.batches import Batches, NegativeSampler
-from tune_srs.config import LossConfig, ModelConfig
+from tune_srs.config import LossConfig, ModelConfig, TrainConfig, TrialConfig
 from tune_srs.losses import multi_positive_bce
 from tune_srs.model import SASRec
 from tune_srs.relevance import loss_weights
@@ -33,10 +33,11 @@ def looped_loss(
             if real:
                 attracted += weight * math.log1p(math.exp(-score))
                 pairs += 1
-    for row in negatives:
+    for row, there in zip(negatives, exists, strict=True):
         for score in row:
-            repelled += math.log1p(math.exp(score))
-            draws += 1
+            if there[0]:  # an input: something follows it
+                repelled += math.log1p(math.exp(score))
+                draws += 1
     return positive_weight * attracted / pairs + repelled / draws
 
 
@@ -59,7 +60,7 @@ def test_value_and_gradient_equal_plain_loops(
     positives = draw(tokens, num_positives).requires_grad_()
     negatives = draw(tokens, num_negatives).requires_grad_()
     exists = draw(tokens, num_positives) > 0
-    exists[:, 0] = True
+    exists[0] = True
     weights = draw(num_positives).exp()
     loss = multi_positive_bce(positives, negatives, exists, weights, positive_weight)
     plain = looped_loss(
@@ -70,7 +71,7 @@ def test_value_and_gradient_equal_plain_loops(
     loss.backward()  # type: ignore[no-untyped-call]
     assert positives.grad is not None
     assert negatives.grad is not None
-    pairs, draws = int(exists.sum()), tokens * num_negatives
+    pairs, draws = int(exists.sum()), int(exists[:, 0].sum()) * num_negatives
     for t in range(tokens):
         for j in range(num_positives):
             slope = -1 / (1 + math.exp(positives[t, j].item()))  # d log(1 + e^-s) / ds
@@ -78,50 +79,69 @@ def test_value_and_gradient_equal_plain_loops(
             assert positives.grad[t, j].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
         for n in range(num_negatives):
             slope = 1 / (1 + math.exp(-negatives[t, n].item()))
-            assert negatives.grad[t, n].item() == pytest.approx(slope / draws, rel=1e-9, abs=1e-12)
+            expected = slope / draws if exists[t, 0] else 0
+            assert negatives.grad[t, n].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-class Listed(NegativeSampler):
-    """Draws what it is asked for, and remembers it by user, position by position."""
+class Remembering(NegativeSampler):
+    """Remembers what it drew."""
 
-    drawn: dict[int, list[list[int]]]
+    drawn: Tensor
 
     def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        items = super().sample(users, count, generator)
-        for user, row in zip(users.tolist(), items.tolist(), strict=True):
-            self.drawn.setdefault(user, []).append(row)
-        return items
+        self.drawn = super().sample(users, count, generator)
+        return self.drawn
 
 
 @pytest.mark.parametrize("normalization", ["mean", "original"])
 @pytest.mark.parametrize("relevance_name", ["fixed", "linear", "power", "exponential"])
-@pytest.mark.parametrize(("num_positives", "num_negatives"), [(1, 1), (3, 2), (4, None)])
+@pytest.mark.parametrize(
+    ("num_positives", "num_negatives", "fixed_shape", "embedding_update"),
+    [(1, 1, False, "all"), (3, 2, True, "all"), (4, None, False, "touched")],
+)
 def test_a_batch_equals_plain_loops_with_every_gradient(
-    normalization: str, relevance_name: str, num_positives: int, num_negatives: int | None
+    normalization: str,
+    relevance_name: str,
+    num_positives: int,
+    num_negatives: int | None,
+    fixed_shape: bool,
+    embedding_update: str,
 ) -> None:
     sequences = random_sequences(seed=num_positives)
-    config = LossConfig(
+    loss_config = LossConfig(
         num_positives=num_positives,
         num_negatives=num_negatives,
         relevance=relevance_name,
         normalization=normalization,
         positive_weight=1.7,
     )
-    generator = torch.Generator().manual_seed(3)
     shape = ModelConfig(max_length=6, hidden_units=8, num_heads=2, dropout=0)
+    generator = torch.Generator().manual_seed(3)
     model = SASRec(shape, sequences.num_items, generator).train()
-    sampler = Listed(sequences, CPU)
-    sampler.drawn = {}
-    batches = Batches(sequences, batch_size=100, max_length=6, device=CPU)
-    (groups,) = batches.epoch(generator)
-    loss = BatchLoss(config, sampler, CPU)(model, groups, generator)
+    sampler = Remembering(sequences, CPU)
+    batches = Batches(sequences, 100, 6, CPU, fixed_shape)
+    (users,) = batches.epoch(generator)
+    batch = batches.batch(users)
+    config = TrialConfig(
+        model=shape, loss=loss_config, train=TrainConfig(embedding_update=embedding_update)
+    )
+    loss = BatchLoss(config, sampler, CPU)(model, batch, generator)
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = {
-        name: value.grad for name, value in model.named_parameters() if value.grad is not None
+        name: value.grad.to_dense()
+        for name, value in model.named_parameters()
+        if value.grad is not None
     }
+    negatives: dict[int, list[list[int]]] = {}
+    for user, row in zip(
+        batch.users[batch.following > 0].tolist(),
+        sampler.drawn[batch.following > 0].tolist(),
+        strict=True,
+    ):
+        negatives.setdefault(user, []).append(row)
     plain = plain_copy(model, shape).train()
-    batch = plain_batch(sequences, list(sampler.drawn), 6, num_positives, sampler.drawn)
-    expected = plain_loss(plain, batch, config)
+    plain_inputs = plain_batch(sequences, list(negatives), 6, num_positives, negatives)
+    expected = plain_loss(plain, plain_inputs, loss_config)
     expected.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     renamed = plain_names(gradients, shape.num_blocks)

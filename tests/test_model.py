@@ -1,12 +1,16 @@
 """SASRec: causal, blind to padding, and what its generator decides."""
 
+from typing import cast
+
 import pytest
 import torch
 from reference import plain_copy
 from torch import Tensor
 
+from tune_srs import attention
 from tune_srs.config import ModelConfig
-from tune_srs.model import Dropout, SASRec
+from tune_srs.dropout import Dropout
+from tune_srs.model import Block, SASRec
 
 ITEMS = 30
 
@@ -19,8 +23,16 @@ def model_of(seed: int = 0, **settings: object) -> SASRec:
 
 
 def encode(model: SASRec, items: Tensor, lengths: list[int]) -> Tensor:
-    features: Tensor = model.encode(model.items(items), torch.tensor(lengths))
-    return features
+    """Features (B, L, D) of `items` (B, L) as one group."""
+    following = torch.tensor(lengths)[:, None] - torch.arange(items.shape[1])
+    embedded = model.items(items.reshape(-1))
+    shape = (items.shape[0], items.shape[1])
+    features = model.encode(embedded, following.reshape(-1).clamp_(min=0), (shape,))
+    return features.view(*items.shape, -1)
+
+
+def score(model: SASRec, items: Tensor, lengths: list[int]) -> Tensor:
+    return model.scores(model.queries(items, torch.tensor(lengths)), slice(0, ITEMS + 1))
 
 
 def random_items(*shape: int) -> Tensor:
@@ -50,6 +62,49 @@ def test_padding_and_neighbours_in_the_batch_do_not_matter(training: bool) -> No
     torch.testing.assert_close(together[:1, :5], alone)
 
 
+@pytest.mark.parametrize("stretch", [1, 3, 10])
+def test_how_many_queries_are_taken_at_a_time_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    def results() -> list[Tensor]:
+        model = model_of(num_heads=2).double()
+        features = encode(model, random_items(3, 10), [4, 10, 7])
+        features.pow(3).sum().backward()  # type: ignore[no-untyped-call]
+        return [features, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    whole = results()
+    monkeypatch.setattr(attention, "STRETCH", stretch)
+    for one, other in zip(whole, results(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_groups_in_one_batch_and_alone_are_the_same() -> None:
+    model = model_of(num_heads=2)
+    short, long = random_items(3, 4), random_items(2, 9)
+    following = [4, 3, 2, 1] * 3 + [9, 8, 7, 6, 5, 4, 3, 2, 1] * 2
+    embedded = model.items(torch.cat([short.reshape(-1), long.reshape(-1)]))
+    together = model.encode(embedded, torch.tensor(following), ((3, 4), (2, 9)))
+    torch.testing.assert_close(together[:12].view(3, 4, -1), encode(model, short, [4] * 3))
+    torch.testing.assert_close(together[12:].view(2, 9, -1), encode(model, long, [9] * 2))
+
+
+def test_the_gradient_of_attention_is_that_of_its_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = attention.CausalAttention(ModelConfig(hidden_units=6, num_heads=2), generator)
+    q, key_value = (
+        torch.randn(11, units, dtype=torch.float64, requires_grad=True) for units in (6, 12)
+    )
+
+    def mixed(q: Tensor, key_value: Tensor) -> Tensor:
+        layer.dropout.generator = torch.Generator().manual_seed(1)  # the same masks each time
+        result: Tensor = attention.Mixed.apply(  # type: ignore[no-untyped-call]
+            q, key_value, ((2, 4), (1, 3)), 2, layer.dropout
+        )
+        return result
+
+    assert torch.autograd.gradcheck(mixed, (q, key_value))
+
+
 def test_training_without_dropout_equals_evaluation() -> None:
     model = model_of(num_heads=2)
     items = random_items(4, 7)
@@ -63,7 +118,7 @@ def test_scores_are_products_of_the_last_feature_and_the_items() -> None:
     items = random_items(2, 6)
     items[0, 4:] = 0
     features = encode(model, items, [4, 6])
-    scores = model.score(items, torch.tensor([4, 6]))
+    scores = score(model, items, [4, 6])
     assert scores.shape == (2, ITEMS + 1)
     for row, last in ((0, 3), (1, 5)):
         for item in (1, 7, ITEMS):
@@ -94,27 +149,8 @@ def test_the_seed_decides_the_weights() -> None:
 def test_the_order_of_a_history_matters() -> None:
     model = model_of().eval()
     items = random_items(1, 6)
-    forwards, backwards = (model.score(x, torch.tensor([6])) for x in (items, items.flip(1)))
+    forwards, backwards = (score(model, x, [6]) for x in (items, items.flip(1)))
     assert not torch.allclose(forwards, backwards)
-
-
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_dropout_keeps_its_share_and_the_expectation(p: float) -> None:
-    layer = Dropout(p, torch.Generator().manual_seed(0)).train()
-    count = 200_001  # not a multiple of four: the last random word is used in part
-    kept = layer(torch.ones(count))
-    share = (kept != 0).double().mean().item()
-    assert share == pytest.approx(1 - p, abs=5 * (p * (1 - p) / count) ** 0.5)
-    assert kept.max().item() == pytest.approx(1 / (1 - p), rel=1e-3)
-    neighbours = ((kept[1:] != 0) & (kept[:-1] != 0)).double().mean().item()
-    assert neighbours == pytest.approx((1 - p) ** 2, abs=0.01)  # lanes of a word are independent
-
-
-def test_dropout_is_off_at_0_and_in_evaluation() -> None:
-    x = torch.arange(5.0)
-    generator = torch.Generator().manual_seed(0)
-    assert Dropout(0.0, generator).train()(x) is x
-    assert Dropout(0.5, generator).eval()(x) is x
 
 
 def test_dropout_falls_on_embeddings_attention_and_feed_forward() -> None:
@@ -124,8 +160,8 @@ def test_dropout_falls_on_embeddings_attention_and_feed_forward() -> None:
         if isinstance(module, Dropout):
             module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     encode(model, random_items(4, 7), [7] * 4)
-    features, attention = (4, 7, 8), (4, 2, 7, 7)
-    assert shapes == [features, *[attention, features, features] * 3]
+    features, weights = (4 * 7, 8), (4 * 2, 7, 7)
+    assert shapes == [features, *[weights, features, features] * 3]
 
 
 def test_all_dropout_is_drawn_from_the_generator_given() -> None:
@@ -146,26 +182,39 @@ def test_scores_equal_those_of_the_plain_model(num_blocks: int, num_heads: int) 
     shape = ModelConfig(max_length=12, hidden_units=8, num_blocks=num_blocks, num_heads=num_heads)
     model = SASRec(shape, ITEMS, torch.Generator().manual_seed(0)).eval()
     plain = plain_copy(model, shape).eval()
-    items, lengths = random_items(3, 12), torch.tensor([1, 5, 12])
+    items, lengths = random_items(3, 12), [1, 5, 12]
     aligned_right = torch.zeros_like(items)
-    for row, length in enumerate(lengths.tolist()):
+    for row, length in enumerate(lengths):
         items[row, length:] = 0
         aligned_right[row, 12 - length :] = items[row, :length]
     expected = plain(aligned_right)[:, -1] @ plain.items.weight.T
-    torch.testing.assert_close(model.score(items, lengths), expected)
+    torch.testing.assert_close(score(model, items, lengths), expected)
 
 
-def test_dropout_masks_follow_the_generator_and_the_gradient_the_mask() -> None:
-    def masks(seed: int) -> Tensor:
-        layer = Dropout(0.5, torch.Generator().manual_seed(seed)).train()
-        return torch.stack([layer(torch.ones(100)), layer(torch.ones(100))])
+def test_fused_attention_computes_the_same() -> None:
+    features, gradients = [], []
+    for fused in (False, True):
+        model = model_of(num_heads=2).double().train()
+        if fused:
+            model.fuse_attention()
+        features.append(encode(model, random_items(3, 10), [4, 10, 7]))
+        features[-1].pow(3).sum().backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: value.grad for name, value in model.named_parameters()})
+    torch.testing.assert_close(*features)
+    torch.testing.assert_close(*gradients)
 
-    assert torch.equal(masks(0), masks(0))
-    assert not torch.equal(masks(0), masks(1))
-    assert not torch.equal(*masks(0))
 
-    x = torch.ones(100, requires_grad=True)
-    kept = Dropout(0.5, torch.Generator().manual_seed(0)).train()(x)
-    kept.sum().backward()
-    assert x.grad is not None
-    assert torch.equal(x.grad, kept.detach())
+def test_fused_attention_has_dropout_in_training_only() -> None:
+    model = model_of(dropout=0.5)
+    model.fuse_attention()
+    attention = cast(Block, model.blocks[0]).attention
+    inputs = torch.randn(2, 10, 8, generator=torch.Generator().manual_seed(0))
+
+    def run(training: bool, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        output: Tensor = attention.train(training)(*inputs, ((2, 5),))
+        return output
+
+    assert not torch.equal(run(True, 0), run(True, 1))
+    assert torch.equal(run(True, 0), run(True, 0))
+    assert torch.equal(run(False, 0), run(False, 1))

@@ -8,17 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_data import random_sequences
+from small_data import random_sequences, sequences_of
 from torch import Tensor
 
 from tune_srs.baselines import BASELINES
-from tune_srs.batches import Batches, Group, NegativeSampler
+from tune_srs.batches import Batch, Batches, NegativeSampler
 from tune_srs.config import DataConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
-from tune_srs.train import BatchLoss, EpochReport, TrainState, new_state, train, train_step
+from tune_srs.train import (
+    BatchLoss,
+    EpochReport,
+    TrainState,
+    new_state,
+    touches_few,
+    train,
+    train_step,
+)
 
+CPU = torch.device("cpu")
 SEQUENCES = random_sequences(seed=0, users=30)
 
 
@@ -56,9 +65,9 @@ def test_the_seed_decides_weights_masks_and_order_each() -> None:
 def test_steps_have_dropout_and_evaluation_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
 
-    def watched(state: TrainState, groups: list[Group], loss_of: BatchLoss) -> Tensor:
+    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss) -> Tensor:
         modes.append(state.model.training)
-        return train_step(state, groups, loss_of)
+        return train_step(state, batch, loss_of)
 
     monkeypatch.setattr("tune_srs.train.train_step", watched)
     config = config_of(**{"model.dropout": 0.5})
@@ -73,8 +82,8 @@ def test_steps_have_dropout_and_evaluation_has_none(monkeypatch: pytest.MonkeyPa
 def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
 
-    def watched(state: TrainState, groups: list[Group], loss_of: BatchLoss) -> Tensor:
-        losses.append(train_step(state, groups, loss_of))
+    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss) -> Tensor:
+        losses.append(train_step(state, batch, loss_of))
         return losses[-1]
 
     monkeypatch.setattr("tune_srs.train.train_step", watched)
@@ -86,14 +95,15 @@ def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPa
 def test_a_step_forgets_the_gradient_before_and_goes_as_far_as_the_rate() -> None:
     config = config_of(**{"train.lr": 0.01})
     cpu = torch.device("cpu")
-    loss_of = BatchLoss(config.loss, NegativeSampler(SEQUENCES, cpu), cpu)
+    loss_of = BatchLoss(config, NegativeSampler(SEQUENCES, cpu), cpu)
     clean, polluted = (new_state(config, SEQUENCES.num_items) for _ in range(2))
     for parameter in polluted.model.parameters():
         parameter.grad = torch.full_like(parameter, 100)
     before = clean.model.items.weight.detach().clone()
     for state in (clean, polluted):
-        (groups,) = Batches(SEQUENCES, 100, 6, cpu).epoch(state.order)
-        train_step(state, groups, loss_of)
+        batches = Batches(SEQUENCES, 100, 6, cpu)
+        (users,) = batches.epoch(state.order)
+        train_step(state, batches.batch(users), loss_of)
     for one, other in zip(clean.model.parameters(), polluted.model.parameters(), strict=True):
         assert torch.equal(one, other)
     # Adam's first step moves a weight by its rate, however large the gradient
@@ -164,3 +174,64 @@ def test_the_training_core_needs_neither_ray_nor_optuna() -> None:
     code = "import sys, tune_srs.train; print(*{'ray', 'optuna'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_touched_embeddings_move_and_no_other() -> None:
+    sequences = sequences_of([[1, 2, 3], [2, 1]], [[4], [4]], 500)
+    config = config_of(**{"train.embedding_update": "touched"})
+    state = new_state(config, 500)
+    before = state.model.items.weight.detach().clone()
+    loss_of = BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
+    batches = Batches(sequences, 2, 6, CPU)
+    (users,) = batches.epoch(state.order)
+    train_step(state, batches.batch(users), loss_of)
+    moved = (state.model.items.weight != before).any(dim=1)
+    assert moved[[1, 2, 3]].all()
+    assert 3 < int(moved.sum()) < 20  # the negatives, too
+    assert not moved[0]
+
+
+def test_a_large_catalogue_moves_touched_embeddings_only() -> None:
+    config = config_of()
+    assert [touches_few(config.train, items) for items in (200_000, 200_001)] == [False, True]
+    everything = config_of(**{"train.embedding_update": "all"})
+    assert not touches_few(everything.train, 10**6)
+
+
+def test_where_all_is_touched_the_first_step_is_the_same() -> None:
+    sequences = sequences_of([list(range(1, 9)) * 3] * 4, [[9]] * 4, 9)
+    after = []
+    for update in ("all", "touched"):
+        config = config_of(**{"train.embedding_update": update, "model.max_length": 24})
+        state = new_state(config, 9)
+        batches = Batches(sequences, 4, 24, CPU)
+        (users,) = batches.epoch(state.order)
+        train_step(
+            state, batches.batch(users), BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
+        )
+        after.append(state.model.items.weight.detach())
+    torch.testing.assert_close(*after)
+
+
+def test_bfloat16_trains_close_to_float32() -> None:
+    exact, low = (
+        [report.metrics["train/loss"] for report in train(config_of(**changes), SEQUENCES)]
+        for changes in ({}, {"train.precision": "bfloat16"})
+    )
+    assert exact != low
+    assert low == pytest.approx(exact, rel=0.02)
+
+
+def test_fused_attention_repeats_itself_whatever_else_draws() -> None:
+    def losses() -> list[float]:
+        config = config_of(**{"train.fused_attention": True, "model.dropout": 0.5})
+        return [report.metrics["train/loss"] for report in train(config, SEQUENCES)]
+
+    first = losses()
+    torch.rand(5)
+    assert losses() == first
+
+
+def test_a_cuda_graph_needs_a_gpu() -> None:
+    with pytest.raises(ConfigError, match=r"train\.cuda_graph"):
+        next(train(config_of(**{"train.cuda_graph": True, "train.device": "cpu"}), SEQUENCES))

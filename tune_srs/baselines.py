@@ -20,8 +20,11 @@ class Popularity:
         counts = np.bincount(sequences.items, minlength=sequences.num_items + 1)
         self._counts = torch.from_numpy(counts).double()  # (I + 1,)
 
-    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
-        return self._counts.to(items.device).expand(len(items), -1)
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return items[:, 0]
+
+    def scores(self, queries: Tensor, items: slice) -> Tensor:
+        return self._counts[items].to(queries.device).expand(len(queries), -1)
 
 
 class Markov:
@@ -39,10 +42,12 @@ class Markov:
         counts = np.bincount(items, minlength=size)
         self._tie_break = counts / (counts.sum() + 1)  # (I + 1,) less than one transition each
 
-    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
-        last = items[:, 0].cpu().numpy()
-        scores = self._follows[last].toarray() + self._tie_break  # (B, I + 1)
-        return tensor_of(scores, items.device)
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return items[:, 0]
+
+    def scores(self, queries: Tensor, items: slice) -> Tensor:
+        scores = self._follows[queries.cpu().numpy()][:, items].toarray() + self._tie_break[items]
+        return tensor_of(scores, queries.device)
 
 
 BASELINES: dict[str, Callable[[Sequences], Popularity | Markov]] = {

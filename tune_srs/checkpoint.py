@@ -39,8 +39,10 @@ class Best:
 def save(config: TrialConfig, state: TrainState, best: Best, folder: Path) -> None:
     """Write all that `load` needs into the existing `folder`."""
     tensors: Tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    for number, values in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
+    for number, optimizer in enumerate(state.optimizers):
+        for parameter, values in optimizer.state_dict()["state"].items():
+            prefix = f"optimizer.{number}.{parameter}."
+            tensors |= {prefix + name: value for name, value in values.items()}
     tensors["generator"] = state.generator.get_state()
     tensors["order"] = state.order.get_state()
     save_file(tensors, folder / "state.safetensors")
@@ -60,12 +62,13 @@ def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[TrainState,
     state.model.load_state_dict(_part(tensors, "model."))
     state.generator.set_state(tensors["generator"])
     state.order.set_state(tensors["order"])
-    fresh = state.optimizer.state_dict()
-    moments: dict[int, Tensors] = {}
-    for name, value in _part(tensors, "optimizer.").items():
-        number, _, kind = name.partition(".")
-        moments.setdefault(int(number), {})[kind] = value
-    state.optimizer.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
+    for number, optimizer in enumerate(state.optimizers):
+        moments: dict[int, Tensors] = {}
+        for name, value in _part(tensors, f"optimizer.{number}.").items():
+            parameter, _, kind = name.partition(".")
+            moments.setdefault(int(parameter), {})[kind] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
     return state, best
 
 

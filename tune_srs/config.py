@@ -127,6 +127,16 @@ class TrainConfig(Settings):
     max_epochs: int = Field(200, ge=1)
     batch_size: int = Field(128, ge=1, description="users a step")
     lr: float = Field(1e-3, gt=0)
+    embedding_update: Literal["auto", "all", "touched"] = Field(
+        "auto", description="rows that a step's Adam moves; auto: touched above 200,000 items"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the encoder's products; weights and loss stay float32"
+    )
+    fused_attention: bool = Field(
+        False, description="torch's attention kernels, flash among them, in place of our own"
+    )
+    cuda_graph: bool = Field(False, description="replay a recorded step; on a GPU only")
     seed: Seed = 0
     num_threads: int = Field(1, ge=1, description="CPU threads; other numbers, other rounding")
     device: Literal["auto", "cpu", "cuda"] = "auto"

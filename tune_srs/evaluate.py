@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,17 +17,21 @@ from tune_srs.metrics import names, per_user
 from tune_srs.relevance import relevance
 from tune_srs.tensors import tensor_of
 
-MAX_SCORES = 2**22  # float32 scores held at once: 16 MiB
-MAX_ROWS = 64
+MAX_USERS = 64  # scored at once: their features stay in the cache
+MAX_ITEMS = 2**16  # scored at once: with 64 users 16 MiB of float32
 
 
 class Scorer(Protocol):
-    """Whatever scores every item from histories: a model or a baseline."""
+    """Whatever scores items from histories: a model or a baseline."""
 
     max_length: int  # items of a history it looks at, the last ones
 
-    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Aligned-left `items` (B, L) with `lengths` (B,) → (B, I + 1); column 0 is padding."""
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Aligned-left `items` (B, L) with `lengths` (B,) → (B, ...), all that `scores` needs."""
+        ...
+
+    def scores(self, queries: Tensor, items: slice) -> Tensor:
+        """(B, n) scores of the n `items`, a range of 1 ... I."""
         ...
 
 
@@ -48,14 +53,14 @@ class Evaluator:
     ) -> None:
         self.config = config
         self._sequences = sequences
+        self._device = device
         self._items = tensor_of(sequences.items, device)  # (T,)
         self._offsets = tensor_of(sequences.offsets, device)  # (U + 1,)
         self._futures = tensor_of(sequences.futures, device).long()  # (U, K)
         self._counted = _first_occurrences(self._futures)
-        self._device = device
-        self._longest = int(sequences.lengths.max())
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
+        self._exclude(config.exclude_history and not sampled)
 
     def __call__(self, scorer: Scorer) -> Evaluation:
         """Metrics of `scorer`; it is called without gradients and should be in evaluation mode."""
@@ -67,7 +72,9 @@ class Evaluator:
         next_ranks = torch.empty_like(self._futures[:, 0])
         with torch.no_grad():
             for users in self._chunks(scorer.max_length):
-                ranks[users], next_ranks[users] = self._rank(scorer, users)
+                queries = scorer.queries(*self._histories(users, scorer.max_length))
+                scores = _Catalogue(scorer, queries, self._sequences.num_items)
+                ranks[users], next_ranks[users] = self._rank(scores, users)
         return ranks, next_ranks
 
     def _measure(self, ranks: Tensor, next_ranks: Tensor) -> Evaluation:
@@ -80,56 +87,48 @@ class Evaluator:
         return Evaluation({name: values[name].cpu() for name in names(cutoffs)})
 
     def _chunks(self, max_length: int) -> Iterator[Tensor]:
-        """Users by length, as many at a time as keeps the scores within `MAX_SCORES`."""
-        rows = max(1, min(MAX_ROWS, MAX_SCORES // (self._sequences.num_items + 1)))
+        """Users, those of similar length together."""
         by_length = np.argsort(np.minimum(self._sequences.lengths, max_length), kind="stable")
-        for users in np.split(by_length, range(rows, len(by_length), rows)):
+        for users in np.split(by_length, range(MAX_USERS, len(by_length), MAX_USERS)):
             yield torch.from_numpy(users).to(self._device)
 
-    def _rank(self, scorer: Scorer, users: Tensor) -> tuple[Tensor, Tensor]:
+    def _histories(self, users: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+        """The last `max_length` items of each, aligned left: (B, L), and how many: (B,)."""
+        ends = self._offsets[users + 1]
+        starts = torch.maximum(self._offsets[users], ends - max_length)
+        items, present = _rows(self._items, starts, ends)
+        return items.long() * present, ends - starts
+
+    def _rank(self, scores: "_Catalogue", users: Tensor) -> tuple[Tensor, Tensor]:
         """Ranks of all futures (B, K), and of the nearest alone (B,)."""
-        scores = scorer.score(*self._histories(users, scorer.max_length))  # (B, I + 1)
         futures = self._futures[users]  # (B, K)
-        own = scores.gather(1, futures)  # (B, K)
         if self.negatives is not None:
-            rivals = scores.gather(1, self.negatives[users])  # (B, n)
-            return self._rank_among(rivals, own, users)
-        in_history = self._in_history(users)  # (B, I + 1)
-        in_history[:, 0] = True  # padding is no candidate
-        repeated = in_history.gather(1, futures)  # (B, K) futures that the history has too
-        # an item of the history is no candidate, unless it is a future
-        excluded = in_history.scatter(1, futures, False)
-        ranks = _at_least(scores, excluded, own) - 1  # every future is at least as good as itself
+            return self._rank_among(scores.of(self.negatives[users]), scores.of(futures), users)
+        starts, ends = self._excluded_offsets[users], self._excluded_offsets[users + 1]
+        excluded, present = _rows(self._excluded, starts, ends)  # (B, E)
+        known = scores.of(torch.cat([futures, excluded], dim=1))
+        own, theirs = known.tensor_split([futures.shape[1]], dim=1)
+        ranks = scores.at_least(own) - _at_least(theirs, own, present) - 1  # itself is at least own
         # alone, the nearest future does not compete with later ones from the history
-        absent = repeated & self._counted[users] & (futures != futures[:, :1])
-        next_ranks = ranks[:, 0] - (absent & ~(own < own[:, :1])).sum(dim=1)
-        return ranks, next_ranks
+        absent = self._repeated[users] & self._counted[users] & (futures != futures[:, :1])
+        return ranks, ranks[:, 0] - _at_least(own, own[:, :1], absent)[:, 0]
 
     def _rank_among(self, rivals: Tensor, own: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
         """The same, against sampled candidates `rivals` (B, n) and the other futures."""
-        none = torch.zeros_like(rivals, dtype=torch.bool)
-        ranks = _at_least(rivals, none, own)  # (B, K)
-        others = _at_least(own, ~self._counted[users], own) - 1
-        return ranks + others, ranks[:, 0]
+        ranks = _at_least(rivals, own)  # (B, K)
+        return ranks + _at_least(own, own, self._counted[users]) - 1, ranks[:, 0]
 
-    def _histories(self, users: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-        """The last `max_length` items of each, aligned left: (B, L) and (B,)."""
-        ends = self._offsets[users + 1]
-        lengths = (ends - self._offsets[users]).clamp(max=max_length)
-        columns = torch.arange(int(lengths.max()), device=self._device)
-        place = (ends - lengths)[:, None] + columns
-        items = self._items[place.clamp(max=len(self._items) - 1)].long()
-        return items * (columns < lengths[:, None]), lengths
-
-    def _in_history(self, users: Tensor) -> Tensor:
-        """(B, I + 1) True for items of the whole history, if histories are excluded at all."""
-        mask = torch.zeros(
-            (len(users), self._sequences.num_items + 1), dtype=torch.bool, device=self._device
-        )
-        if self.config.exclude_history:
-            items, _ = self._histories(users, self._longest)
-            mask.scatter_(1, items, True)
-        return mask
+    def _exclude(self, history: bool) -> None:
+        """Note of each user the items that are no candidates: the history's, but for futures."""
+        sequences, size = self._sequences, self._sequences.num_items + 1
+        users = np.arange(sequences.num_users)
+        futures = users[:, None] * size + sequences.futures  # (U, K) unlike in other users
+        known = np.unique(sequences.users() * size + sequences.items) if history else futures[:0, 0]
+        excluded = known[~np.isin(known, futures)]
+        offsets = np.searchsorted(excluded, np.arange(len(users) + 1) * size)
+        self._excluded = tensor_of(excluded % size, self._device)  # user by user
+        self._excluded_offsets = tensor_of(offsets, self._device)  # (U + 1,)
+        self._repeated = tensor_of(np.isin(futures, known), self._device)  # (U, K) in the history
 
     def _sample(self) -> Tensor:
         """(U, n) distinct negatives a user, in neither history nor futures, from a fixed seed."""
@@ -153,15 +152,58 @@ class Evaluator:
         return drawn.to(self._device)
 
 
-def _at_least(rivals: Tensor, excluded: Tensor, own: Tensor) -> Tensor:
-    """For each of `own` (B, K), how many `rivals` (B, n) not `excluded` score no less: (B, K).
+class _Catalogue:
+    """Scores of all items for one chunk of users, a chunk of items at a time.
 
-    Written as "no less" so that a score that is no number counts against the model.
+    Scores that are compared come from the same products, so that equal ones are exactly equal;
+    a large catalogue is therefore scored twice, for the futures and for their ranks.
     """
-    lowest = rivals.masked_fill(excluded, -torch.inf)
-    counts = torch.stack([(~(lowest < one)).sum(1) for one in own[:, :, None].unbind(1)], 1)
-    # only a score that is the lowest, or no number, has the excluded beside it
-    return counts - excluded.sum(1, keepdim=True) * ~(own > -torch.inf)
+
+    def __init__(self, scorer: Scorer, queries: Tensor, num_items: int) -> None:
+        stop = num_items + 1
+        self._slices = [slice(i, min(i + MAX_ITEMS, stop)) for i in range(1, stop, MAX_ITEMS)]
+        self._scores = lru_cache(1)(lambda i: scorer.scores(queries, self._slices[i]))  # (B, n)
+
+    def of(self, items: Tensor) -> Tensor:
+        """The scores of `items` (B, M); of what is no item (0) anything."""
+        found = torch.zeros((), device=items.device)
+        for i, chunk in enumerate(self._slices):
+            scores = self._scores(i)
+            place = (items - chunk.start).clamp_(0, scores.shape[1] - 1)
+            found = torch.where(items >= chunk.start, scores.gather(1, place), found)
+        return found
+
+    def at_least(self, own: Tensor) -> Tensor:
+        """How many items score no less than each `own` (B, K): (B, K)."""
+        return sum(
+            (_at_least(self._scores(i), own) for i in range(len(self._slices))),
+            torch.zeros_like(own, dtype=torch.int64),
+        )
+
+
+def _at_least(rivals: Tensor, own: Tensor, candidates: Tensor | None = None) -> Tensor:
+    """For each of `own` (B, K), how many `rivals` (B, n) score no less: (B, K).
+
+    Only those count that are True in `candidates` (B, n). Counted as "not less" so that a score
+    that is no number counts against the model.
+    """
+    # float 0 and 1, since adding booleans takes five times as long; exact below 2^24
+    less = torch.empty(rivals.shape, device=rivals.device)
+    count = torch.full_like(own[:, :1], rivals.shape[1], dtype=torch.int64)
+    if candidates is not None:
+        count = candidates.sum(dim=1, keepdim=True)
+    worse = []
+    for one in own.unbind(1):
+        torch.lt(rivals, one[:, None], out=less)
+        worse.append((less if candidates is None else less * candidates).sum(dim=1))
+    return count - torch.stack(worse, dim=1).long()
+
+
+def _rows(values: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """`values[starts[b]:ends[b]]` of each row, aligned left: (B, W), and what is there: (B, W)."""
+    columns = torch.arange(int((ends - starts).max()), device=values.device)
+    place = starts[:, None] + columns
+    return values[place.clamp_(max=len(values) - 1)], columns < (ends - starts)[:, None]
 
 
 def _first_occurrences(items: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training losses, weighted by relevance. Shapes: T positions, P positives, N negatives."""
+"""Training losses, weighted by relevance. Shapes: S slots, P positives, N negatives."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -13,13 +13,15 @@ def multi_positive_bce(
 ) -> Tensor:
     """Binary cross-entropy with several positives a position (arXiv 2305.10824, section 4).
 
-    positive_weight * mean over (t, j) of w_j log(1 + e^-s_tj)
-                    + mean over (t, n) of log(1 + e^s_tn)
+    positive_weight * mean over (s, j) of w_j log(1 + e^-x_sj)
+                    + mean over (s, n) of log(1 + e^x_sn)
 
-    `positives` (T, P) scores of the next P items, nearest first; `exists` (T, P) False beyond the
-    end of the history; `negatives` (T, N) scores; `weights` (P,) by relevance. Returns a scalar.
+    `positives` (S, P) scores of the next P items, nearest first; `exists` (S, P) False beyond the
+    end of the history; `negatives` (S, N) scores, which count where the first positive exists;
+    `weights` (P,) by relevance. Returns a scalar.
     """
     nearer = functional.softplus(-positives) * weights
     attracted = (nearer * exists).sum() / exists.sum()
-    repelled = functional.softplus(negatives).mean()
-    return positive_weight * attracted + repelled
+    inputs = exists[:, 0]
+    repelled = functional.softplus(negatives).mean(dim=1)
+    return positive_weight * attracted + (repelled * inputs).sum() / inputs.sum()

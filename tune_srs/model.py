@@ -2,11 +2,14 @@
 
 Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018 (arXiv 1808.09781).
 
-Sequences are aligned left: item t of a row stands at column t, padding (0) follows the last item.
-Under the causal mask no item ever attends to padding. Positions count back from the end, so that
-the item a prediction starts from has the same position whatever the length, as in the original.
+Sequences of similar length form a group of rows, aligned left: what is padding follows the last
+item, where under the causal mask no item attends to it. Groups lie one after another, so that all
+that looks at one item alone is computed for every group at once. Positions count back from the
+end: the item a prediction starts from has the same position whatever the length, as in the
+original.
 
-Shapes: B rows, L columns, D hidden units, H heads, I items.
+Shapes: S slots, of which each group takes rows x columns; B rows, L columns of one group,
+D hidden units, I items.
 """
 
 import math
@@ -14,73 +17,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from tune_srs.attention import CausalAttention, Shapes
 from tune_srs.config import ModelConfig
-
-
-class Dropout(nn.Module):
-    """Inverted dropout whose masks come from one generator and cost 16 random bits an element.
-
-    The probability is rounded to a multiple of 2^-16, and the scale uses the rounded one, so the
-    expectation is exact. (On CPU `torch.bernoulli` costs more than the layer it regularises.)
-    """
-
-    def __init__(self, p: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.kept = max(1, round((1 - p) * 2**16))  # of 2^16 equally likely draws
-        self.generator = generator
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.kept == 2**16:
-            return x
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
-        words.random_(-(2**63), None, generator=self.generator)
-        draws = words.view(torch.int16)[: x.numel()].view(x.shape)
-        keep = (draws < self.kept - 2**15).view(torch.uint8)  # of a bool, the next line is slow
-        return x * keep.to(x.dtype).mul_(2**16 / self.kept)
-
-
-class CausalAttention(nn.Module):
-    """Multi-head attention of a normed query on what stands at its place or before."""
-
-    def __init__(self, config: ModelConfig, generator: torch.Generator) -> None:
-        super().__init__()
-        units = config.hidden_units
-        self.num_heads = config.num_heads
-        self.query = nn.Linear(units, units)
-        self.key_value = nn.Linear(units, 2 * units)
-        self.output = nn.Linear(units, units)
-        self.dropout = Dropout(config.dropout, generator)
-
-    def forward(self, query: Tensor, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """What each query (B, Q, D) sees of `x` (B, L, D): (B, Q, D).
-
-        Query t sees columns up to t, or those that are True in `visible` (B, L).
-        """
-        q = self._by_head(self.query(query))  # (B, H, Q, D / H)
-        k, v = (self._by_head(part) for part in self.key_value(x).chunk(2, dim=-1))
-        if visible is not None:
-            mask = visible[:, None, None]  # (B, 1, 1, L)
-            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        elif self.training:
-            mixed = self._with_dropout(q, k, v)
-        else:
-            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        output: Tensor = self.output(mixed.transpose(1, 2).reshape(query.shape))
-        return output
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """(B, L, D) → (B, H, L, D / H)"""
-        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
-
-    def _with_dropout(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        columns = q.shape[2]
-        later = torch.full((columns, columns), -math.inf, dtype=q.dtype, device=q.device).triu(1)
-        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1) + later  # (B, H, L, L)
-        attention = scores.softmax(dim=-1)
-        dropped: Tensor = self.dropout(attention)
-        return dropped @ v
+from tune_srs.dropout import Dropout
 
 
 class Block(nn.Module):
@@ -103,17 +43,16 @@ class Block(nn.Module):
             Dropout(config.dropout, generator),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) → (B, L, D)"""
+    def forward(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """(S, D) → (S, D)"""
         query = self.attention_norm(x)
-        return self._feed(query + self.attention(query, x))
+        return self._feed(query + self.attention(query, x, shapes))
 
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The same at the last column before the padding only: (B, L, D) → (B, D)."""
         rows, columns = (torch.arange(size, device=x.device) for size in x.shape[:2])
-        query = self.attention_norm(x[rows, lengths - 1])[:, None]  # (B, 1, D)
-        visible = columns < lengths[:, None]
-        return self._feed(query + self.attention(query, x, visible))[:, 0]
+        query = self.attention_norm(x[rows, lengths - 1])  # (B, D)
+        return self._feed(query + self.attention.last(query, x, columns < lengths[:, None]))
 
     def _feed(self, x: Tensor) -> Tensor:
         x = self.feed_forward_norm(x)
@@ -130,6 +69,7 @@ class SASRec(nn.Module):
     def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
         super().__init__()
         self.max_length = config.max_length
+        self.num_items = num_items
         self.items = nn.Embedding(num_items + 1, config.hidden_units, padding_idx=0)
         self.positions = nn.Embedding(config.max_length, config.hidden_units)
         self.dropout = Dropout(config.dropout, generator)
@@ -152,35 +92,44 @@ class SASRec(nn.Module):
             if isinstance(module, Dropout):
                 module.generator = generator
 
-    def encode(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+    def fuse_attention(self) -> None:
+        """Use torch's attention kernels; their dropout draws from torch's global generator."""
+        for module in self.modules():
+            if isinstance(module, CausalAttention):
+                module.fused = True
+
+    def encode(self, embedded: Tensor, following: Tensor, shapes: Shapes) -> Tensor:
         """Features that predict what follows each item.
 
-        `embedded` (B, L, D) item embeddings, `lengths` (B,) items before the padding, both of at
-        most `max_length`. Returns (B, L, D); what stands at padding is meaningless.
+        `embedded` (S, D) item embeddings in groups of `shapes`; `following` (S,) of how many items
+        a slot's is the first to be predicted: 1 at the last input of a row, at most `max_length`.
+        Returns (S, D); what stands where `following` is 0 is meaningless.
         """
-        x = self._placed(embedded, lengths)
+        x = self._placed(embedded, following)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, shapes)
         features: Tensor = self.norm(x)
         return features
 
-    def _placed(self, embedded: Tensor, lengths: Tensor) -> Tensor:
-        """Item embeddings with their positions: (B, L, D)."""
-        column = torch.arange(embedded.shape[1], device=embedded.device)
-        position = (self.max_length - lengths[:, None] + column).clamp_(max=self.max_length - 1)
+    def _placed(self, embedded: Tensor, following: Tensor) -> Tensor:
+        """Item embeddings with their positions: (S, D)."""
+        position = (self.max_length - following).clamp_(max=self.max_length - 1)
         x = embedded * math.sqrt(embedded.shape[-1]) + self.positions(position)
         placed: Tensor = self.dropout(x)
         return placed
 
-    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Scores of every item as the next one: `items` (B, L), `lengths` (B,) → (B, I + 1).
-
-        Column 0 is padding and means nothing.
-        """
-        x = self._placed(self.items(items), lengths)
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Histories as what items are scored against: `items` (B, L), `lengths` (B,) → (B, D)."""
+        rows, columns = items.shape
+        following = lengths[:, None] - torch.arange(columns, device=items.device)  # (B, L)
+        x = self._placed(self.items(items.reshape(-1)), following.reshape(-1).clamp_(min=0))
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = block(x, ((rows, columns),))
         last_block = cast(Block, self.blocks[-1])
-        last = self.norm(last_block.last(x, lengths))  # (B, D)
-        scores: Tensor = last @ self.items.weight.T
+        last: Tensor = self.norm(last_block.last(x.view(rows, columns, -1), lengths))
+        return last
+
+    def scores(self, queries: Tensor, items: slice) -> Tensor:
+        """Scores of `items` as the next one: `queries` (B, D) → (B, number of items)."""
+        scores: Tensor = queries @ self.items.weight[items].T
         return scores

@@ -5,20 +5,27 @@ repeats itself on the same machine and can go on from a saved state as if never 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from tune_srs.batches import Batches, Group, NegativeSampler
-from tune_srs.config import LossConfig, TrainConfig, TrialConfig
+from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.config import TrainConfig, TrialConfig
+from tune_srs.cuda_graph import GraphedStep
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
+from tune_srs.lazy_adam import LazyAdam
 from tune_srs.losses import multi_positive_bce
 from tune_srs.model import SASRec
+from tune_srs.products import row_products
 from tune_srs.relevance import loss_weights
+
+MANY_ITEMS = 200_000  # above it, moving the touched rows is quicker than moving all
+BETAS = (0.9, 0.98)
 
 
 @dataclass
@@ -26,7 +33,7 @@ class TrainState:
     """All that changes while training; see `checkpoint.py` for its file."""
 
     model: SASRec
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     generator: torch.Generator  # negatives and dropout, on the model's device
     order: torch.Generator  # the order of the users, on the CPU
     epoch: int = 0  # epochs done
@@ -48,9 +55,11 @@ def device_of(config: TrainConfig) -> torch.device:
             "train.device: cuda asked, but torch sees no GPU here; use auto or cpu, "
             "or install a torch build with CUDA"
         )
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(auto if config.device == "auto" else config.device)
+    if config.cuda_graph and device.type != "cuda":
+        raise ConfigError("train.cuda_graph: true needs a GPU, but this runs on the CPU; leave it")
+    return device
 
 
 def new_state(config: TrialConfig, num_items: int) -> TrainState:
@@ -62,10 +71,32 @@ def new_state(config: TrialConfig, num_items: int) -> TrainState:
     model = SASRec(config.model, num_items, weights)
     model.draw_dropout_from(generator)
     model.to(device)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.train.lr, betas=(0.9, 0.98), fused=True
-    )
-    return TrainState(model, optimizer, generator, torch.Generator().manual_seed(seed + 1))
+    if config.train.fused_attention:
+        model.fuse_attention()
+    if config.train.cuda_graph and touches_few(config.train, num_items):
+        raise ConfigError(
+            "train.cuda_graph: true cannot record a step that moves touched embeddings only; "
+            "set train.embedding_update: all"
+        )
+    order = torch.Generator().manual_seed(seed + 1)
+    return TrainState(model, _optimizers(model, config.train), generator, order)
+
+
+def _optimizers(model: SASRec, config: TrainConfig) -> tuple[torch.optim.Optimizer, ...]:
+    """Adam for all, or for all but the item embeddings, of which a step moves the touched rows."""
+    rest, optimizers = list(model.parameters()), []
+    if touches_few(config, model.num_items):
+        optimizers.append(LazyAdam([model.items.weight], config.lr, BETAS))
+        rest = [parameter for parameter in rest if parameter is not model.items.weight]
+    adam = torch.optim.Adam(rest, config.lr, BETAS, fused=True, capturable=config.cuda_graph)
+    return (*optimizers, adam)
+
+
+def touches_few(config: TrainConfig, num_items: int) -> bool:
+    """Whether a step moves only the item embeddings that it touches."""
+    if config.embedding_update == "auto":
+        return num_items > MANY_ITEMS
+    return config.embedding_update == "touched"
 
 
 def train(
@@ -80,14 +111,23 @@ def train(
     torch.set_num_threads(config.train.num_threads)
     state = state or new_state(config, sequences.num_items)
     device = device_of(config.train)
-    batches = Batches(sequences, config.train.batch_size, config.model.max_length, device)
+    batches = Batches(
+        sequences,
+        config.train.batch_size,
+        config.model.max_length,
+        device,
+        fixed_shape=device.type == "cuda",
+    )
     negatives = NegativeSampler(sequences, device)
     evaluator = Evaluator(sequences, config.evaluation, device)
-    loss_of = BatchLoss(config.loss, negatives, device)
+    loss_of = BatchLoss(config, negatives, device)
+    step = _step_of(config.train, state, batches, loss_of)
 
     for epoch in range(state.epoch + 1, config.train.max_epochs + 1):
+        if config.train.fused_attention:  # it draws from the global generator: resumable like this
+            torch.manual_seed(int(torch.randint(2**62, (), generator=state.order)))
         started = time.perf_counter()
-        loss = _train_epoch(state, batches, loss_of)
+        loss = _train_epoch(state, batches, step)
         trained = time.perf_counter()
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise SearchError(f"epoch {epoch}: the loss is {loss}; lower train.lr")
@@ -101,21 +141,34 @@ def train(
         yield EpochReport(epoch, metrics, state)
 
 
-def _train_epoch(state: TrainState, batches: Batches, loss_of: "BatchLoss") -> float:
+def _step_of(
+    config: TrainConfig, state: TrainState, batches: Batches, loss_of: "BatchLoss"
+) -> Callable[[Tensor], Tensor]:
+    """What trains on the users given and returns the loss."""
+
+    def step(users: Tensor) -> Tensor:
+        return train_step(state, batches.batch(users), loss_of)
+
+    return GraphedStep(step, state.generator) if config.cuda_graph else step
+
+
+def _train_epoch(state: TrainState, batches: Batches, step: Callable[[Tensor], Tensor]) -> float:
     """One pass over all users; the mean loss of its steps."""
     state.model.train()
     total = torch.zeros((), device=state.generator.device)
-    for groups in batches.epoch(state.order):
-        total += train_step(state, groups, loss_of)
+    for users in batches.epoch(state.order):
+        total += step(users)
     return (total / len(batches)).item()
 
 
-def train_step(state: TrainState, groups: list[Group], loss_of: "BatchLoss") -> Tensor:
+def train_step(state: TrainState, batch: Batch, loss_of: "BatchLoss") -> Tensor:
     """One step of the optimiser on one batch; its loss, on the device and without a gradient."""
-    loss = loss_of(state.model, groups, state.generator)
-    state.optimizer.zero_grad()
+    loss = loss_of(state.model, batch, state.generator)
+    for optimizer in state.optimizers:
+        optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.step()
     return loss.detach()
 
 
@@ -123,45 +176,32 @@ class BatchLoss:
     """The loss of a batch: scores of positives and negatives at every position, then the loss."""
 
     def __init__(
-        self, config: LossConfig, negatives: NegativeSampler, device: torch.device
+        self, config: TrialConfig, negatives: NegativeSampler, device: torch.device
     ) -> None:
-        self._num_positives = config.num_positives
-        self._num_negatives = config.num_negatives or config.num_positives
-        self._positive_weight = config.positive_weight
+        loss = config.loss
+        self._train = config.train
+        self._num_positives = loss.num_positives
+        self._num_negatives = loss.num_negatives or loss.num_positives
+        self._positive_weight = loss.positive_weight
         self._negatives = negatives
         self._weights = loss_weights(
-            config.relevance, config.num_positives, config.rate, config.normalization
+            loss.relevance, loss.num_positives, loss.rate, loss.normalization
         ).to(device)  # (P,)
 
-    def __call__(self, model: SASRec, groups: list[Group], generator: torch.Generator) -> Tensor:
-        positives, exists, negatives = [], [], []
-        for group in groups:
-            tokens = group.tokens  # (B, L)
-            embedded = model.items(group.items)  # (B, L + 1, D)
-            features = model.encode(embedded[:, :-1], group.lengths)  # (B, L, D)
-            positives.append(self._positive_scores(features, embedded)[tokens])
-            exists.append(group.positives(self._num_positives)[tokens])
-            users = group.users[:, None].expand_as(tokens)[tokens]  # (T,)
-            drawn = self._negatives.sample(users, self._num_negatives, generator)
-            # summed products: one small matrix product a token would take twice the time
-            negatives.append((model.items(drawn) * features[tokens][:, None]).sum(-1))  # (T, N)
-        return multi_positive_bce(
-            torch.cat(positives),
-            torch.cat(negatives),
-            torch.cat(exists),
-            self._weights,
-            self._positive_weight,
-        )
+    def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
+        positives, exists = batch.positives(self._num_positives)  # (S, P)
+        negatives = self._negatives.sample(batch.users, self._num_negatives, generator)  # (S, N)
+        items = torch.cat([batch.items[:, None], positives, negatives], dim=1)
+        table = model.items.weight
+        if touches_few(self._train, model.num_items):
+            touched, items = items.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+            table = functional.embedding(touched, table, sparse=True)
+        features = self._encode(model, functional.embedding(items[:, 0], table), batch)  # (S, D)
+        scores = row_products(features, table, items[:, 1:])  # (S, P + N)
+        nearer, others = scores.tensor_split([self._num_positives], dim=1)
+        return multi_positive_bce(nearer, others, exists, self._weights, self._positive_weight)
 
-    def _positive_scores(self, features: Tensor, embedded: Tensor) -> Tensor:
-        """(B, L, D) features, (B, L + 1, D) items → (B, L, P) scores of the next P items.
-
-        Neighbouring positions share their positives: all are in one product of features and
-        items of the row, of which a band is read.
-        """
-        count = self._num_positives
-        scores = features @ embedded.transpose(1, 2)  # (B, L, L + 1)
-        columns = torch.arange(features.shape[1], device=features.device)
-        ahead = columns[:, None] + 1 + torch.arange(count, device=features.device)  # (L, P)
-        band = ahead.clamp(max=features.shape[1]).expand(len(features), -1, -1)
-        return scores.gather(2, band)
+    def _encode(self, model: SASRec, embedded: Tensor, batch: Batch) -> Tensor:
+        low = self._train.precision == "bfloat16"
+        with torch.autocast(embedded.device.type, torch.bfloat16, enabled=low):
+            return model.encode(embedded, batch.following, batch.shapes).float()

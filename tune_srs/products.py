@@ -1,0 +1,44 @@
+"""Products of features with a few rows of a table each, without gathering those rows.
+
+They are the transpose of a sum of weighted rows, which torch computes without gathering, too:
+the derivative of features . sum_n w_n table[index_n] by w_n.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
+
+
+def row_products(features: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    """features[s] . table[index[s, n]]: `features` (S, D), `table` (I, D), `index` (S, N) → (S, N).
+
+    Nothing of size S x N x D is made, forward or backward.
+    """
+    products: Tensor = _RowProducts.apply(features, table, index)  # type: ignore[no-untyped-call]
+    return products
+
+
+class _RowProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, table: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(features, table, index)
+        with torch.enable_grad():
+            weights = features.new_zeros(index.shape).requires_grad_()
+            sums = embedding_bag(index, table.detach(), per_sample_weights=weights, mode="sum")
+        (products,) = torch.autograd.grad(sums, weights, features.detach())
+        return products
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        features, table, index = ctx.saved_tensors
+        of_features = embedding_bag(index, table, per_sample_weights=grad, mode="sum")
+        # of a row of the table: all entries that point to it, one after another once sorted
+        rows, order = index.reshape(-1).int().sort()
+        starts = torch.searchsorted(rows, torch.arange(len(table), device=rows.device))
+        slots, weights = order // index.shape[1], grad.reshape(-1)[order]
+        of_table = embedding_bag(slots, features, starts, per_sample_weights=weights, mode="sum")
+        return of_features, of_table, None
