@@ -1,15 +1,14 @@
 """Sequences to measure on, and how a time is taken."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from tune_srs.config import DataConfig
-from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.sequences import PreparedData, Sequences
 
 NAMES = ("ml-100k", "ml-1m-shaped", "tiny")
 
@@ -17,22 +16,35 @@ NAMES = ("ml-100k", "ml-1m-shaped", "tiny")
 def sequences_named(name: str) -> Sequences:
     """`ml-100k` is the real one, with one future; the others are random, of a shape."""
     if name == "ml-100k":
-        return prepare(DataConfig(num_futures=1), Path("data")).validation
+        return prepared_named(name).validation
     if name == "ml-1m-shaped":
         return random_sequences(users=6040, items=3416, mean_length=165)
     return random_sequences(users=60, items=60, mean_length=12)
 
 
-def random_sequences(users: int, items: int, mean_length: int) -> Sequences:
-    """Log-normal lengths and Zipf popularity, one future each; there is nothing to learn in it."""
+def prepared_named(name: str) -> PreparedData:
+    """`ml-100k`, or `tiny` generated data, both with one future."""
+    from tune_srs.config import DataConfig  # here: `gpu.py` runs where pandas is not installed
+    from tune_srs.datasets.prepare import prepare
+
+    if name == "ml-100k":
+        return prepare(DataConfig(num_futures=1), Path("data"))
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"name": "synthetic", "num_futures": 1, "synthetic": {"users": 60}}
+        return prepare(DataConfig.model_validate(settings), Path(folder))
+
+
+def random_sequences(users: int, items: int, mean_length: int, num_futures: int = 1) -> Sequences:
+    """Log-normal lengths and Zipf popularity; there is nothing to learn in it."""
     random = np.random.default_rng(0)
     drawn_lengths = random.lognormal(np.log(mean_length) - 0.5, 1.0, users)
     lengths = np.clip(drawn_lengths, 5, items // 2).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     popularity = 1 / np.arange(10, items + 10)
-    popularity /= popularity.sum()
-    drawn = 1 + random.choice(items, size=offsets[-1] + users, p=popularity).astype(np.int32)
-    return Sequences(drawn[:-users], offsets, drawn[-users:, None], items)
+    size = offsets[-1] + users * num_futures
+    drawn = 1 + random.choice(items, size, p=popularity / popularity.sum()).astype(np.int32)
+    futures = drawn[offsets[-1] :].reshape(users, num_futures)
+    return Sequences(drawn[: offsets[-1]], offsets, futures, items)
 
 
 def median_ms(step: Callable[[], object], repeats: int, warm_up: int = 1) -> float:

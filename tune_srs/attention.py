@@ -128,8 +128,8 @@ class Mixed(torch.autograd.Function):
                 slope = (into[:, now] @ value[:, past].transpose(1, 2)).mul_(dropped)
                 slope.addcmul_(weights, sums[:, now], value=-1)
                 of_query[:, now] = slope @ key[:, past]
-                of_key[:, past].baddbmm_(slope.transpose(1, 2), query[:, now])
-                of_value[:, past].baddbmm_(dropped.transpose(1, 2), into[:, now])
+                of_key[:, past] += slope.transpose(1, 2) @ query[:, now]
+                of_value[:, past] += dropped.transpose(1, 2) @ into[:, now]
             of_q[slots] = _by_slot(rows, of_query)
             for half, part in zip(_halves(of_key_value[slots]), (of_key, of_value), strict=True):
                 half.copy_(_by_slot(rows, part))

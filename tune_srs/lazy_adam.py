@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class LazyAdam(torch.optim.Optimizer):
@@ -31,14 +32,40 @@ class LazyAdam(torch.optim.Optimizer):
         state = self.state[table]
         if not state:
             state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(table) for _ in range(2))
+            # means and squares side by side, since reaching a row costs more than reading it
+            state["moments"] = table.new_zeros(len(table), 2 * table.shape[1])
         state["step"] += 1
         (beta1, beta2), step = group["betas"], state["step"].item()
         rows, slope = grad.indices()[0], grad.values()  # (R,), (R, D)
-        mean = state["exp_avg"].index_select(0, rows).lerp_(slope, 1 - beta1)
-        square = state["exp_avg_sq"].index_select(0, rows)
+        moments = state["moments"].index_select(0, rows)  # (R, 2 D)
+        mean, square = moments.chunk(2, dim=1)
+        mean.lerp_(slope, 1 - beta1)
         square.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
-        state["exp_avg"].index_copy_(0, rows, mean)
-        state["exp_avg_sq"].index_copy_(0, rows, square)
+        state["moments"].index_copy_(0, rows, moments)
         deviation = square.div_(1 - beta2**step).sqrt_().add_(group["eps"])
-        table.index_add_(0, rows, mean.div_(deviation), alpha=-group["lr"] / (1 - beta1**step))
+        table.index_add_(0, rows, mean / deviation, alpha=-group["lr"] / (1 - beta1**step))
+
+
+def touched_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """`table` (I, D) at `rows` (R,), ascending and distinct: (R, D), with a sparse gradient."""
+    touched: Tensor = _TouchedRows.apply(table, rows)  # type: ignore[no-untyped-call]
+    return touched
+
+
+class _TouchedRows(torch.autograd.Function):
+    """`functional.embedding` would leave the gradient's rows to be sorted again."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = table.shape
+        return table.index_select(0, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        sparse = torch.sparse_coo_tensor(
+            rows[None], grad, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return sparse, None

@@ -18,7 +18,7 @@ from tune_srs.cuda_graph import GraphedStep
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
-from tune_srs.lazy_adam import LazyAdam
+from tune_srs.lazy_adam import LazyAdam, touched_rows
 from tune_srs.losses import multi_positive_bce
 from tune_srs.model import SASRec
 from tune_srs.products import row_products
@@ -195,7 +195,7 @@ class BatchLoss:
         table = model.items.weight
         if touches_few(self._train, model.num_items):
             touched, items = items.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-            table = functional.embedding(touched, table, sparse=True)
+            table = touched_rows(table, touched)
         features = self._encode(model, functional.embedding(items[:, 0], table), batch)  # (S, D)
         scores = row_products(features, table, items[:, 1:])  # (S, P + N)
         nearer, others = scores.tensor_split([self._num_positives], dim=1)
