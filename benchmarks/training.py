@@ -14,7 +14,7 @@ import torch
 from reference import plain_copy, plain_train_step
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.batches import GROUPS, Batch, Batches, NegativeSampler
+from tune_srs.batches import Batch, Batches, NegativeSampler
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.train import BatchLoss, new_state, train_step
@@ -57,7 +57,7 @@ def measure(
     ours = median_ms(step, repeats, warm_up=3)
     seen = [batches.batch(users) for users in epoch]
     tokens = statistics.mean(int((batch.following > 0).sum()) for batch in seen)
-    rate = product_rate(int(tokens / GROUPS), config.model.hidden_units)
+    rate = product_rate(int(tokens / 8), config.model.hidden_units)
     floor = 1e3 * statistics.mean(step_flop(batch, config) for batch in seen) / rate
     row = {
         "P": config.loss.num_positives,

@@ -2,25 +2,29 @@
 
 Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018 (arXiv 1808.09781).
 
-Sequences of similar length form a group of rows, aligned left: what is padding follows the last
-item, where under the causal mask no item attends to it. Groups lie one after another, so that all
-that looks at one item alone is computed for every group at once. Positions count back from the
-end: the item a prediction starts from has the same position whatever the length, as in the
-original.
+Sequences are aligned left: what is padding follows the last item, where under the causal mask no
+item attends to it. Positions count back from the end: the item a prediction starts from has the
+same position whatever the length, as in the original.
 
-Shapes: S slots, of which each group takes rows x columns; B rows, L columns of one group,
-D hidden units, I items.
+The same numbers come in two ways: in torch on padded rows, on any device (`encode`), and on the
+CPU by compiled kernels on rows without padding (`packed.py`), several times as quick.
+
+Shapes: B rows, L columns, T tokens of all rows without padding, D hidden units, I items.
 """
 
 import math
-from typing import cast
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from tune_srs.attention import CausalAttention, Shapes
+from tune_srs.attention import CausalAttention
 from tune_srs.config import ModelConfig
 from tune_srs.dropout import Dropout
+
+if TYPE_CHECKING:
+    from tune_srs.packed import PackedEncoder
 
 
 class Block(nn.Module):
@@ -43,10 +47,10 @@ class Block(nn.Module):
             Dropout(config.dropout, generator),
         )
 
-    def forward(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """(S, D) → (S, D)"""
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) → (B, L, D)"""
         query = self.attention_norm(x)
-        return self._feed(query + self.attention(query, x, shapes))
+        return self._feed(query + self.attention(query, x))
 
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The same at the last column before the padding only: (B, L, D) → (B, D)."""
@@ -98,35 +102,51 @@ class SASRec(nn.Module):
             if isinstance(module, CausalAttention):
                 module.fused = True
 
-    def encode(self, embedded: Tensor, following: Tensor, shapes: Shapes) -> Tensor:
-        """Features that predict what follows each item.
+    @cached_property
+    def packed(self) -> "PackedEncoder":
+        """This model's encoder by compiled kernels, on the CPU."""
+        from tune_srs.packed import PackedEncoder  # here: a GPU needs no Numba
 
-        `embedded` (S, D) item embeddings in groups of `shapes`; `following` (S,) of how many items
-        a slot's is the first to be predicted: 1 at the last input of a row, at most `max_length`.
-        Returns (S, D); what stands where `following` is 0 is meaningless.
+        return PackedEncoder(self)
+
+    def place(self, following: Tensor) -> Tensor:
+        """The position of an item which is the first of `following` items to be predicted, >= 1.
+
+        1 at the last item of a row, at most `max_length`; at padding, 0, anything.
+        """
+        return (self.max_length - following).clamp(max=self.max_length - 1)
+
+    def encode(self, embedded: Tensor, following: Tensor) -> Tensor:
+        """Features that predict what follows each item: (B, L, D).
+
+        `embedded` (B, L, D) item embeddings, `following` (B, L) as in `place`; what stands at
+        padding is meaningless.
         """
         x = self._placed(embedded, following)
         for block in self.blocks:
-            x = block(x, shapes)
+            x = block(x)
         features: Tensor = self.norm(x)
         return features
 
     def _placed(self, embedded: Tensor, following: Tensor) -> Tensor:
-        """Item embeddings with their positions: (S, D)."""
-        position = (self.max_length - following).clamp_(max=self.max_length - 1)
-        x = embedded * math.sqrt(embedded.shape[-1]) + self.positions(position)
+        """Item embeddings with their positions: (B, L, D)."""
+        x = embedded * math.sqrt(embedded.shape[-1]) + self.positions(self.place(following))
         placed: Tensor = self.dropout(x)
         return placed
 
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Histories as what items are scored against: `items` (B, L), `lengths` (B,) → (B, D)."""
-        rows, columns = items.shape
-        following = lengths[:, None] - torch.arange(columns, device=items.device)  # (B, L)
-        x = self._placed(self.items(items.reshape(-1)), following.reshape(-1).clamp_(min=0))
+        """Histories as what items are scored against: `items` (B, L), `lengths` (B,) → (B, D).
+
+        Without gradients and dropout on the CPU this is the packed encoder's work.
+        """
+        if items.device.type == "cpu" and not (self.training or torch.is_grad_enabled()):
+            return self.packed.last(items, lengths)
+        following = lengths[:, None] - torch.arange(items.shape[1], device=items.device)  # (B, L)
+        x = self._placed(self.items(items), following.clamp(min=0))
         for block in self.blocks[:-1]:
-            x = block(x, ((rows, columns),))
+            x = block(x)
         last_block = cast(Block, self.blocks[-1])
-        last: Tensor = self.norm(last_block.last(x.view(rows, columns, -1), lengths))
+        last: Tensor = self.norm(last_block.last(x, lengths))
         return last
 
     def scores(self, queries: Tensor, items: slice) -> Tensor:

@@ -1,7 +1,7 @@
 """Products of features with a few rows of a table each, without gathering those rows.
 
-They are the transpose of a sum of weighted rows, which torch computes without gathering, too:
-the derivative of features . sum_n w_n table[index_n] by w_n.
+On a GPU they are the transpose of a sum of weighted rows, which torch computes without gathering,
+too: the derivative of features . sum_n w_n table[index_n] by w_n. On the CPU, see `kernels/`.
 """
 
 from typing import Any
@@ -13,15 +13,38 @@ from torch.nn.functional import embedding_bag
 
 
 def row_products(features: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """features[s] . table[index[s, n]]: `features` (S, D), `table` (I, D), `index` (S, N) → (S, N).
+    """features[t] . table[index[t, c]]: `features` (T, D), `table` (I, D), `index` (T, C) → (T, C).
 
-    Nothing of size S x N x D is made, forward or backward.
+    Nothing of size T x C x D is made, forward or backward.
     """
-    products: Tensor = _RowProducts.apply(features, table, index)  # type: ignore[no-untyped-call]
+    function = _OnCPU if features.device.type == "cpu" else _ByBags
+    products: Tensor = function.apply(features, table, index)  # type: ignore[no-untyped-call]
     return products
 
 
-class _RowProducts(torch.autograd.Function):
+class _OnCPU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, table: Tensor, index: Tensor) -> Tensor:
+        from tune_srs.kernels.scores import products  # here: a GPU needs no Numba
+
+        ctx.save_for_backward(features, table, index)
+        scores = features.new_empty(index.shape)
+        products(*(t.detach().numpy() for t in (features, table, index, scores)))
+        return scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        from tune_srs.kernels.scores import products_back
+
+        features, table, index = ctx.saved_tensors
+        of_features, of_table = torch.zeros_like(features), torch.zeros_like(table)
+        given = (grad.contiguous(), features, table, index, of_features, of_table)
+        products_back(*(t.detach().numpy() for t in given))
+        return of_features, of_table, None
+
+
+class _ByBags(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, table: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(features, table, index)

@@ -92,6 +92,12 @@ def _optimizers(model: SASRec, config: TrainConfig) -> tuple[torch.optim.Optimiz
     return (*optimizers, adam)
 
 
+def packs(config: TrainConfig) -> bool:
+    """Whether rows go without padding through the compiled kernels: on the CPU, as they are."""
+    plain = config.precision == "float32" and not config.fused_attention
+    return device_of(config).type == "cpu" and plain
+
+
 def touches_few(config: TrainConfig, num_items: int) -> bool:
     """Whether a step moves only the item embeddings that it touches."""
     if config.embedding_update == "auto":
@@ -116,7 +122,7 @@ def train(
         config.train.batch_size,
         config.model.max_length,
         device,
-        fixed_shape=device.type == "cuda",
+        padded=not packs(config.train),
     )
     negatives = NegativeSampler(sequences, device)
     evaluator = Evaluator(sequences, config.evaluation, device)
@@ -189,19 +195,23 @@ class BatchLoss:
         ).to(device)  # (P,)
 
     def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
-        positives, exists = batch.positives(self._num_positives)  # (S, P)
-        negatives = self._negatives.sample(batch.users, self._num_negatives, generator)  # (S, N)
+        positives, exists = batch.positives(self._num_positives)  # (T, P)
+        negatives = self._negatives.sample(batch.users, self._num_negatives, generator)  # (T, N)
         items = torch.cat([batch.items[:, None], positives, negatives], dim=1)
         table = model.items.weight
         if touches_few(self._train, model.num_items):
             touched, items = items.unique(return_inverse=True)  # type: ignore[no-untyped-call]
             table = touched_rows(table, touched)
-        features = self._encode(model, functional.embedding(items[:, 0], table), batch)  # (S, D)
-        scores = row_products(features, table, items[:, 1:])  # (S, P + N)
+        features = self._encode(model, table, items[:, 0], batch)  # (T, D)
+        scores = row_products(features, table, items[:, 1:].contiguous())  # (T, P + N)
         nearer, others = scores.tensor_split([self._num_positives], dim=1)
         return multi_positive_bce(nearer, others, exists, self._weights, self._positive_weight)
 
-    def _encode(self, model: SASRec, embedded: Tensor, batch: Batch) -> Tensor:
+    def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:
+        if batch.offsets is not None:
+            return model.packed(table, items, batch.following, batch.offsets)
+        embedded = functional.embedding(items, table).unflatten(0, (-1, batch.columns))
         low = self._train.precision == "bfloat16"
         with torch.autocast(embedded.device.type, torch.bfloat16, enabled=low):
-            return model.encode(embedded, batch.following, batch.shapes).float()
+            features = model.encode(embedded, batch.following.view(-1, batch.columns))
+        return features.float().flatten(0, 1)

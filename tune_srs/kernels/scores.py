@@ -1,0 +1,93 @@
+"""Scores of a few items a token, their gradients, and negatives: no [tokens, items, D] tensor.
+
+Shapes: T tokens, D units, I items, C items a token.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from tune_srs.kernels.layers import Array, compiled
+
+Integers = npt.NDArray[np.int64]
+
+
+@compiled
+def products(features: Array, table: Array, index: Integers, scores: Array) -> None:
+    """`features` (T, D) times the rows `index` (T, C) of `table` (I, D) → `scores` (T, C)."""
+    for t in range(index.shape[0]):
+        feature = features[t]
+        for c in range(index.shape[1]):
+            row = table[index[t, c]]
+            total = feature[0] * row[0]
+            for d in range(1, len(row)):
+                total += feature[d] * row[d]
+            scores[t, c] = total
+
+
+@compiled
+def products_back(
+    grad: Array,
+    features: Array,
+    table: Array,
+    index: Integers,
+    of_features: Array,
+    of_table: Array,
+) -> None:
+    """The gradients: added to `of_features` and `of_table`."""
+    for t in range(index.shape[0]):
+        feature, of_feature = features[t], of_features[t]
+        for c in range(index.shape[1]):
+            slope, row, of_row = grad[t, c], table[index[t, c]], of_table[index[t, c]]
+            for d in range(len(row)):
+                of_feature[d] += slope * row[d]
+                of_row[d] += slope * feature[d]
+
+
+@compiled
+def outside(
+    users: Integers,
+    draws: npt.NDArray[np.float64],
+    starts: Integers,
+    shifted: Integers,
+    others: Integers,
+    items: Integers,
+) -> None:
+    """`draws` (T, C) in 0 ... 1 → `items` outside the history of `users` (T,), from 1.
+
+    A user with m distinct items has `others` = I - m. The r-th of them (r from 0) is the item
+    r + |{i : h_i - i <= r}|, with h_0 < h_1 < ... the history (items from 0), of which
+    `shifted[starts[u] : starts[u + 1]]` are the h_i - i.
+    """
+    for t in range(draws.shape[0]):
+        user = users[t]
+        first, last, count = starts[user], starts[user + 1], others[user]
+        for c in range(draws.shape[1]):
+            # float64 rounds the largest products up to the bound itself
+            nth = min(np.int64(draws[t, c] * count), count - 1)
+            low, size = first, last - first
+            while size > 0:  # bisection without a branch that the processor could mistake
+                half = (size + 1) // 2
+                low += half if shifted[low + half - 1] <= nth else 0
+                size -= half
+            items[t, c] = nth + (low - first) + 1
+
+
+@compiled
+def distinct(
+    index: Integers, place_of: npt.NDArray[np.int32], rows: Integers, places: Integers
+) -> int:
+    """The distinct rows in `index` (M,) → `rows`, and where each stands there → `places` (M,).
+
+    Returns how many there are. `place_of` (I,) holds -1 before and after.
+    """
+    count = 0
+    for m in range(len(index)):
+        row = index[m]
+        if place_of[row] < 0:
+            place_of[row] = count
+            rows[count] = row
+            count += 1
+        places[m] = place_of[row]
+    for r in range(count):
+        place_of[rows[r]] = -1
+    return count

@@ -1,0 +1,231 @@
+"""SASRec's encoder on rows without padding, by the kernels in `kernels/`, as a torch function."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg.cython_blas  # noqa: F401  what Numba multiplies with, loaded to be limited
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tune_srs.kernels.encoder import (
+    Saved,
+    Turned,
+    Weights,
+    encode_last_rows,
+    encode_rows,
+    encode_rows_back,
+    row_starts,
+)
+from tune_srs.kernels.layers import TILE, Scratch, num_attention_words, num_pairs, num_words
+
+if TYPE_CHECKING:
+    from tune_srs.model import Block, SASRec
+
+Result = TypeVar("Result")
+Numbers = npt.NDArray[Any]
+Shape = tuple[int, ...]  # N blocks, H heads, D units, E = D / H units a head
+
+_blas = ThreadpoolController()
+
+
+class PackedEncoder:
+    """Encodes the rows of a batch with a model's weights; its memory serves batch after batch."""
+
+    def __init__(self, model: "SASRec") -> None:
+        self._model = model
+        self._room: dict[str, Numbers] = {}
+        self.passes = 0
+
+    def __call__(self, table: Tensor, items: Tensor, following: Tensor, offsets: Tensor) -> Tensor:
+        """Features that predict what follows each of T tokens: (T, D), with gradients.
+
+        `table` (I, D) item embeddings, `items` (T,) rows of it, `following` (T,) as in
+        `SASRec.place`; row b's tokens are `offsets[b]` to `offsets[b + 1]`. Gradients can be had
+        for the last batch only: the next one takes its room.
+        """
+        model = self._model
+        place = model.place(following)
+        features: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
+            self, items, place, offsets, table, model.positions.weight, *self.weights()
+        )
+        return features
+
+    @torch.no_grad()
+    def last(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Features (B, D) of the last item of each row: `items` (B, L) aligned left, `lengths`."""
+        model = self._model
+        weights = _arrays(self.weights())
+        shape, turned = weights.query.shape, _turned(weights)
+        most = int(lengths.max())
+        most_words = max(shape[1] * num_attention_words(most), 2 * num_words(most * shape[2]))
+        words = np.full(most_words, 2**32 - 1, np.uint32)
+        features = torch.empty(len(items), shape[2])
+        arrays = [t.numpy() for t in (items, lengths, model.items.weight, model.positions.weight)]
+
+        def run(thread: int, first: int, last: int) -> None:
+            saved = self.saved(shape, most, num_pairs(most), f"last {thread}")
+            room = self.scratch(shape, most, thread)
+            given = (*arrays, weights, turned, words, saved, room, features.numpy())
+            encode_last_rows(first, last, *given)
+
+        _in_threads(np.append(0, lengths.cumsum(0).numpy()), run)
+        return features
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """The model's weights as `Weights` has them."""
+        blocks: Sequence[Block] = list(self._model.blocks)  # type: ignore[arg-type]
+        heads = blocks[0].attention.num_heads
+
+        def stacked(of_block: Callable[["Block"], Tensor]) -> Tensor:
+            return torch.stack([of_block(block) for block in blocks])
+
+        def norm(module: torch.nn.Module) -> Tensor:
+            return torch.stack([module.weight, module.bias])  # type: ignore[list-item]
+
+        def by_head(weight: Tensor, parts: int = 1) -> Tensor:
+            """(parts D, ...) → (H, parts E, ...)"""
+            split = weight.view(parts, heads, -1, *weight.shape[1:])
+            return split.transpose(0, 1).flatten(1, 2)
+
+        return (
+            stacked(lambda b: norm(b.attention_norm)),
+            stacked(lambda b: by_head(b.attention.query.weight).mT),
+            stacked(lambda b: by_head(b.attention.query.bias)),
+            stacked(lambda b: by_head(b.attention.key_value.weight, 2).mT),
+            stacked(lambda b: by_head(b.attention.key_value.bias, 2)),
+            stacked(lambda b: by_head(b.attention.output.weight.T)),
+            stacked(lambda b: b.attention.output.bias),
+            stacked(lambda b: norm(b.feed_forward_norm)),
+            stacked(lambda b: b.feed_forward[0].weight.T),  # type: ignore[union-attr, operator]
+            stacked(lambda b: b.feed_forward[0].bias),  # type: ignore[union-attr, arg-type, return-value]
+            stacked(lambda b: b.feed_forward[3].weight.T),  # type: ignore[union-attr, operator]
+            stacked(lambda b: b.feed_forward[3].bias),  # type: ignore[union-attr, arg-type, return-value]
+            norm(self._model.norm),
+        )
+
+    def saved(self, shape: Shape, tokens: int, pairs: int, name: str) -> Saved:
+        blocks, heads, units, of_head = shape
+        return self._take(
+            name,
+            Saved,
+            (
+                (blocks + 1, tokens, units),
+                *[(blocks, heads, tokens, of_head)] * 4,
+                *[(blocks, tokens, units)] * 2,
+                (blocks, heads, pairs),
+                (blocks, 2, tokens, 2),
+                (tokens, 2),
+            ),
+        )
+
+    def scratch(self, shape: Shape, length: int, thread: int) -> Scratch:
+        _, _, units, of_head = shape
+        shapes = (
+            (5, length, units),
+            (5, length * of_head),
+            (length * 2 * of_head,),
+            (2, length * TILE),
+            (of_head * TILE,),
+            (3, TILE),
+            (length * TILE,),
+            (-(-length * units // 32), 32),
+            (2 * units * units,),
+        )
+        room = self._take(f"scratch {thread}", Scratch, shapes)
+        return room._replace(exponents=room.exponents.view(np.int32))
+
+    def _take(self, name: str, kind: type[Any], shapes: tuple[Shape, ...]) -> Any:
+        """Arrays with arbitrary content; the same memory under the same name."""
+        sizes = [math.prod(shape) for shape in shapes]
+        ends = np.cumsum([-(-size // 16) * 16 for size in sizes])  # whole cache lines
+        if name not in self._room or len(self._room[name]) < ends[-1]:
+            self._room[name] = np.empty(ends[-1] * 5 // 4, np.float32)
+        parts = np.split(self._room[name], ends)
+        return kind(*(p[:n].reshape(s) for p, n, s in zip(parts, sizes, shapes, strict=False)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedEncoder":
+        return PackedEncoder(memo[id(self._model)])
+
+
+class _Encode(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        encoder: PackedEncoder,
+        items: Tensor,
+        place: Tensor,
+        offsets: Tensor,
+        table: Tensor,
+        positions: Tensor,
+        *stacked: Tensor,
+    ) -> Tensor:
+        weights = _arrays(stacked)
+        blocks, heads, units, _ = shape = weights.query.shape
+        lengths = np.diff(offsets.numpy())
+        starts = row_starts(lengths, units, blocks, heads)
+        words, scale = encoder._model.dropout.words(int(starts[-1, 2]))
+        saved = encoder.saved(shape, len(items), int(starts[-1, 1]), "batch")
+        features = torch.empty(len(items), units)
+        tokens = (starts, items.numpy(), place.numpy())
+        tables = (table.detach().numpy(), positions.detach().numpy())
+
+        def run(thread: int, first: int, last: int) -> None:
+            room = encoder.scratch(shape, int(lengths.max()), thread)
+            given = (*tokens, *tables, weights, words, scale, saved, room, features.numpy())
+            encode_rows(first, last, *given)
+
+        _in_threads(starts[:, 0], run)
+        encoder.passes += 1
+        ctx.encoder, ctx.passes, ctx.tables = encoder, encoder.passes, tables
+        ctx.given = (*tokens, weights, _turned(weights), words, scale, saved)
+        return features
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        encoder, (starts, _, _, weights, *_) = ctx.encoder, ctx.given
+        if encoder.passes != ctx.passes:
+            raise RuntimeError("only the last batch of a packed encoder can be gone back through")
+        shape, most = weights.query.shape, int(np.diff(starts[:, 0]).max())
+        array = grad.contiguous().numpy()
+
+        def run(thread: int, first: int, last: int) -> list[Numbers]:
+            of = [np.zeros_like(part) for part in (*ctx.tables, *weights)]
+            room = encoder.scratch(shape, most, thread)
+            encode_rows_back(first, last, *ctx.given, room, array, *of[:2], Weights(*of[2:]))
+            return of
+
+        total, *others = _in_threads(starts[:, 0], run)
+        for part in others:
+            for one, other in zip(total, part, strict=True):
+                one += other
+        return None, None, None, None, *(torch.from_numpy(part) for part in total)
+
+
+def _arrays(stacked: Sequence[Tensor]) -> Weights:
+    return Weights(*(tensor.detach().contiguous().numpy() for tensor in stacked))
+
+
+def _turned(weights: Weights) -> Turned:
+    matrices = (getattr(weights, name) for name in Turned._fields)
+    return Turned(*(np.ascontiguousarray(matrix.swapaxes(-1, -2)) for matrix in matrices))
+
+
+def _in_threads(starts: Numbers, run: Callable[[int, int, int], Result]) -> list[Result]:
+    """`run(thread, first row, last row)` on torch's number of threads, about as many tokens each.
+
+    `starts` (B + 1,) where each row's tokens begin.
+    """
+    threads = min(torch.get_num_threads(), len(starts) - 1)
+    with _blas.limit(limits=1, user_api="blas"):
+        if threads == 1:
+            return [run(0, 0, len(starts) - 1)]
+        cuts = np.searchsorted(starts, np.linspace(0, starts[-1], threads + 1))
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(run, range(threads), cuts[:-1], cuts[1:]))
