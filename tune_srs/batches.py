@@ -113,8 +113,7 @@ class NegativeSampler:
     """Items outside a user's training history, uniformly, without a rejected draw.
 
     A user with m distinct items has I - m others. The r-th of them (r from 0) is the item
-    r + |{i : h_i - i <= r}|, with h_0 < h_1 < … the history (items from 0). One search in the
-    values h_i - i answers any number of draws.
+    r + |{i : h_i - i <= r}|, with h_0 < h_1 < … the history (items from 0).
     """
 
     def __init__(self, sequences: Sequences, device: torch.device) -> None:
@@ -130,7 +129,9 @@ class NegativeSampler:
             )
         starts = np.append(0, np.cumsum(sizes))
         shifted = items - (np.arange(len(items)) - starts[users])
-        if device.type != "cpu":  # each user's in a range of its own: one search for all of them
+        if device.type == "cpu":
+            shifted = shifted.astype(np.int32)
+        else:  # each user's in a range of its own: one search for all of them
             shifted += users * self._range
         self._shifted = tensor_of(shifted, device)  # (distinct interactions,) ascending in a user
         self._starts = tensor_of(starts, device)  # (U + 1,)

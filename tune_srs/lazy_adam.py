@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -46,10 +47,26 @@ class LazyAdam(torch.optim.Optimizer):
         table.index_add_(0, rows, mean / deviation, alpha=-group["lr"] / (1 - beta1**step))
 
 
-def touched_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """`table` (I, D) at `rows` (R,), ascending and distinct: (R, D), with a sparse gradient."""
+def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The distinct rows of `table` (I, D) that `indexes` point to, and where they stand there.
+
+    Returns (R, D), with a sparse gradient, and what `indexes` are in it.
+    """
+    rows, place = _distinct(torch.cat([index.reshape(-1) for index in indexes]), len(table))
     touched: Tensor = _TouchedRows.apply(table, rows)  # type: ignore[no-untyped-call]
-    return touched
+    parts = place.split([index.numel() for index in indexes])
+    return touched, tuple(part.view_as(i) for part, i in zip(parts, indexes, strict=True))
+
+
+def _distinct(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    if index.device.type != "cpu":
+        return index.unique(return_inverse=True)  # type: ignore[no-untyped-call, no-any-return]
+    from tune_srs.kernels.scores import distinct  # here: a GPU needs no Numba
+
+    rows, place = torch.empty_like(index), torch.empty_like(index)
+    place_of = np.full(size, -1, np.int32)
+    count = distinct(index.numpy(), place_of, rows.numpy(), place.numpy())
+    return rows[:count], place
 
 
 class _TouchedRows(torch.autograd.Function):

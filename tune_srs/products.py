@@ -6,62 +6,74 @@ too: the derivative of features . sum_n w_n table[index_n] by w_n. On the CPU, s
 
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 
-def row_products(features: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """features[t] . table[index[t, c]]: `features` (T, D), `table` (I, D), `index` (T, C) → (T, C).
+def row_products(features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
+    """features[t] . table[index[t, c]] for each of `indexes` (T, C): (T, C) each.
 
-    Nothing of size T x C x D is made, forward or backward.
+    `features` (T, D), `table` (I, D). Nothing of size T x C x D is made, forward or backward.
     """
     function = _OnCPU if features.device.type == "cpu" else _ByBags
-    products: Tensor = function.apply(features, table, index)  # type: ignore[no-untyped-call]
+    products: tuple[Tensor, ...] = function.apply(features, table, *indexes)  # type: ignore[no-untyped-call]
     return products
 
 
 class _OnCPU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor
+    ) -> tuple[Tensor, ...]:
         from tune_srs.kernels.scores import products  # here: a GPU needs no Numba
 
-        ctx.save_for_backward(features, table, index)
-        scores = features.new_empty(index.shape)
-        products(*(t.detach().numpy() for t in (features, table, index, scores)))
+        ctx.save_for_backward(features, table, *indexes)
+        scores = tuple(features.new_empty(index.shape) for index in indexes)
+        for index, score in zip(indexes, scores, strict=True):
+            products(*_arrays(features, table, index, score))
         return scores
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from tune_srs.kernels.scores import products_back
 
-        features, table, index = ctx.saved_tensors
+        features, table, *indexes = ctx.saved_tensors
         of_features, of_table = torch.zeros_like(features), torch.zeros_like(table)
-        given = (grad.contiguous(), features, table, index, of_features, of_table)
-        products_back(*(t.detach().numpy() for t in given))
-        return of_features, of_table, None
+        for index, grad in zip(indexes, grads, strict=True):
+            products_back(*_arrays(grad, features, table, index, of_features, of_table))
+        return of_features, of_table, *(None for _ in indexes)
+
+
+def _arrays(*tensors: Tensor) -> list[npt.NDArray[Any]]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
 class _ByBags(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor
+    ) -> tuple[Tensor, ...]:
+        index = torch.cat(indexes, dim=1)
         ctx.save_for_backward(features, table, index)
         with torch.enable_grad():
             weights = features.new_zeros(index.shape).requires_grad_()
             sums = embedding_bag(index, table.detach(), per_sample_weights=weights, mode="sum")
         (products,) = torch.autograd.grad(sums, weights, features.detach())
-        return products
+        return products.split([each.shape[1] for each in indexes], dim=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         features, table, index = ctx.saved_tensors
+        grad = torch.cat(grads, dim=1)
         of_features = embedding_bag(index, table, per_sample_weights=grad, mode="sum")
         # of a row of the table: all entries that point to it, one after another once sorted
         rows, order = index.reshape(-1).int().sort()
         starts = torch.searchsorted(rows, torch.arange(len(table), device=rows.device))
         slots, weights = order // index.shape[1], grad.reshape(-1)[order]
         of_table = embedding_bag(slots, features, starts, per_sample_weights=weights, mode="sum")
-        return of_features, of_table, None
+        return of_features, of_table, *(None for _ in grads)

@@ -197,14 +197,11 @@ class BatchLoss:
     def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
         positives, exists = batch.positives(self._num_positives)  # (T, P)
         negatives = self._negatives.sample(batch.users, self._num_negatives, generator)  # (T, N)
-        items = torch.cat([batch.items[:, None], positives, negatives], dim=1)
-        table = model.items.weight
+        items, table = (batch.items, positives, negatives), model.items.weight
         if touches_few(self._train, model.num_items):
-            touched, items = items.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-            table = touched_rows(table, touched)
-        features = self._encode(model, table, items[:, 0], batch)  # (T, D)
-        scores = row_products(features, table, items[:, 1:].contiguous())  # (T, P + N)
-        nearer, others = scores.tensor_split([self._num_positives], dim=1)
+            table, items = touched_rows(table, *items)
+        features = self._encode(model, table, items[0], batch)  # (T, D)
+        nearer, others = row_products(features, table, *items[1:])  # (T, P), (T, N)
         return multi_positive_bce(nearer, others, exists, self._weights, self._positive_weight)
 
     def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:

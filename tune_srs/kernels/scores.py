@@ -48,28 +48,31 @@ def outside(
     users: Integers,
     draws: npt.NDArray[np.float64],
     starts: Integers,
-    shifted: Integers,
+    shifted: npt.NDArray[np.int32],
     others: Integers,
     items: Integers,
 ) -> None:
     """`draws` (T, C) in 0 ... 1 → `items` outside the history of `users` (T,), from 1.
 
-    A user with m distinct items has `others` = I - m. The r-th of them (r from 0) is the item
-    r + |{i : h_i - i <= r}|, with h_0 < h_1 < ... the history (items from 0), of which
-    `shifted[starts[u] : starts[u + 1]]` are the h_i - i.
+    See `NegativeSampler`. `shifted[starts[u] : starts[u + 1]]` are the values to be counted: one
+    after another for all draws of a row, which takes less time than a bisection for each.
     """
-    for t in range(draws.shape[0]):
-        user = users[t]
-        first, last, count = starts[user], starts[user + 1], others[user]
-        for c in range(draws.shape[1]):
+    start = 0
+    while start < len(users):
+        user, stop = users[start], start + 1
+        while stop < len(users) and users[stop] == user:
+            stop += 1
+        drawn, found = draws[start:stop].reshape(-1), items[start:stop].reshape(-1)
+        nth, passed = np.empty(len(drawn), np.int32), np.zeros(len(drawn), np.int32)
+        for m in range(len(drawn)):
             # float64 rounds the largest products up to the bound itself
-            nth = min(np.int64(draws[t, c] * count), count - 1)
-            low, size = first, last - first
-            while size > 0:  # bisection without a branch that the processor could mistake
-                half = (size + 1) // 2
-                low += half if shifted[low + half - 1] <= nth else 0
-                size -= half
-            items[t, c] = nth + (low - first) + 1
+            nth[m] = min(np.int64(drawn[m] * others[user]), others[user] - 1)
+        for known in shifted[starts[user] : starts[user + 1]]:
+            for m in range(len(drawn)):
+                passed[m] += np.int32(known <= nth[m])
+        for m in range(len(drawn)):
+            found[m] = nth[m] + passed[m] + 1
+        start = stop
 
 
 @compiled
