@@ -17,7 +17,8 @@ from tune_srs.metrics import names, per_user
 from tune_srs.relevance import relevance
 from tune_srs.tensors import tensor_of
 
-MAX_USERS = 64  # scored at once: their features stay in the cache
+MAX_ROWS = 1024  # users encoded at once
+MAX_USERS = 64  # scored at once: their scores stay in the cache
 MAX_ITEMS = 2**16  # scored at once: with 64 users 16 MiB of float32
 
 
@@ -71,10 +72,12 @@ class Evaluator:
         ranks = torch.empty_like(self._futures)
         next_ranks = torch.empty_like(self._futures[:, 0])
         with torch.no_grad():
-            for users in self._chunks(scorer.max_length):
-                queries = scorer.queries(*self._histories(users, scorer.max_length))
-                scores = _Catalogue(scorer, queries, self._sequences.num_items)
-                ranks[users], next_ranks[users] = self._rank(scores, users)
+            for rows in self._chunks(scorer.max_length):
+                encoded = scorer.queries(*self._histories(rows, scorer.max_length))
+                chunks = zip(rows.split(MAX_USERS), encoded.split(MAX_USERS), strict=True)
+                for users, queries in chunks:
+                    scores = _Catalogue(scorer, queries, self._sequences.num_items)
+                    ranks[users], next_ranks[users] = self._rank(scores, users)
         return ranks, next_ranks
 
     def _measure(self, ranks: Tensor, next_ranks: Tensor) -> Evaluation:
@@ -89,7 +92,7 @@ class Evaluator:
     def _chunks(self, max_length: int) -> Iterator[Tensor]:
         """Users, those of similar length together."""
         by_length = np.argsort(np.minimum(self._sequences.lengths, max_length), kind="stable")
-        for users in np.split(by_length, range(MAX_USERS, len(by_length), MAX_USERS)):
+        for users in np.split(by_length, range(MAX_ROWS, len(by_length), MAX_ROWS)):
             yield torch.from_numpy(users).to(self._device)
 
     def _histories(self, users: Tensor, max_length: int) -> tuple[Tensor, Tensor]:

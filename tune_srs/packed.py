@@ -14,15 +14,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tune_srs.kernels.encoder import (
+    TILE,
     Saved,
+    Scratch,
     Turned,
     Weights,
     encode_last_rows,
     encode_rows,
     encode_rows_back,
+    num_pairs,
     row_starts,
 )
-from tune_srs.kernels.layers import TILE, Scratch, num_attention_words, num_pairs, num_words
 
 if TYPE_CHECKING:
     from tune_srs.model import Block, SASRec
@@ -63,15 +65,14 @@ class PackedEncoder:
         weights = _arrays(self.weights())
         shape, turned = weights.query.shape, _turned(weights)
         most = int(lengths.max())
-        most_words = max(shape[1] * num_attention_words(most), 2 * num_words(most * shape[2]))
-        words = np.full(most_words, 2**32 - 1, np.uint32)
         features = torch.empty(len(items), shape[2])
         arrays = [t.numpy() for t in (items, lengths, model.items.weight, model.positions.weight)]
 
         def run(thread: int, first: int, last: int) -> None:
             saved = self.saved(shape, most, num_pairs(most), f"last {thread}")
             room = self.scratch(shape, most, thread)
-            given = (*arrays, weights, turned, words, saved, room, features.numpy())
+            room.mask.fill(1)
+            given = (*arrays, weights, turned, saved, room, features.numpy())
             encode_last_rows(first, last, *given)
 
         _in_threads(np.append(0, lengths.cumsum(0).numpy()), run)
@@ -133,7 +134,7 @@ class PackedEncoder:
             (2, length * TILE),
             (of_head * TILE,),
             (3, TILE),
-            (length * TILE,),
+            (TILE,),
             (-(-length * units // 32), 32),
             (2 * units * units,),
         )

@@ -1,6 +1,8 @@
-"""SASRec's encoder on the rows of a batch, forward and backward: `layers.py` put together.
+"""SASRec's encoder on the rows of a batch, forward and backward, layer by layer.
 
-What it computes is what `model.py` says in torch; the tests hold one to the other.
+What it computes is what `model.py` says in torch; the tests hold one to the other. Products are
+`np.dot` into an existing array, which is BLAS; its quick cases are both factors as they are and the
+first one turned, so everything here is brought into one of them.
 
 Shapes: T tokens of all rows, L tokens of one row, D units, N blocks, H heads, E = D / H units of a
 head.
@@ -11,33 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tune_srs.kernels.layers import (
-    ONE,
-    ZERO,
-    Array,
-    Scratch,
-    Words,
-    add_bias,
-    add_product,
-    add_sums,
-    add_to,
-    attend,
-    attend_back,
-    causal_powers,
-    clear,
-    compiled,
-    copy_to,
-    measure,
-    multiply,
-    normalise,
-    normalise_back,
-    num_attention_words,
-    num_pairs,
-    num_words,
-    spread,
-)
+from tune_srs.kernels.compiled import Array, Integers, Words, compiled
 
-Integers = npt.NDArray[np.int64]
+TILE = 32  # queries that attention takes at a time; as many as a word has bits
+EPSILON = np.float32(1e-8)  # of the layer norms
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 class Weights(NamedTuple):
@@ -81,6 +61,309 @@ class Saved(NamedTuple):
     pairs: Array  # (N, H, all that `num_pairs` counts) attention before dropout
     moments: Array  # (N, 2, T, 2) of what both norms get
     last_moments: Array  # (T, 2)
+
+
+class Scratch(NamedTuple):
+    """Room for one row; each thread has its own."""
+
+    rows: Array  # (5, L, D)
+    heads: Array  # (5, L * E)
+    both: Array  # (L * 2 E,)
+    tiles: Array  # (2, L * TILE)
+    turned: Array  # (E * TILE,)
+    lanes: Array  # (3, TILE)
+    exponents: npt.NDArray[np.int32]  # (TILE,)
+    mask: Array  # (words of L * D, 32)
+    square: Array  # (2 D * D,)
+
+
+@compiled
+def num_pairs(length: int) -> int:
+    """Attention weights that a row and head take: each tile of queries with all keys so far."""
+    tiles = length // TILE
+    return TILE * TILE * tiles * (tiles + 1) // 2 + length % TILE * length
+
+
+@compiled
+def num_attention_words(length: int) -> int:
+    """Words of random bits for them: one for each key and tile."""
+    tiles = length // TILE
+    return TILE * tiles * (tiles + 1) // 2 + (length if length % TILE else 0)
+
+
+@compiled
+def num_words(size: int) -> int:
+    """Words of 32 random bits for `size` elements."""
+    return (size + 31) // 32
+
+
+@compiled
+def spread(words: Words, scale: np.float32, mask: Array) -> None:
+    """Dropout's factors, (words, 32): `scale` where a bit is 1, otherwise 0.
+
+    Without words nothing is dropped and `mask`, which holds 1s, stays.
+    """
+    for w in range(len(words)):
+        word = words[w]
+        for bit in range(mask.shape[1]):
+            mask[w, bit] = scale * np.float32((word >> np.uint32(bit)) & np.uint32(1))
+
+
+@compiled
+def drop_pairs(
+    weights: Array, words: Words, scale: np.float32, factors: Array, dropped: Array
+) -> None:
+    """`weights` (m, n) times `factors` (n,), then `dropped` of it, by one word for each key."""
+    for j in range(weights.shape[0]):
+        word = words[j]
+        for i in range(weights.shape[1]):
+            bit = np.float32((word >> np.uint32(i)) & np.uint32(1))
+            weights[j, i] *= factors[i]
+            dropped[j, i] = weights[j, i] * (scale * bit)
+
+
+@compiled
+def clear(x: Array) -> None:
+    flat = x.reshape(-1)
+    for i in range(len(flat)):
+        flat[i] = ZERO
+
+
+@compiled
+def copy_to(copy: Array, x: Array) -> None:
+    """`copy[:] = x`, which itself takes five times as long."""
+    copy_flat, x_flat = copy.reshape(-1), x.reshape(-1)
+    for i in range(len(x_flat)):
+        copy_flat[i] = x_flat[i]
+
+
+@compiled
+def add_to(total: Array, part: Array) -> None:
+    total_flat, part_flat = total.reshape(-1), part.reshape(-1)
+    for i in range(len(part_flat)):
+        total_flat[i] += part_flat[i]
+
+
+@compiled
+def multiply(x: Array, factor: np.float32) -> None:
+    flat = x.reshape(-1)
+    for i in range(len(flat)):
+        flat[i] *= factor
+
+
+@compiled
+def add_bias(x: Array, bias: Array) -> None:
+    for t in range(x.shape[0]):
+        for d in range(x.shape[1]):
+            x[t, d] += bias[d]
+
+
+@compiled
+def add_sums(total: Array, x: Array) -> None:
+    """The gradient of a bias: `total` (D,) plus the sum of `x` (L, D) over its tokens."""
+    for t in range(x.shape[0]):
+        for d in range(x.shape[1]):
+            total[d] += x[t, d]
+
+
+@compiled
+def add_product(total: Array, x: Array, grad: Array, square: Array) -> None:
+    """The gradient of a matrix (in, out): `total` plus x^T grad."""
+    part = square[: total.size].reshape(total.shape)
+    np.dot(x.T, grad, part)
+    add_to(total, part)
+
+
+@compiled
+def measure(x: Array, moments: Array) -> None:
+    """Of each token the mean and 1 / deviation: `x` (L, D) → `moments` (L, 2)."""
+    share = ONE / np.float32(x.shape[1])
+    for t in range(x.shape[0]):
+        total = ZERO
+        for d in range(x.shape[1]):
+            total += x[t, d]
+        mean = total * share
+        squares = ZERO
+        for d in range(x.shape[1]):
+            away = x[t, d] - mean
+            squares += away * away
+        moments[t, 0] = mean
+        moments[t, 1] = ONE / np.sqrt(squares * share + EPSILON)
+
+
+@compiled
+def normalise(x: Array, moments: Array, norm: Array, result: Array) -> None:
+    """Layer norm by moments that were measured: `norm` (2, D) is gain and bias."""
+    for t in range(x.shape[0]):
+        mean, inverse = moments[t, 0], moments[t, 1]
+        for d in range(x.shape[1]):
+            result[t, d] = (x[t, d] - mean) * inverse * norm[0, d] + norm[1, d]
+
+
+@compiled
+def normalise_back(
+    grad: Array, x: Array, moments: Array, norm: Array, of_norm: Array, of_x: Array
+) -> None:
+    """The layer norm's gradient: `of_norm` is added to, `of_x` (L, D) written."""
+    share = ONE / np.float32(x.shape[1])
+    for t in range(x.shape[0]):
+        mean, inverse = moments[t, 0], moments[t, 1]
+        total, along = ZERO, ZERO
+        for d in range(x.shape[1]):
+            normed = (x[t, d] - mean) * inverse
+            slope = grad[t, d] * norm[0, d]
+            of_norm[0, d] += grad[t, d] * normed
+            of_norm[1, d] += grad[t, d]
+            total += slope
+            along += slope * normed
+        total, along = total * share, along * share
+        for d in range(x.shape[1]):
+            normed = (x[t, d] - mean) * inverse
+            of_x[t, d] = inverse * (grad[t, d] * norm[0, d] - total - normed * along)
+
+
+@compiled
+def turn(x: Array, turned: Array) -> None:
+    """`x` (n, E) → `turned` (E, n)"""
+    for e in range(x.shape[1]):
+        for i in range(x.shape[0]):
+            turned[e, i] = x[i, e]
+
+
+@compiled
+def causal_powers(scores: Array, start: int, scratch: Scratch) -> None:
+    """Softmax before its division, in place: `scores` (m keys, n queries from `start` on).
+
+    A lane is a query, so that all is one operation for 32 of them. What each is to be multiplied
+    with is left in `scratch.lanes[1]`. e^x is 2^k, made of the bits of its exponent, times 2^f of
+    x / ln 2 = k + f, which is the Taylor series of e^(f ln 2), right to the last digit but one.
+    """
+    keys, queries = scores.shape
+    top, total, exponents = scratch.lanes[0], scratch.lanes[1], scratch.exponents
+    powers = exponents.view(np.float32)
+    for i in range(queries):
+        top[i] = -np.inf
+        total[i] = ZERO
+    for j in range(start, keys):
+        for i in range(min(j - start, queries)):  # these do not see this key
+            scores[j, i] = -np.inf
+    for j in range(keys):
+        for i in range(queries):
+            top[i] = scores[j, i] if scores[j, i] > top[i] else top[i]
+    for j in range(keys):
+        for i in range(queries):
+            x = (scores[j, i] - top[i]) * np.float32(1.4426950408889634)
+            x = np.float32(-127) if x < np.float32(-127) else x  # 2^-127 is 0 here
+            whole = np.floor(x + HALF)
+            f = (x - whole) * np.float32(0.6931471805599453)
+            series = f * np.float32(1 / 720) + np.float32(1 / 120)
+            series = series * f + np.float32(1 / 24)
+            series = series * f + np.float32(1 / 6)
+            series = series * f + HALF
+            series = series * f + ONE
+            scores[j, i] = series * f + ONE
+            exponents[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+        for i in range(queries):
+            power = scores[j, i] * powers[i]
+            scores[j, i] = power
+            total[i] += power
+    for i in range(queries):
+        total[i] = ONE / total[i]
+
+
+@compiled
+def attend(
+    query: Array,
+    key: Array,
+    value: Array,
+    words: Words,
+    scale: np.float32,
+    pairs: Array,
+    mixed: Array,
+    scratch: Scratch,
+) -> None:
+    """softmax(query key^T, causal), dropped, times value: (L, E) each → `mixed` and `pairs`.
+
+    Without words nothing is dropped and `pairs` is only used.
+    """
+    length, units = query.shape
+    inverse = scratch.lanes[1]
+    at, first_word = 0, 0
+    for start in range(0, length, TILE):
+        stop = min(start + TILE, length)
+        count = stop - start
+        size = count * stop
+        turned = scratch.turned[: units * count].reshape(units, count)
+        dropped = scratch.tiles[0][:size].reshape(stop, count)
+        weights = pairs[at : at + size].reshape(stop, count)
+        turn(query[start:stop], turned)
+        np.dot(key[:stop], turned, weights)
+        causal_powers(weights, start, scratch)
+        if len(words):
+            drop_pairs(weights, words[first_word : first_word + stop], scale, inverse, dropped)
+            np.dot(dropped.T, value[:stop], mixed[start:stop])
+            at += size
+            first_word += stop
+        else:
+            np.dot(weights.T, value[:stop], mixed[start:stop])
+            for i in range(count):
+                for e in range(units):
+                    mixed[start + i, e] *= inverse[i]
+
+
+@compiled
+def attend_back(
+    grad: Array,
+    query: Array,
+    key: Array,
+    value: Array,
+    mixed: Array,
+    pairs: Array,
+    words: Words,
+    scale: np.float32,
+    of_query: Array,
+    of_key: Array,
+    of_value: Array,
+    scratch: Scratch,
+) -> None:
+    """The gradient: of the scores it is dropped (x) g - weights (x) sum(grad (x) mixed),
+
+    of g = value grad^T, where (x) goes element by element.
+    """
+    length, units = query.shape
+    sums = scratch.lanes[2]
+    clear(of_key)
+    clear(of_value)
+    at, first_word = 0, 0
+    for start in range(0, length, TILE):
+        stop = min(start + TILE, length)
+        count = stop - start
+        size = count * stop
+        turned = scratch.turned[: units * count].reshape(units, count)
+        dropped = scratch.tiles[0][:size].reshape(stop, count)
+        slope = scratch.tiles[1][:size].reshape(stop, count)
+        part = scratch.heads[4][: stop * units].reshape(stop, units)
+        weights = pairs[at : at + size].reshape(stop, count)
+        for i in range(count):
+            total = ZERO
+            for e in range(units):
+                total += grad[start + i, e] * mixed[start + i, e]
+            sums[i] = total
+        turn(grad[start:stop], turned)
+        np.dot(value[:stop], turned, slope)
+        for j in range(stop):
+            word = words[first_word + j]
+            for i in range(count):
+                bit = np.float32((word >> np.uint32(i)) & np.uint32(1))
+                dropped[j, i] = weights[j, i] * (scale * bit)
+                slope[j, i] = slope[j, i] * dropped[j, i] - weights[j, i] * sums[i]
+        np.dot(slope.T, key[:stop], of_query[start:stop])
+        np.dot(slope, query[start:stop], part)
+        add_to(of_key[:stop], part)
+        np.dot(dropped, grad[start:stop], part)
+        add_to(of_value[:stop], part)
+        at += size
+        first_word += stop
 
 
 @compiled
@@ -481,28 +764,26 @@ def encode_last_rows(
     positions: Array,
     weights: Weights,
     turned: Turned,
-    words: Words,
     saved: Saved,
     scratch: Scratch,
     features: Array,
 ) -> None:
     """Without dropout: rows of `items` (B, L), aligned left → `features` (B, D) of the last token.
 
-    `words` has 1s only.
+    `scratch.mask` holds 1s.
     """
+    no_words = np.empty(0, np.uint32)
     blocks, _, units = weights.query.shape[:3]
     most = len(positions)
     for row in range(first, last):
         length = lengths[row]
-        count = num_words(length * units)
         x, places = saved.x[0, :length], np.arange(most - length, most)
-        embed(items[row, :length], places, table, positions, words[:count], ONE, scratch, x)
+        embed(items[row, :length], places, table, positions, no_words, ONE, scratch, x)
         for block in range(blocks - 1):
-            attention_block(block, 0, length, 0, words, ONE, weights, saved, scratch)
-            feed_forward_block(block, 0, length, words[: 2 * count], ONE, weights, saved, scratch)
+            attention_block(block, 0, length, 0, no_words, ONE, weights, saved, scratch)
+            feed_forward_block(block, 0, length, no_words, ONE, weights, saved, scratch)
         attention_block_last(blocks - 1, length, weights, turned, saved, scratch)
-        count = num_words(units)
-        feed_forward_block(blocks - 1, 0, 1, words[: 2 * count], ONE, weights, saved, scratch)
+        feed_forward_block(blocks - 1, 0, 1, no_words, ONE, weights, saved, scratch)
         moments = saved.last_moments[:1]
         measure(saved.x[blocks, :1], moments)
         normalise(saved.x[blocks, :1], moments, weights.norm, features[row : row + 1])

@@ -6,9 +6,7 @@ Shapes: T tokens, D units, I items, C items a token.
 import numpy as np
 import numpy.typing as npt
 
-from tune_srs.kernels.layers import Array, compiled
-
-Integers = npt.NDArray[np.int64]
+from tune_srs.kernels.compiled import Array, Integers, compiled
 
 
 @compiled

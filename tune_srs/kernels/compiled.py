@@ -1,0 +1,27 @@
+"""How the kernels are compiled, and the arrays that they take.
+
+Numba keeps what it compiled beside a module until that module changes: what calls one another must
+therefore stand in one file, or a change in another would leave the old code in use.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint32]
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """Compiled when first called and kept on disk; runs without Python's lock.
+
+    Sums may be reordered, but unlike under full fast-math a score that is no number stays one.
+    """
+    fastmath = {"contract", "reassoc", "arcp", "nsz"}
+    compiler = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=fastmath)
+    return compiler(function)  # type: ignore[no-any-return]
