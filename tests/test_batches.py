@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_data import random_sequences, sequences_of
 
-from tune_srs.batches import GROUPS, Batch, Batches, NegativeSampler
+from tune_srs.batches import Batch, Batches, NegativeSampler
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 
@@ -18,21 +18,24 @@ CPU = torch.device("cpu")
 
 
 def rows_of(batch: Batch) -> list[list[tuple[int, int, int]]]:
-    """Each row of the batch: (user, item, following) of its slots."""
-    slots = list(
+    """Each row of the batch: (user, item, following) of its tokens."""
+    tokens = list(
         zip(batch.users.tolist(), batch.items.tolist(), batch.following.tolist(), strict=True)
     )
-    columns = [columns for rows, columns in batch.shapes for _ in range(rows)]
-    ends = np.cumsum(columns)
-    assert ends[-1] == len(slots)
-    return [slots[end - count : end] for end, count in zip(ends, columns, strict=True)]
+    if batch.offsets is None:
+        ends = list(range(batch.columns, len(tokens) + 1, batch.columns))
+    else:
+        ends = batch.offsets[1:].tolist()
+    assert ends[-1] == len(tokens)
+    return [tokens[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def epoch_of(
-    sequences: Sequences, batch_size: int, max_length: int, seed: int = 0, fixed: bool = False
+    sequences: Sequences, batch_size: int, max_length: int, seed: int = 0, padded: bool = False
 ) -> list[list[int]]:
     """The users of each batch, after a check of every row they came with."""
-    batches = Batches(sequences, batch_size, max_length, CPU, fixed)
+    batches = Batches(sequences, batch_size, max_length, CPU, padded)
+    longest = min(sequences.lengths.max(), max_length + 1)
     visited = []
     for users in batches.epoch(torch.Generator().manual_seed(seed)):
         batch = batches.batch(users)
@@ -41,44 +44,35 @@ def epoch_of(
             user = row[0][0]
             start, end = sequences.offsets[user], sequences.offsets[user + 1]
             window = sequences.items[start:end][-(max_length + 1) :].tolist()
-            if fixed and not any(item for _, item, _ in row):  # fills the batch
-                window = []
-            padding = len(row) - len(window)
+            if padded and not any(following for _, _, following in row):  # fills the batch
+                window = [0]
+            inputs = window[:-1]
+            padding = longest - len(window) if padded else 0
             assert row == [
-                *((user, item, len(window) - 1 - t) for t, item in enumerate(window)),
+                *((user, item, len(inputs) - t) for t, item in enumerate(inputs)),
                 *[(user, 0, 0)] * padding,
             ]
-            there += [user] * bool(window)
+            there += [user] * bool(inputs)
         visited.append(there)
-        longest = min(sequences.lengths.max(), max_length + 1)
-        if fixed:
-            assert batch.shapes == ((batch_size, longest),)
-        else:
-            assert len(batch.shapes) == min(GROUPS, len(there))
+        if padded:
+            assert len(batch.items) == batch_size * (longest - 1)
+        assert batch.columns == (longest - 1 if padded else max(map(len, rows_of(batch))))
     assert len(visited) == len(batches)
     return visited
 
 
-def test_a_group_has_no_column_of_padding_alone() -> None:
-    batches = Batches(random_sequences(0, users=40), 40, 8, CPU)
-    (users,) = batches.epoch(torch.Generator().manual_seed(0))
-    batch = batches.batch(users)
-    rows = rows_of(batch)
-    for count, columns in batch.shapes:
-        group, rows = rows[:count], rows[count:]
-        assert max(sum(item > 0 for _, item, _ in row) for row in group) == columns
-
-
-def test_positives_are_the_items_that_follow() -> None:
-    batches = Batches(random_sequences(0, users=40), 8, 5, CPU)
+@pytest.mark.parametrize("padded", [False, True])
+def test_positives_are_the_items_that_follow(padded: bool) -> None:
+    sequences = random_sequences(0, users=40)
+    batches = Batches(sequences, 8, 5, CPU, padded)
     for users in batches.epoch(torch.Generator().manual_seed(0)):
         batch = batches.batch(users)
         positives, exists = batch.positives(3)
         found = [row[there].tolist() for row, there in zip(positives, exists, strict=True)]
         expected = []
-        for row in rows_of(batch):
-            window = [item for _, item, _ in row if item]
-            expected += [window[t + 1 : t + 4] for t in range(len(row))]
+        for user, following in zip(batch.users.tolist(), batch.following.tolist(), strict=True):
+            end = sequences.offsets[user + 1]
+            expected.append(sequences.items[end - following : end][:3].tolist())
         assert found == expected
 
 
@@ -88,16 +82,16 @@ def test_positives_are_the_items_that_follow() -> None:
     users=st.integers(2, 40),
     batch_size=st.integers(1, 50),
     max_length=st.integers(1, 10),
-    fixed=st.booleans(),
+    padded=st.booleans(),
 )
 def test_an_epoch_visits_every_trainable_user_once(
-    seed: int, users: int, batch_size: int, max_length: int, fixed: bool
+    seed: int, users: int, batch_size: int, max_length: int, padded: bool
 ) -> None:
     sequences = random_sequences(seed, users)
     trainable = np.flatnonzero(sequences.lengths >= 2).tolist()
     if not trainable:
         return
-    visited = epoch_of(sequences, batch_size, max_length, fixed=fixed)
+    visited = epoch_of(sequences, batch_size, max_length, padded=padded)
     assert sorted(user for batch in visited for user in batch) == trainable
     assert [len(batch) for batch in visited[:-1]] == [batch_size] * (len(visited) - 1)
 

@@ -398,6 +398,14 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\u2029", "Größe", "\ufeff", "a\nb"])
+def test_any_text_survives_yaml(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "trial.yaml"
+    config = TrialConfig().with_overrides({"data.name": text})
+    config.to_yaml(path)
+    assert TrialConfig.from_yaml(path) == config
+
+
 @given(values=trial_values())
 @settings(deadline=None, max_examples=60)
 def test_every_valid_configuration_survives_yaml(

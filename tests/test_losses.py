@@ -96,7 +96,7 @@ class Remembering(NegativeSampler):
 @pytest.mark.parametrize("normalization", ["mean", "original"])
 @pytest.mark.parametrize("relevance_name", ["fixed", "linear", "power", "exponential"])
 @pytest.mark.parametrize(
-    ("num_positives", "num_negatives", "fixed_shape", "embedding_update"),
+    ("num_positives", "num_negatives", "padded", "embedding_update"),
     [(1, 1, False, "all"), (3, 2, True, "all"), (4, None, False, "touched")],
 )
 def test_a_batch_equals_plain_loops_with_every_gradient(
@@ -104,7 +104,7 @@ def test_a_batch_equals_plain_loops_with_every_gradient(
     relevance_name: str,
     num_positives: int,
     num_negatives: int | None,
-    fixed_shape: bool,
+    padded: bool,
     embedding_update: str,
 ) -> None:
     sequences = random_sequences(seed=num_positives)
@@ -119,7 +119,7 @@ def test_a_batch_equals_plain_loops_with_every_gradient(
     generator = torch.Generator().manual_seed(3)
     model = SASRec(shape, sequences.num_items, generator).train()
     sampler = Remembering(sequences, CPU)
-    batches = Batches(sequences, 100, 6, CPU, fixed_shape)
+    batches = Batches(sequences, 100, 6, CPU, padded)
     (users,) = batches.epoch(generator)
     batch = batches.batch(users)
     config = TrialConfig(

@@ -7,7 +7,6 @@ import torch
 from reference import plain_copy
 from torch import Tensor
 
-from tune_srs import attention
 from tune_srs.config import ModelConfig
 from tune_srs.dropout import Dropout
 from tune_srs.model import Block, SASRec
@@ -23,12 +22,9 @@ def model_of(seed: int = 0, **settings: object) -> SASRec:
 
 
 def encode(model: SASRec, items: Tensor, lengths: list[int]) -> Tensor:
-    """Features (B, L, D) of `items` (B, L) as one group."""
+    """Features (B, L, D) of `items` (B, L)."""
     following = torch.tensor(lengths)[:, None] - torch.arange(items.shape[1])
-    embedded = model.items(items.reshape(-1))
-    shape = (items.shape[0], items.shape[1])
-    features = model.encode(embedded, following.reshape(-1).clamp_(min=0), (shape,))
-    return features.view(*items.shape, -1)
+    return model.encode(model.items(items), following.clamp(min=0))
 
 
 def score(model: SASRec, items: Tensor, lengths: list[int]) -> Tensor:
@@ -60,49 +56,6 @@ def test_padding_and_neighbours_in_the_batch_do_not_matter(training: bool) -> No
     padded[0, :5], padded[1] = history[0], random_items(9)
     together = encode(model, padded, [5, 9])
     torch.testing.assert_close(together[:1, :5], alone)
-
-
-@pytest.mark.parametrize("stretch", [1, 3, 10])
-def test_how_many_queries_are_taken_at_a_time_does_not_matter(
-    monkeypatch: pytest.MonkeyPatch, stretch: int
-) -> None:
-    def results() -> list[Tensor]:
-        model = model_of(num_heads=2).double()
-        features = encode(model, random_items(3, 10), [4, 10, 7])
-        features.pow(3).sum().backward()  # type: ignore[no-untyped-call]
-        return [features, *(p.grad for p in model.parameters() if p.grad is not None)]
-
-    whole = results()
-    monkeypatch.setattr(attention, "STRETCH", stretch)
-    for one, other in zip(whole, results(), strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_groups_in_one_batch_and_alone_are_the_same() -> None:
-    model = model_of(num_heads=2)
-    short, long = random_items(3, 4), random_items(2, 9)
-    following = [4, 3, 2, 1] * 3 + [9, 8, 7, 6, 5, 4, 3, 2, 1] * 2
-    embedded = model.items(torch.cat([short.reshape(-1), long.reshape(-1)]))
-    together = model.encode(embedded, torch.tensor(following), ((3, 4), (2, 9)))
-    torch.testing.assert_close(together[:12].view(3, 4, -1), encode(model, short, [4] * 3))
-    torch.testing.assert_close(together[12:].view(2, 9, -1), encode(model, long, [9] * 2))
-
-
-def test_the_gradient_of_attention_is_that_of_its_formula() -> None:
-    generator = torch.Generator().manual_seed(0)
-    layer = attention.CausalAttention(ModelConfig(hidden_units=6, num_heads=2), generator)
-    q, key_value = (
-        torch.randn(11, units, dtype=torch.float64, requires_grad=True) for units in (6, 12)
-    )
-
-    def mixed(q: Tensor, key_value: Tensor) -> Tensor:
-        layer.dropout.generator = torch.Generator().manual_seed(1)  # the same masks each time
-        result: Tensor = attention.Mixed.apply(  # type: ignore[no-untyped-call]
-            q, key_value, ((2, 4), (1, 3)), 2, layer.dropout
-        )
-        return result
-
-    assert torch.autograd.gradcheck(mixed, (q, key_value))
 
 
 def test_training_without_dropout_equals_evaluation() -> None:
@@ -160,7 +113,7 @@ def test_dropout_falls_on_embeddings_attention_and_feed_forward() -> None:
         if isinstance(module, Dropout):
             module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     encode(model, random_items(4, 7), [7] * 4)
-    features, weights = (4 * 7, 8), (4 * 2, 7, 7)
+    features, weights = (4, 7, 8), (4, 2, 7, 7)
     assert shapes == [features, *[weights, features, features] * 3]
 
 
@@ -208,11 +161,11 @@ def test_fused_attention_has_dropout_in_training_only() -> None:
     model = model_of(dropout=0.5)
     model.fuse_attention()
     attention = cast(Block, model.blocks[0]).attention
-    inputs = torch.randn(2, 10, 8, generator=torch.Generator().manual_seed(0))
+    inputs = torch.randn(2, 2, 5, 8, generator=torch.Generator().manual_seed(0))
 
     def run(training: bool, seed: int) -> Tensor:
         torch.manual_seed(seed)
-        output: Tensor = attention.train(training)(*inputs, ((2, 5),))
+        output: Tensor = attention.train(training)(*inputs)
         return output
 
     assert not torch.equal(run(True, 0), run(True, 1))

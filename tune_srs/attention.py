@@ -39,7 +39,8 @@ class CausalAttention(nn.Module):
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(B, L, D) → (B, H, L, E)"""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        rows, columns, _ = x.shape
+        return x.view(rows, columns, self.num_heads, -1).transpose(1, 2)
 
     def last(self, query: Tensor, x: Tensor, visible: Tensor) -> Tensor:
         """What one query a row (B, D) sees of `x` (B, L, D) where `visible` (B, L): (B, D).

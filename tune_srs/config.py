@@ -294,5 +294,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML whose text is read back as it was: only quoted so do Unicode's line breaks survive."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if set(data) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def dump_yaml(values: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -74,7 +74,7 @@ class Evaluator:
         with torch.no_grad():
             for rows in self._chunks(scorer.max_length):
                 encoded = scorer.queries(*self._histories(rows, scorer.max_length))
-                chunks = zip(rows.split(MAX_USERS), encoded.split(MAX_USERS), strict=True)
+                chunks = zip(*(torch.split(x, MAX_USERS) for x in (rows, encoded)), strict=True)
                 for users, queries in chunks:
                     scores = _Catalogue(scorer, queries, self._sequences.num_items)
                     ranks[users], next_ranks[users] = self._rank(scores, users)

@@ -54,7 +54,7 @@ def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor,
     """
     rows, place = _distinct(torch.cat([index.reshape(-1) for index in indexes]), len(table))
     touched: Tensor = _TouchedRows.apply(table, rows)  # type: ignore[no-untyped-call]
-    parts = place.split([index.numel() for index in indexes])
+    parts = torch.split(place, [index.numel() for index in indexes])
     return touched, tuple(part.view_as(i) for part, i in zip(parts, indexes, strict=True))
 
 

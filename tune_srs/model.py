@@ -104,7 +104,7 @@ class SASRec(nn.Module):
 
     @cached_property
     def packed(self) -> "PackedEncoder":
-        """This model's encoder by compiled kernels, on the CPU."""
+        """The encoder of this model by compiled kernels, on the CPU."""
         from tune_srs.packed import PackedEncoder  # here: a GPU needs no Numba
 
         return PackedEncoder(self)

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg.cython_blas  # noqa: F401  what Numba multiplies with, loaded to be limited
 import torch
 from threadpoolctl import ThreadpoolController
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tune_srs.kernels.compiled import Array, Integers
 from tune_srs.kernels.encoder import (
     TILE,
     Saved,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from tune_srs.model import Block, SASRec
 
 Result = TypeVar("Result")
-Numbers = npt.NDArray[Any]
 Shape = tuple[int, ...]  # N blocks, H heads, D units, E = D / H units a head
 
 _blas = ThreadpoolController()
@@ -41,7 +40,7 @@ class PackedEncoder:
 
     def __init__(self, model: "SASRec") -> None:
         self._model = model
-        self._room: dict[str, Numbers] = {}
+        self._room: dict[str, Array] = {}
         self.passes = 0
 
     def __call__(self, table: Tensor, items: Tensor, following: Tensor, offsets: Tensor) -> Tensor:
@@ -66,28 +65,28 @@ class PackedEncoder:
         shape, turned = weights.query.shape, _turned(weights)
         most = int(lengths.max())
         features = torch.empty(len(items), shape[2])
-        arrays = [t.numpy() for t in (items, lengths, model.items.weight, model.positions.weight)]
+        tables = (model.items.weight.numpy(), model.positions.weight.numpy())
 
         def run(thread: int, first: int, last: int) -> None:
             saved = self.saved(shape, most, num_pairs(most), f"last {thread}")
             room = self.scratch(shape, most, thread)
             room.mask.fill(1)
-            given = (*arrays, weights, turned, saved, room, features.numpy())
-            encode_last_rows(first, last, *given)
+            given = (items.numpy(), lengths.numpy(), *tables, weights, turned, saved, room)
+            encode_last_rows(first, last, *given, features.numpy())
 
         _in_threads(np.append(0, lengths.cumsum(0).numpy()), run)
         return features
 
     def weights(self) -> tuple[Tensor, ...]:
         """The model's weights as `Weights` has them."""
-        blocks: Sequence[Block] = list(self._model.blocks)  # type: ignore[arg-type]
-        heads = blocks[0].attention.num_heads
+        blocks = [cast("Block", block) for block in self._model.blocks]
+        attentions = [block.attention for block in blocks]
+        inner = [cast(nn.Linear, block.feed_forward[0]) for block in blocks]
+        outer = [cast(nn.Linear, block.feed_forward[3]) for block in blocks]
+        heads = attentions[0].num_heads
 
-        def stacked(of_block: Callable[["Block"], Tensor]) -> Tensor:
-            return torch.stack([of_block(block) for block in blocks])
-
-        def norm(module: torch.nn.Module) -> Tensor:
-            return torch.stack([module.weight, module.bias])  # type: ignore[list-item]
+        def norm(module: nn.LayerNorm) -> Tensor:
+            return torch.stack([module.weight, module.bias])
 
         def by_head(weight: Tensor, parts: int = 1) -> Tensor:
             """(parts D, ...) → (H, parts E, ...)"""
@@ -95,35 +94,32 @@ class PackedEncoder:
             return split.transpose(0, 1).flatten(1, 2)
 
         return (
-            stacked(lambda b: norm(b.attention_norm)),
-            stacked(lambda b: by_head(b.attention.query.weight).mT),
-            stacked(lambda b: by_head(b.attention.query.bias)),
-            stacked(lambda b: by_head(b.attention.key_value.weight, 2).mT),
-            stacked(lambda b: by_head(b.attention.key_value.bias, 2)),
-            stacked(lambda b: by_head(b.attention.output.weight.T)),
-            stacked(lambda b: b.attention.output.bias),
-            stacked(lambda b: norm(b.feed_forward_norm)),
-            stacked(lambda b: b.feed_forward[0].weight.T),  # type: ignore[union-attr, operator]
-            stacked(lambda b: b.feed_forward[0].bias),  # type: ignore[union-attr, arg-type, return-value]
-            stacked(lambda b: b.feed_forward[3].weight.T),  # type: ignore[union-attr, operator]
-            stacked(lambda b: b.feed_forward[3].bias),  # type: ignore[union-attr, arg-type, return-value]
+            torch.stack([norm(block.attention_norm) for block in blocks]),
+            torch.stack([by_head(each.query.weight).mT for each in attentions]),
+            torch.stack([by_head(each.query.bias) for each in attentions]),
+            torch.stack([by_head(each.key_value.weight, 2).mT for each in attentions]),
+            torch.stack([by_head(each.key_value.bias, 2) for each in attentions]),
+            torch.stack([by_head(each.output.weight.T) for each in attentions]),
+            torch.stack([each.output.bias for each in attentions]),
+            torch.stack([norm(block.feed_forward_norm) for block in blocks]),
+            torch.stack([each.weight.T for each in inner]),
+            torch.stack([each.bias for each in inner]),
+            torch.stack([each.weight.T for each in outer]),
+            torch.stack([each.bias for each in outer]),
             norm(self._model.norm),
         )
 
     def saved(self, shape: Shape, tokens: int, pairs: int, name: str) -> Saved:
         blocks, heads, units, of_head = shape
-        return self._take(
-            name,
-            Saved,
-            (
-                (blocks + 1, tokens, units),
-                *[(blocks, heads, tokens, of_head)] * 4,
-                *[(blocks, tokens, units)] * 2,
-                (blocks, heads, pairs),
-                (blocks, 2, tokens, 2),
-                (tokens, 2),
-            ),
+        shapes = (
+            (blocks + 1, tokens, units),
+            *[(blocks, heads, tokens, of_head)] * 4,
+            *[(blocks, tokens, units)] * 2,
+            (blocks, heads, pairs),
+            (blocks, 2, tokens, 2),
+            (tokens, 2),
         )
+        return Saved(*self._take(name, shapes))
 
     def scratch(self, shape: Shape, length: int, thread: int) -> Scratch:
         _, _, units, of_head = shape
@@ -138,17 +134,20 @@ class PackedEncoder:
             (-(-length * units // 32), 32),
             (2 * units * units,),
         )
-        room = self._take(f"scratch {thread}", Scratch, shapes)
+        room = Scratch(*self._take(f"scratch {thread}", shapes))  # type: ignore[arg-type]
         return room._replace(exponents=room.exponents.view(np.int32))
 
-    def _take(self, name: str, kind: type[Any], shapes: tuple[Shape, ...]) -> Any:
+    def _take(self, name: str, shapes: Sequence[Shape]) -> list[Array]:
         """Arrays with arbitrary content; the same memory under the same name."""
         sizes = [math.prod(shape) for shape in shapes]
-        ends = np.cumsum([-(-size // 16) * 16 for size in sizes])  # whole cache lines
-        if name not in self._room or len(self._room[name]) < ends[-1]:
-            self._room[name] = np.empty(ends[-1] * 5 // 4, np.float32)
-        parts = np.split(self._room[name], ends)
-        return kind(*(p[:n].reshape(s) for p, n, s in zip(parts, sizes, shapes, strict=False)))
+        starts = np.cumsum([0] + [-(-size // 16) * 16 for size in sizes])  # whole cache lines
+        if name not in self._room or len(self._room[name]) < starts[-1]:
+            self._room[name] = np.empty(starts[-1] * 5 // 4, np.float32)
+        room = self._room[name]
+        return [
+            room[start : start + size].reshape(shape)
+            for start, size, shape in zip(starts, sizes, shapes, strict=False)
+        ]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PackedEncoder":
         return PackedEncoder(memo[id(self._model)])
@@ -178,8 +177,8 @@ class _Encode(torch.autograd.Function):
 
         def run(thread: int, first: int, last: int) -> None:
             room = encoder.scratch(shape, int(lengths.max()), thread)
-            given = (*tokens, *tables, weights, words, scale, saved, room, features.numpy())
-            encode_rows(first, last, *given)
+            result = features.numpy()
+            encode_rows(first, last, *tokens, *tables, weights, words, scale, saved, room, result)
 
         _in_threads(starts[:, 0], run)
         encoder.passes += 1
@@ -196,10 +195,12 @@ class _Encode(torch.autograd.Function):
         shape, most = weights.query.shape, int(np.diff(starts[:, 0]).max())
         array = grad.contiguous().numpy()
 
-        def run(thread: int, first: int, last: int) -> list[Numbers]:
+        def run(thread: int, first: int, last: int) -> list[Array]:
             of = [np.zeros_like(part) for part in (*ctx.tables, *weights)]
             room = encoder.scratch(shape, most, thread)
-            encode_rows_back(first, last, *ctx.given, room, array, *of[:2], Weights(*of[2:]))
+            into = (array, of[0], of[1], Weights(*of[2:]))
+            given: tuple[Any, ...] = (first, last, *ctx.given, room, *into)
+            encode_rows_back(*given)
             return of
 
         total, *others = _in_threads(starts[:, 0], run)
@@ -218,7 +219,7 @@ def _turned(weights: Weights) -> Turned:
     return Turned(*(np.ascontiguousarray(matrix.swapaxes(-1, -2)) for matrix in matrices))
 
 
-def _in_threads(starts: Numbers, run: Callable[[int, int, int], Result]) -> list[Result]:
+def _in_threads(starts: Integers, run: Callable[[int, int, int], Result]) -> list[Result]:
     """`run(thread, first row, last row)` on torch's number of threads, about as many tokens each.
 
     `starts` (B + 1,) where each row's tokens begin.

@@ -18,16 +18,16 @@ def row_products(features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Ten
 
     `features` (T, D), `table` (I, D). Nothing of size T x C x D is made, forward or backward.
     """
-    function = _OnCPU if features.device.type == "cpu" else _ByBags
+    function = OnCPU if features.device.type == "cpu" else ByBags
     products: tuple[Tensor, ...] = function.apply(features, table, *indexes)  # type: ignore[no-untyped-call]
     return products
 
 
-class _OnCPU(torch.autograd.Function):
+class OnCPU(torch.autograd.Function):
+    """By compiled kernels."""
+
     @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
         from tune_srs.kernels.scores import products  # here: a GPU needs no Numba
 
         ctx.save_for_backward(features, table, *indexes)
@@ -52,18 +52,18 @@ def _arrays(*tensors: Tensor) -> list[npt.NDArray[Any]]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-class _ByBags(torch.autograd.Function):
+class ByBags(torch.autograd.Function):
+    """By torch's own operations, on any device."""
+
     @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
         index = torch.cat(indexes, dim=1)
         ctx.save_for_backward(features, table, index)
         with torch.enable_grad():
             weights = features.new_zeros(index.shape).requires_grad_()
             sums = embedding_bag(index, table.detach(), per_sample_weights=weights, mode="sum")
         (products,) = torch.autograd.grad(sums, weights, features.detach())
-        return products.split([each.shape[1] for each in indexes], dim=1)
+        return torch.split(products, [each.shape[1] for each in indexes], dim=1)
 
     @staticmethod
     @once_differentiable

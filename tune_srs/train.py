@@ -197,7 +197,8 @@ class BatchLoss:
     def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
         positives, exists = batch.positives(self._num_positives)  # (T, P)
         negatives = self._negatives.sample(batch.users, self._num_negatives, generator)  # (T, N)
-        items, table = (batch.items, positives, negatives), model.items.weight
+        items: tuple[Tensor, ...] = (batch.items, positives, negatives)
+        table: Tensor = model.items.weight
         if touches_few(self._train, model.num_items):
             table, items = touched_rows(table, *items)
         features = self._encode(model, table, items[0], batch)  # (T, D)
@@ -207,7 +208,8 @@ class BatchLoss:
     def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:
         if batch.offsets is not None:
             return model.packed(table, items, batch.following, batch.offsets)
-        embedded = functional.embedding(items, table).unflatten(0, (-1, batch.columns))
+        embedded = functional.embedding(items, table)
+        embedded = embedded.view(-1, batch.columns, embedded.shape[1])
         low = self._train.precision == "bfloat16"
         with torch.autocast(embedded.device.type, torch.bfloat16, enabled=low):
             features = model.encode(embedded, batch.following.view(-1, batch.columns))

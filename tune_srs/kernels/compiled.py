@@ -5,7 +5,7 @@ therefore stand in one file, or a change in another would leave the old code in 
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numba
 import numpy as np
@@ -24,4 +24,4 @@ def compiled(function: Function) -> Function:
     """
     fastmath = {"contract", "reassoc", "arcp", "nsz"}
     compiler = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=fastmath)
-    return compiler(function)  # type: ignore[no-any-return]
+    return cast(Function, compiler(function))

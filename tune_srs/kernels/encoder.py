@@ -656,9 +656,7 @@ def encode_rows(
         )
         x = saved.x[0, start:stop]
         of_x = of_row[:tokens]
-        embed(
-            items[start:stop], places[start:stop], table, positions, of_x, scale, scratch, x
-        )
+        embed(items[start:stop], places[start:stop], table, positions, of_x, scale, scratch, x)
         at = tokens
         for block in range(blocks):
             of_block = of_row[at : at + attention + 2 * tokens]
@@ -773,8 +771,7 @@ def encode_last_rows(
     `scratch.mask` holds 1s.
     """
     no_words = np.empty(0, np.uint32)
-    blocks, _, units = weights.query.shape[:3]
-    most = len(positions)
+    blocks, most = len(weights.query), len(positions)
     for row in range(first, last):
         length = lengths[row]
         x, places = saved.x[0, :length], np.arange(most - length, most)
