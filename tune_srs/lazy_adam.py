@@ -1,5 +1,6 @@
 """Adam for a table of which a step touches few rows."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,14 +38,22 @@ class LazyAdam(torch.optim.Optimizer):
             state["moments"] = table.new_zeros(len(table), 2 * table.shape[1])
         state["step"] += 1
         (beta1, beta2), step = group["betas"], state["step"].item()
+        rate, correction = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
         rows, slope = grad.indices()[0], grad.values()  # (R,), (R, D)
+        if table.device.type == "cpu":
+            from tune_srs.kernels.scores import adam_rows  # here: a GPU needs no Numba
+
+            f = np.float32
+            arrays = (t.detach().numpy() for t in (table, state["moments"], rows, slope))
+            adam_rows(*arrays, f(rate), (f(beta1), f(beta2)), f(correction), f(group["eps"]))
+            return
         moments = state["moments"].index_select(0, rows)  # (R, 2 D)
         mean, square = moments.chunk(2, dim=1)
         mean.lerp_(slope, 1 - beta1)
         square.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
         state["moments"].index_copy_(0, rows, moments)
-        deviation = square.div_(1 - beta2**step).sqrt_().add_(group["eps"])
-        table.index_add_(0, rows, mean / deviation, alpha=-group["lr"] / (1 - beta1**step))
+        deviation = square.sqrt().div_(correction).add_(group["eps"])
+        table.index_add_(0, rows, mean / deviation, alpha=-rate)
 
 
 def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

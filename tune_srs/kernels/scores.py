@@ -92,3 +92,31 @@ def distinct(
     for r in range(count):
         place_of[rows[r]] = -1
     return count
+
+
+@compiled
+def adam_rows(
+    table: Array,
+    moments: Array,
+    rows: Integers,
+    grad: Array,
+    rate: np.float32,
+    betas: tuple[np.float32, np.float32],
+    correction: np.float32,
+    epsilon: np.float32,
+) -> None:
+    """Adam's update of the `rows` (R,) of `table` (I, D) and `moments` (I, 2 D) by `grad` (R, D).
+
+    `rate` is already divided by the first moment's correction, `correction` is the root of the
+    second one's.
+    """
+    beta1, beta2 = betas
+    one = np.float32(1)
+    units = table.shape[1]
+    for r in range(len(rows)):
+        weights, mean, slope = table[rows[r]], moments[rows[r]], grad[r]
+        square = mean[units:]
+        for d in range(units):
+            mean[d] = beta1 * mean[d] + (one - beta1) * slope[d]
+            square[d] = beta2 * square[d] + (one - beta2) * slope[d] * slope[d]
+            weights[d] -= rate * mean[d] / (np.sqrt(square[d]) / correction + epsilon)
