@@ -29,15 +29,24 @@ def told(searcher: OptunaSearcher) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_baselines_come_first_and_values_are_flat() -> None:
-    searcher = OptunaSearcher(space_with(), seed=0)
+    searcher = OptunaSearcher(space_with(), seed=0, at_once=2)
     assert searcher.suggest("a") == {"trial": 0, "train.lr": 0.002}
     second = searcher.suggest("b")
     assert second["trial"] == 1
     assert 0.001 <= second["train.lr"] <= 0.01
 
 
+def test_no_more_are_suggested_than_run_at_once() -> None:
+    searcher = OptunaSearcher(space_with(), seed=0, at_once=2)
+    assert searcher.suggest("a")
+    assert searcher.suggest("b")
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a", result(1, 0.1, finished=True))
+    assert searcher.suggest("c")
+
+
 def test_a_finished_trial_is_complete_with_its_last_value() -> None:
-    searcher = OptunaSearcher(space_with(), seed=0)
+    searcher = OptunaSearcher(space_with(), seed=0, at_once=2)
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 0.1))
     searcher.on_trial_complete("a", result(2, 0.3, finished=True))
@@ -48,7 +57,7 @@ def test_a_finished_trial_is_complete_with_its_last_value() -> None:
 
 
 def test_a_stopped_trial_is_pruned_with_all_its_reports() -> None:
-    searcher = OptunaSearcher(space_with(), seed=0)
+    searcher = OptunaSearcher(space_with(), seed=0, at_once=2)
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 0.1))
     searcher.on_trial_complete("a", result(2, 0.05))  # the report that stopped it
@@ -71,7 +80,7 @@ def test_a_stopped_trial_is_pruned_with_all_its_reports() -> None:
 def test_what_gave_no_value_has_failed_and_runs_no_longer(
     last: dict[str, Any] | None, error: bool
 ) -> None:
-    searcher = OptunaSearcher(space_with(), seed=0)
+    searcher = OptunaSearcher(space_with(), seed=0, at_once=2)
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, math.nan))
     searcher.on_trial_complete("a", last, error=error)
@@ -79,13 +88,13 @@ def test_what_gave_no_value_has_failed_and_runs_no_longer(
 
 
 def test_it_goes_on_after_a_restore(tmp_path: Path) -> None:
-    searcher = OptunaSearcher(space_with(), seed=0)
+    searcher = OptunaSearcher(space_with(), seed=0, at_once=2)
     for name in ("a", "b"):
         searcher.suggest(name)
     searcher.on_trial_result("b", result(1, 0.2))
     searcher.save(str(tmp_path / "state"))
 
-    restored = OptunaSearcher(space_with(), seed=5)
+    restored = OptunaSearcher(space_with(), seed=5, at_once=2)
     restored.restore(str(tmp_path / "state"))
     restored.on_trial_result("b", result(1, 0.2))  # a resumed trial repeats an epoch
     restored.on_trial_complete("b", result(2, 0.4, finished=True))
@@ -101,7 +110,7 @@ def test_it_goes_on_after_a_restore(tmp_path: Path) -> None:
 def test_the_seed_decides_what_is_proposed(sampler: str) -> None:
     def proposals(seed: int) -> list[Any]:
         space = space_with(sampler={"type": sampler, "startup_trials": 2})
-        searcher = OptunaSearcher(space, seed)
+        searcher = OptunaSearcher(space, seed, at_once=2)
         values = []
         for number in range(6):
             values.append(searcher.suggest(str(number))["train.lr"])
@@ -113,7 +122,7 @@ def test_the_seed_decides_what_is_proposed(sampler: str) -> None:
 
 
 def test_the_study_is_written_as_sqlite_in_one_step(tmp_path: Path) -> None:
-    searcher = OptunaSearcher(space_with(mode="max"), seed=0)
+    searcher = OptunaSearcher(space_with(mode="max"), seed=0, at_once=2)
     for name, finished in (("a", True), ("b", False)):
         searcher.suggest(name)
         searcher.on_trial_complete(name, result(3, 0.1, finished=finished))

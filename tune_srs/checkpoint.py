@@ -1,6 +1,12 @@
-"""The state of a training run in a folder: tensors as safetensors, the rest as JSON, no pickle."""
+"""The state of a training run in a folder: tensors as safetensors, the rest as JSON, no pickle.
+
+A trial's folder holds its last checkpoint. Ray Tune does not know of it: told of a checkpoint, Tune
+writes the state of the whole search, too, which takes longer than a short epoch.
+"""
 
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tune_srs.config import TrialConfig
-from tune_srs.train import EpochReport, TrainState, new_state
+from tune_srs.errors import SearchError
+from tune_srs.train import EpochReport, new_state
 
 Tensors = dict[str, Tensor]
 
@@ -36,8 +43,30 @@ class Best:
         return True
 
 
-def save(config: TrialConfig, state: TrainState, best: Best, folder: Path) -> None:
-    """Write all that `load` needs into the existing `folder`."""
+def save(config: TrialConfig, report: EpochReport, best: Best, trial_folder: Path) -> None:
+    """A checkpoint in `trial_folder` in place of the one before; whole or not there."""
+    trial_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=trial_folder) as aside:
+        whole = Path(aside) / f"checkpoint_{report.epoch:06d}"
+        whole.mkdir()
+        _write(config, report, best, whole)
+        whole.rename(trial_folder / whole.name)
+    for old in _checkpoints(trial_folder)[:-1]:
+        shutil.rmtree(old)
+
+
+def _checkpoints(trial_folder: Path) -> list[Path]:
+    return sorted(trial_folder.glob("checkpoint_*"))
+
+
+def last(trial_folder: Path) -> Path | None:
+    """The checkpoint in `trial_folder`, if there is one."""
+    checkpoints = _checkpoints(trial_folder)
+    return checkpoints[-1] if checkpoints else None
+
+
+def _write(config: TrialConfig, report: EpochReport, best: Best, folder: Path) -> None:
+    state = report.state
     tensors: Tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     for number, optimizer in enumerate(state.optimizers):
         for parameter, values in optimizer.state_dict()["state"].items():
@@ -49,16 +78,18 @@ def save(config: TrialConfig, state: TrainState, best: Best, folder: Path) -> No
     save_file(best.weights, folder / "best.safetensors")
     of_best = {"epoch": best.epoch, "metrics": best.metrics}
     of_best |= {"metric": best.metric, "mode": best.mode}
-    progress = {"config": config.to_dict(), "epoch": state.epoch, "best": of_best}
-    (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+    progress = {"config": config.to_dict(), "epoch": report.epoch, "metrics": report.metrics}
+    content = json.dumps(progress | {"best": of_best})
+    (folder / "progress.json").write_text(content, encoding="utf-8")
 
 
-def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[TrainState, Best]:
-    """The state and the best epoch as saved, to go on as if never interrupted."""
-    _, epoch, best = load_best(folder)
+def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[EpochReport, Best]:
+    """The last report, with the state to go on from, and the best epoch, as saved."""
+    progress = load_progress(folder)
+    best = load_best(folder)
     tensors = load_file(folder / "state.safetensors")
     state = new_state(config, num_items)
-    state.epoch = epoch
+    state.epoch = progress.epoch
     state.model.load_state_dict(_part(tensors, "model."))
     state.generator.set_state(tensors["generator"])
     state.order.set_state(tensors["order"])
@@ -69,22 +100,44 @@ def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[TrainState,
             moments.setdefault(int(parameter), {})[kind] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    return state, best
+    return EpochReport(progress.epoch, progress.metrics, state), best
 
 
-def load_best(folder: Path) -> tuple[TrialConfig, int, Best]:
-    """The configuration, the epochs done, and the best epoch with its weights."""
-    config, epochs, best = load_progress(folder)
+@dataclass(frozen=True)
+class Progress:
+    """How far a trial has come."""
+
+    config: TrialConfig
+    epoch: int  # epochs done
+    metrics: dict[str, float]  # of the last one
+    best: Best  # without its weights
+
+
+def load_best(folder: Path) -> Best:
+    """The best epoch with its weights."""
+    best = load_progress(folder).best
     best.weights = load_file(folder / "best.safetensors")
-    return config, epochs, best
+    return best
 
 
-def load_progress(folder: Path) -> tuple[TrialConfig, int, Best]:
-    """The same, without the weights."""
+def load_progress(folder: Path) -> Progress:
     path = folder / "progress.json"
-    progress = json.loads(path.read_text(encoding="utf-8"))
-    config = TrialConfig.from_dict(progress["config"], str(path))
-    return config, progress["epoch"], Best(**progress["best"])
+    values = json.loads(path.read_text(encoding="utf-8"))
+    config = TrialConfig.from_dict(values["config"], str(path))
+    return Progress(config, values["epoch"], values["metrics"], Best(**values["best"]))
+
+
+def progress_of(trial_folder: Path) -> Progress | None:
+    """The same of a trial that may be running: its checkpoint is replaced now and then."""
+    folder = last(trial_folder)
+    while folder:
+        try:
+            return load_progress(folder)
+        except FileNotFoundError:
+            tried, folder = folder, last(trial_folder)
+            if tried == folder:
+                raise SearchError(f"{folder}: damaged, progress.json is missing") from None
+    return None
 
 
 def _part(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:

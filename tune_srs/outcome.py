@@ -31,9 +31,12 @@ def export_winner(folder: Path, name: str, metric: str, mode: str, data: Prepare
         raise SearchError(f"{folder}: no trial gave {metric}; the first error: {reason}")
     ranked = table.dropna(subset=metric).sort_values(metric, ascending=mode == "min", kind="stable")
     number = int(ranked["trial"].iloc[0])
-    config, epochs, best = checkpoint.load_best(last_checkpoint(folder, number))
+    last = checkpoint.last(trial_folder(folder, number))
+    if last is None:
+        raise SearchError(f"{folder}: trial {number} has no checkpoint; was it deleted?")
+    progress, best = checkpoint.load_progress(last), checkpoint.load_best(last)
     # as many epochs as the trial had, so that training it again ends where it did
-    config = config.with_overrides({"train.max_epochs": epochs})
+    config = progress.config.with_overrides({"train.max_epochs": progress.epoch})
 
     model = SASRec(config.model, data.validation.num_items, torch.Generator())
     model.load_state_dict(best.weights)
@@ -46,16 +49,9 @@ def export_winner(folder: Path, name: str, metric: str, mode: str, data: Prepare
     export.write(folder / "best", name, config, best.weights, data, metrics)
 
 
-def trial_folder(number: int) -> str:
-    """The name of a trial's folder within `tune/`."""
-    return f"trial_{number:05d}"
-
-
-def last_checkpoint(folder: Path, number: int) -> Path:
-    checkpoints = sorted((folder / "tune" / trial_folder(number)).glob("checkpoint_*"))
-    if not checkpoints:
-        raise SearchError(f"{folder}: trial {number} has no checkpoint; was it deleted?")
-    return checkpoints[-1]
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial of the run in `folder` keeps what it writes."""
+    return folder / "tune" / f"trial_{number:05d}"
 
 
 def _score_baselines(

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # no tables of Tune's own
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # they cost little here
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # off, Ray binds to loopback on every system
 }
 
@@ -27,11 +27,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from tune_srs import checkpoint, outcome, results
+from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.plan import Plan, available_cpus
 from tune_srs.searcher import OptunaSearcher, write_study
 from tune_srs.space import Space
-from tune_srs.train import train
+from tune_srs.train import EpochReport, train
 
 Say = Callable[[str], None]
 OBJECT_STORE_SLACK = 128 * 2**20
@@ -63,10 +64,12 @@ def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bo
 
 def _fit(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
     path = str((folder / "tune").resolve())
+    # all workers start together; one after another, a short trial's ends before the next is there
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.resources.at_once())
     try:
         with local_ray(data, folder):
             if tune.Tuner.can_restore(path):
-                tuner = tune.Tuner.restore(path, _trainable(plan, data))
+                tuner = tune.Tuner.restore(path, _trainable(plan, data, folder.resolve()))
             else:
                 tuner = _new_tuner(plan, data, folder.resolve(), say)
             tuner.fit()
@@ -78,9 +81,9 @@ def _fit(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
 
 def _new_tuner(plan: Plan, data: PreparedData, folder: Path, say: Say) -> tune.Tuner:
     return tune.Tuner(
-        _trainable(plan, data),
+        _trainable(plan, data, folder),
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearcher(plan.space, plan.seed),
+            search_alg=OptunaSearcher(plan.space, plan.seed, plan.resources.at_once()),
             scheduler=_scheduler(plan.space),
             num_samples=plan.space.trials,
             reuse_actors=True,
@@ -90,32 +93,42 @@ def _new_tuner(plan: Plan, data: PreparedData, folder: Path, say: Say) -> tune.T
             name="tune",
             storage_path=str(folder),
             verbose=0,
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             sync_config=tune.SyncConfig(sync_period=5),
             callbacks=[Recorder(folder, plan.space, say)],
         ),
     )
 
 
-def run_trial(config: dict[str, Any], space: Space, sequences: Sequences) -> None:
-    """One trial, in a worker: train, and report every epoch with a checkpoint."""
+def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, run: Path) -> None:
+    """One trial, in a worker: train, save and report every epoch.
+
+    The next epoch is trained while Tune takes the report of the last one.
+    """
     values = {key: value for key, value in config.items() if key != "trial"}
     trial = space.config(values, f"trial {config['trial']}")
+    folder = outcome.trial_folder(run, config["trial"])
     state, best = None, checkpoint.Best(space.search.metric, space.search.mode)
-    if saved := tune.get_checkpoint():
-        with saved.as_directory() as folder:
-            state, best = checkpoint.load(trial, sequences.num_items, Path(folder))
-    for report in train(trial, sequences, state):
-        best.update(report)
-        progress = {
-            "epoch": report.epoch,
-            "best_epoch": best.epoch,
-            "finished": report.epoch == trial.train.max_epochs,
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(trial, report.state, best, Path(folder))
-            saved = tune.Checkpoint.from_directory(folder)
-            tune.report(report.metrics | progress, checkpoint=saved)
+    if saved := checkpoint.last(folder):
+        before, best = checkpoint.load(trial, sequences.num_items, saved)
+        state = before.state
+        _tell(before, best, trial)  # Tune may not have heard of it before the interruption
+    epochs = train(trial, sequences, state)
+    with ThreadPoolExecutor(1) as ahead:
+        following = ahead.submit(next, epochs, None)
+        while (report := following.result()) is not None:
+            best.update(report)
+            checkpoint.save(trial, report, best, folder)
+            following = ahead.submit(next, epochs, None)
+            _tell(report, best, trial)
+
+
+def _tell(report: EpochReport, best: checkpoint.Best, trial: TrialConfig) -> None:
+    progress = {
+        "epoch": report.epoch,
+        "best_epoch": best.epoch,
+        "finished": report.epoch == trial.train.max_epochs,
+    }
+    tune.report(report.metrics | progress)
 
 
 class Recorder(tune.Callback):
@@ -143,9 +156,9 @@ class Recorder(tune.Callback):
         for trial in trials:
             status = _status(trial, trial is over)
             if status == "unfinished":
-                unfinished.append(trial_row(trial, status))
+                unfinished.append(trial_row(trial, status, self._folder))
             elif trial.trial_id not in self._ended:
-                self._ended[trial.trial_id] = trial_row(trial, status)
+                self._ended[trial.trial_id] = trial_row(trial, status, self._folder)
         self._write([*self._ended.values(), *unfinished])
         row, ended = self._ended[over.trial_id], len(self._ended)
         metric = self._space.search.metric
@@ -166,14 +179,14 @@ class Recorder(tune.Callback):
         )
 
 
-def trial_row(trial: Trial, status: str) -> dict[str, Any]:
+def trial_row(trial: Trial, status: str, run: Path) -> dict[str, Any]:
     """What `trials.csv` tells of one trial; its metrics are those of its best epoch."""
     row: dict[str, Any] = {"trial_id": trial.trial_id, **trial.config}
     row |= {"status": status, "error": None, "epochs": 0, "best_epoch": None}
     row["seconds"] = trial.last_result.get("time_total_s", 0.0)
-    if trial.checkpoint:
-        _, epochs, best = checkpoint.load_progress(Path(trial.checkpoint.path))
-        row |= {"epochs": epochs, "best_epoch": best.epoch, **best.metrics}
+    if progress := checkpoint.progress_of(outcome.trial_folder(run, trial.config["trial"])):
+        best = progress.best
+        row |= {"epochs": progress.epoch, "best_epoch": best.epoch, **best.metrics}
     if status == "failed":
         row["error"] = _reason(trial)
     return row
@@ -196,7 +209,7 @@ def _status(trial: Trial, over: bool = False) -> str:
 
 def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
     """After Tune: the copy of the study and, if every trial has ended, the winner's export."""
-    searcher = OptunaSearcher(plan.space, plan.seed)
+    searcher = OptunaSearcher(plan.space, plan.seed, plan.resources.at_once())
     searcher.restore_from_dir(str(folder / "tune"))
     write_study(searcher.study, folder / "study.db")
     ended = int((results.trials(folder)["status"] != "unfinished").sum())
@@ -233,12 +246,12 @@ def local_ray(data: PreparedData, folder: Path) -> Iterator[None]:
         log.close()
 
 
-def _trainable(plan: Plan, data: PreparedData) -> Any:
+def _trainable(plan: Plan, data: PreparedData, folder: Path) -> Any:
     """The trial function with the data in Ray's object store: one copy for all trials.
 
     The validation split only: the test futures never reach a worker.
     """
-    bound = tune.with_parameters(run_trial, space=plan.space, sequences=data.validation)
+    bound = tune.with_parameters(run_trial, space=plan.space, sequences=data.validation, run=folder)
     resources = {"cpu": plan.resources.cpus_per_trial}
     if plan.resources.gpus_per_trial:
         resources["gpu"] = plan.resources.gpus_per_trial
@@ -246,7 +259,7 @@ def _trainable(plan: Plan, data: PreparedData) -> Any:
 
 
 def _trial_folder(trial: Trial) -> str:
-    return outcome.trial_folder(trial.config["trial"])
+    return outcome.trial_folder(Path(), trial.config["trial"]).name
 
 
 def _scheduler(space: Space) -> TrialScheduler:

@@ -24,12 +24,14 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class OptunaSearcher(Searcher):
     """Suggests configurations `{"trial": number, dotted name: value, …}` from a `Space`.
 
-    A result must hold `epoch`, the metric, and `finished`: whether the trial ended by itself.
+    A result must hold `epoch`, the metric, and `finished`: whether the trial ended by itself. While
+    `at_once` trials run none is suggested, so that each suggestion knows all that have ended.
     """
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: Space, seed: int, at_once: int) -> None:
         super().__init__(metric=space.search.metric, mode=space.search.mode)
         self._space = space
+        self._at_once = at_once
         self._trials: dict[str, optuna.Trial] = {}  # running ones, by Ray's id
         self.study = optuna.create_study(
             direction="maximize" if space.search.mode == "max" else "minimize",
@@ -38,7 +40,9 @@ class OptunaSearcher(Searcher):
         for point in space.points():
             self.study.enqueue_trial(point)
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if len(self._trials) >= self._at_once:
+            return None
         trial = self._trials[trial_id] = self.study.ask()
         trial.set_user_attr("trial_id", trial_id)
         return {"trial": trial.number, **self._space.suggest(trial)}

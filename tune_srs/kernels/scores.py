@@ -100,8 +100,8 @@ def adam_rows(
     moments: Array,
     rows: Integers,
     grad: Array,
-    rate: np.float32,
     betas: tuple[np.float32, np.float32],
+    rate: np.float32,
     correction: np.float32,
     epsilon: np.float32,
 ) -> None:
