@@ -21,22 +21,19 @@ SPACE = {
 }
 
 
-def measure(trials: int, epochs: int, users: int) -> dict[str, float]:
+def measure(dataset: str, trials: int, epochs: int) -> dict[str, float]:
     """One search of `trials` trials, as many at once as there are CPUs."""
-    fixed = {
-        "data.name": "synthetic",
-        "data.synthetic.users": users,
-        "model.max_length": 50,
-        "train.max_epochs": epochs,
-    }
+    fixed: dict[str, object] = {"data.name": dataset, "train.max_epochs": epochs}
+    if dataset == "synthetic":
+        fixed |= {"data.synthetic.users": 60, "model.max_length": 50}
     space = Space.from_dict(SPACE, "benchmark", fixed=fixed, trials=trials)
+    memory: list[float] = []
     with tempfile.TemporaryDirectory() as parent:
-        data = prepare(space.base.data, Path(parent))
+        data = prepare(space.base.data, Path("data" if dataset == "ml-100k" else parent))
         folder = Path(parent) / "overhead"
+        plan = Plan("overhead", space, 0, Resources(gpus_per_trial=0))
         started = time.perf_counter()
-        run(
-            Plan("overhead", space, 0, Resources(gpus_per_trial=0)), data, folder, lambda line: None
-        )
+        run(plan, data, folder, lambda line: memory.append(worker_memory()))
         wall = time.perf_counter() - started
         table = results.epochs(folder)
     busy = table[["time/train_s", "time/evaluate_s"]].to_numpy().sum()
@@ -45,16 +42,31 @@ def measure(trials: int, epochs: int, users: int) -> dict[str, float]:
         "wall s": wall,
         "training and evaluation s": busy,
         "wall / (that / CPUs)": wall / (busy / available_cpus()),
+    } | {
+        f"workers' GiB after {share}%": memory[max(0, len(memory) * share // 100 - 1)]
+        for share in (10, 25, 50, 75, 100)
     }
+
+
+def worker_memory() -> float:
+    """GiB that Ray's workers take at the moment, shared memory included (Linux)."""
+    kilobytes = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            if (status.parent / "cmdline").read_bytes().startswith(b"ray::"):
+                kilobytes += int(status.read_text().partition("VmRSS:")[2].split()[0])
+        except (OSError, IndexError):  # it ended meanwhile
+            continue
+    return kilobytes / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="ml-100k", choices=("ml-100k", "synthetic"))
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--users", type=int, default=400)
     options = parser.parse_args()
-    row = measure(options.trials, options.epochs, options.users)
+    row = measure(options.dataset, options.trials, options.epochs)
     print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
 

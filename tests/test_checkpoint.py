@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tune_srs import checkpoint
+from tune_srs.checkpoint import Checkpoint
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import Sequences
@@ -49,7 +50,7 @@ def test_resuming_changes_nothing(sequences: Sequences, tmp_path: Path) -> None:
     best = checkpoint.Best(METRIC, "max")
     for report in islice(train(config, sequences), 2):
         best.update(report)
-        checkpoint.save(config, report, best, tmp_path)
+        Checkpoint.of(config, report, best).write(tmp_path)
     (folder,) = tmp_path.iterdir()
     assert folder == checkpoint.last(tmp_path)
     again, loaded = checkpoint.load(config, sequences.num_items, folder)
@@ -67,7 +68,7 @@ def test_the_best_epoch_keeps_its_own_weights(sequences: Sequences, tmp_path: Pa
         best.update(report)
         values[report.epoch] = report.metrics[METRIC]
         weights[report.epoch] = report.state.model.items.weight.detach().clone()
-    checkpoint.save(config, report, best, tmp_path)
+    Checkpoint.of(config, report, best).write(tmp_path)
     progress = checkpoint.progress_of(tmp_path)
     folder = checkpoint.last(tmp_path)
     assert progress is not None
@@ -100,14 +101,14 @@ def test_one_that_cannot_be_written_leaves_the_one_before(
     reports = train(config, sequences)
     report = next(reports)
     best.update(report)
-    checkpoint.save(config, report, best, tmp_path)
+    Checkpoint.of(config, report, best).write(tmp_path)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save(config, next(reports), best, tmp_path)
+        Checkpoint.of(config, next(reports), best).write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_000001"]
     assert (
         checkpoint.load(config, sequences.num_items, tmp_path / "checkpoint_000001")[0].epoch == 1

@@ -1,7 +1,9 @@
 """The kernels against the model in torch: features and every gradient, masks and all."""
 
 import copy
+import gc
 import itertools
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +42,7 @@ def tokens_of(lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def packed(model: SASRec, lengths: list[int]) -> Tensor:
-    return model.packed(model.items.weight, *tokens_of(lengths))
+    return model.packed(model, model.items.weight, *tokens_of(lengths))
 
 
 def in_torch(model: SASRec, lengths: list[int]) -> Tensor:
@@ -200,7 +202,11 @@ def test_a_score_that_is_no_number_stays_one() -> None:
     with torch.no_grad():
         model.items.weight[7] = torch.nan
     features = model.packed(
-        model.items.weight, torch.tensor([3, 7, 5]), torch.tensor([3, 2, 1]), torch.tensor([0, 3])
+        model,
+        model.items.weight,
+        torch.tensor([3, 7, 5]),
+        torch.tensor([3, 2, 1]),
+        torch.tensor([0, 3]),
     )
     assert features.isnan().any(dim=1)[1:].all()
 
@@ -210,6 +216,18 @@ def test_a_batch_before_the_last_is_refused() -> None:
     first, _ = packed(model, [3]), packed(model, [4])
     with pytest.raises(RuntimeError, match="only the last batch"):
         first.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_model_that_is_no_longer_used_is_gone_at_once() -> None:
+    model = model_of()
+    packed(model, [5]).sum().backward()  # type: ignore[no-untyped-call]
+    gone = weakref.ref(model)
+    gc.disable()  # which would free cycles, some time later
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_copied_model_encodes_with_its_own_weights() -> None:

@@ -24,6 +24,12 @@ def result(epoch: int, value: float, finished: bool = False) -> dict[str, Any]:
     return {"epoch": epoch, METRIC: value, "finished": finished}
 
 
+def suggested(searcher: OptunaSearcher, trial_id: str) -> dict[str, Any]:
+    suggestion = searcher.suggest(trial_id)
+    assert suggestion is not None
+    return suggestion
+
+
 def told(searcher: OptunaSearcher) -> list[optuna.trial.FrozenTrial]:
     return searcher.study.trials
 
@@ -31,7 +37,7 @@ def told(searcher: OptunaSearcher) -> list[optuna.trial.FrozenTrial]:
 def test_baselines_come_first_and_values_are_flat() -> None:
     searcher = OptunaSearcher(space_with(), seed=0, at_once=2)
     assert searcher.suggest("a") == {"trial": 0, "train.lr": 0.002}
-    second = searcher.suggest("b")
+    second = suggested(searcher, "b")
     assert second["trial"] == 1
     assert 0.001 <= second["train.lr"] <= 0.01
 
@@ -98,7 +104,7 @@ def test_it_goes_on_after_a_restore(tmp_path: Path) -> None:
     restored.restore(str(tmp_path / "state"))
     restored.on_trial_result("b", result(1, 0.2))  # a resumed trial repeats an epoch
     restored.on_trial_complete("b", result(2, 0.4, finished=True))
-    assert restored.suggest("c")["trial"] == 2
+    assert suggested(restored, "c")["trial"] == 2
     assert [trial.state for trial in told(restored)] == [
         TrialState.RUNNING,
         TrialState.COMPLETE,
@@ -113,7 +119,7 @@ def test_the_seed_decides_what_is_proposed(sampler: str) -> None:
         searcher = OptunaSearcher(space, seed, at_once=2)
         values = []
         for number in range(6):
-            values.append(searcher.suggest(str(number))["train.lr"])
+            values.append(suggested(searcher, str(number))["train.lr"])
             searcher.on_trial_complete(str(number), result(1, values[-1], finished=True))
         return values
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -43,16 +44,44 @@ class Best:
         return True
 
 
-def save(config: TrialConfig, report: EpochReport, best: Best, trial_folder: Path) -> None:
-    """A checkpoint in `trial_folder` in place of the one before; whole or not there."""
-    trial_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=trial_folder) as aside:
-        whole = Path(aside) / f"checkpoint_{report.epoch:06d}"
-        whole.mkdir()
-        _write(config, report, best, whole)
-        whole.rename(trial_folder / whole.name)
-    for old in _checkpoints(trial_folder)[:-1]:
-        shutil.rmtree(old)
+@dataclass(frozen=True)
+class Checkpoint:
+    """A copy of all that a run needs to go on: training may, while it is written."""
+
+    epoch: int
+    tensors: Tensors
+    best_weights: Tensors
+    progress: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: TrialConfig, report: EpochReport, best: Best) -> Self:
+        state = report.state
+        tensors: Tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+        for number, optimizer in enumerate(state.optimizers):
+            for parameter, values in optimizer.state_dict()["state"].items():
+                prefix = f"optimizer.{number}.{parameter}."
+                tensors |= {prefix + name: value for name, value in values.items()}
+        tensors = {name: value.detach().clone() for name, value in tensors.items()}
+        tensors["generator"] = state.generator.get_state()
+        tensors["order"] = state.order.get_state()
+        of_best = {"epoch": best.epoch, "metrics": best.metrics}
+        of_best |= {"metric": best.metric, "mode": best.mode}
+        progress = {"config": config.to_dict(), "epoch": report.epoch, "metrics": report.metrics}
+        return cls(report.epoch, tensors, best.weights, progress | {"best": of_best})
+
+    def write(self, trial_folder: Path) -> None:
+        """Into `trial_folder` in place of the one before; whole or not there."""
+        trial_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".aside-", dir=trial_folder) as aside:
+            whole = Path(aside) / f"checkpoint_{self.epoch:06d}"
+            whole.mkdir()
+            save_file(self.tensors, whole / "state.safetensors")
+            save_file(self.best_weights, whole / "best.safetensors")
+            content = json.dumps(self.progress)
+            (whole / "progress.json").write_text(content, encoding="utf-8")
+            whole.rename(trial_folder / whole.name)
+        for old in _checkpoints(trial_folder)[:-1]:
+            shutil.rmtree(old)
 
 
 def _checkpoints(trial_folder: Path) -> list[Path]:
@@ -63,24 +92,6 @@ def last(trial_folder: Path) -> Path | None:
     """The checkpoint in `trial_folder`, if there is one."""
     checkpoints = _checkpoints(trial_folder)
     return checkpoints[-1] if checkpoints else None
-
-
-def _write(config: TrialConfig, report: EpochReport, best: Best, folder: Path) -> None:
-    state = report.state
-    tensors: Tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    for number, optimizer in enumerate(state.optimizers):
-        for parameter, values in optimizer.state_dict()["state"].items():
-            prefix = f"optimizer.{number}.{parameter}."
-            tensors |= {prefix + name: value for name, value in values.items()}
-    tensors["generator"] = state.generator.get_state()
-    tensors["order"] = state.order.get_state()
-    save_file(tensors, folder / "state.safetensors")
-    save_file(best.weights, folder / "best.safetensors")
-    of_best = {"epoch": best.epoch, "metrics": best.metrics}
-    of_best |= {"metric": best.metric, "mode": best.mode}
-    progress = {"config": config.to_dict(), "epoch": report.epoch, "metrics": report.metrics}
-    content = json.dumps(progress | {"best": of_best})
-    (folder / "progress.json").write_text(content, encoding="utf-8")
 
 
 def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[EpochReport, Best]:

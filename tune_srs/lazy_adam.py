@@ -44,9 +44,10 @@ class LazyAdam(torch.optim.Optimizer):
             from tune_srs.kernels.scores import adam_rows  # here: a GPU needs no Numba
 
             f = np.float32
-            betas = (f(beta1), f(beta2))
-            arrays: Any = [t.detach().numpy() for t in (table, state["moments"], rows, slope)]
-            adam_rows(*arrays, betas, f(rate), f(correction), f(group["eps"]))
+            arrays = [t.detach().numpy() for t in (table, state["moments"], rows, slope)]
+            numbers = ((f(beta1), f(beta2)), f(rate), f(correction), f(group["eps"]))
+            given: tuple[Any, ...] = (*arrays, *numbers)
+            adam_rows(*given)
             return
         moments = state["moments"].index_select(0, rows)  # (R, 2 D)
         mean, square = moments.chunk(2, dim=1)

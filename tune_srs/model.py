@@ -104,10 +104,10 @@ class SASRec(nn.Module):
 
     @cached_property
     def packed(self) -> "PackedEncoder":
-        """The encoder of this model by compiled kernels, on the CPU."""
+        """The encoder by compiled kernels, on the CPU."""
         from tune_srs.packed import PackedEncoder  # here: a GPU needs no Numba
 
-        return PackedEncoder(self)
+        return PackedEncoder()
 
     def place(self, following: Tensor) -> Tensor:
         """The position of an item which is the first of `following` items to be predicted, >= 1.
@@ -140,7 +140,7 @@ class SASRec(nn.Module):
         Without gradients and dropout on the CPU this is the packed encoder's work.
         """
         if items.device.type == "cpu" and not (self.training or torch.is_grad_enabled()):
-            return self.packed.last(items, lengths)
+            return self.packed.last(self, items, lengths)
         following = lengths[:, None] - torch.arange(items.shape[1], device=items.device)  # (B, L)
         x = self._placed(self.items(items), following.clamp(min=0))
         for block in self.blocks[:-1]:

@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tune_srs.dropout import Dropout
 from tune_srs.kernels.compiled import Array, Integers
 from tune_srs.kernels.encoder import (
     TILE,
@@ -36,32 +37,34 @@ _blas = ThreadpoolController()
 
 
 class PackedEncoder:
-    """Encodes the rows of a batch with a model's weights; its memory serves batch after batch."""
+    """Encodes the rows of a batch with a model's weights; its memory serves batch after batch.
 
-    def __init__(self, model: "SASRec") -> None:
-        self._model = model
+    It does not hold the model: in a cycle both would stay until Python looks for such.
+    """
+
+    def __init__(self) -> None:
         self._room: dict[str, Array] = {}
         self.passes = 0
 
-    def __call__(self, table: Tensor, items: Tensor, following: Tensor, offsets: Tensor) -> Tensor:
+    def __call__(
+        self, model: "SASRec", table: Tensor, items: Tensor, following: Tensor, offsets: Tensor
+    ) -> Tensor:
         """Features that predict what follows each of T tokens: (T, D), with gradients.
 
         `table` (I, D) item embeddings, `items` (T,) rows of it, `following` (T,) as in
         `SASRec.place`; row b's tokens are `offsets[b]` to `offsets[b + 1]`. Gradients can be had
         for the last batch only: the next one takes its room.
         """
-        model = self._model
-        place = model.place(following)
+        given = (items, model.place(following), offsets, table, model.positions.weight)
         features: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
-            self, items, place, offsets, table, model.positions.weight, *self.weights()
+            self, model.dropout, *given, *weights_of(model)
         )
         return features
 
     @torch.no_grad()
-    def last(self, items: Tensor, lengths: Tensor) -> Tensor:
+    def last(self, model: "SASRec", items: Tensor, lengths: Tensor) -> Tensor:
         """Features (B, D) of the last item of each row: `items` (B, L) aligned left, `lengths`."""
-        model = self._model
-        weights = _arrays(self.weights())
+        weights = _arrays(weights_of(model))
         shape, turned = weights.query.shape, _turned(weights)
         most = int(lengths.max())
         features = torch.empty(len(items), shape[2])
@@ -76,38 +79,6 @@ class PackedEncoder:
 
         _in_threads(np.append(0, lengths.cumsum(0).numpy()), run)
         return features
-
-    def weights(self) -> tuple[Tensor, ...]:
-        """The model's weights as `Weights` has them."""
-        blocks = [cast("Block", block) for block in self._model.blocks]
-        attentions = [block.attention for block in blocks]
-        inner = [cast(nn.Linear, block.feed_forward[0]) for block in blocks]
-        outer = [cast(nn.Linear, block.feed_forward[3]) for block in blocks]
-        heads = attentions[0].num_heads
-
-        def norm(module: nn.LayerNorm) -> Tensor:
-            return torch.stack([module.weight, module.bias])
-
-        def by_head(weight: Tensor, parts: int = 1) -> Tensor:
-            """(parts D, ...) → (H, parts E, ...)"""
-            split = weight.view(parts, heads, -1, *weight.shape[1:])
-            return split.transpose(0, 1).flatten(1, 2)
-
-        return (
-            torch.stack([norm(block.attention_norm) for block in blocks]),
-            torch.stack([by_head(each.query.weight).mT for each in attentions]),
-            torch.stack([by_head(each.query.bias) for each in attentions]),
-            torch.stack([by_head(each.key_value.weight, 2).mT for each in attentions]),
-            torch.stack([by_head(each.key_value.bias, 2) for each in attentions]),
-            torch.stack([by_head(each.output.weight.T) for each in attentions]),
-            torch.stack([each.output.bias for each in attentions]),
-            torch.stack([norm(block.feed_forward_norm) for block in blocks]),
-            torch.stack([each.weight.T for each in inner]),
-            torch.stack([each.bias for each in inner]),
-            torch.stack([each.weight.T for each in outer]),
-            torch.stack([each.bias for each in outer]),
-            norm(self._model.norm),
-        )
 
     def saved(self, shape: Shape, tokens: int, pairs: int, name: str) -> Saved:
         blocks, heads, units, of_head = shape
@@ -149,8 +120,38 @@ class PackedEncoder:
             for start, size, shape in zip(starts, sizes, shapes, strict=False)
         ]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedEncoder":
-        return PackedEncoder(memo[id(self._model)])
+
+def weights_of(model: "SASRec") -> tuple[Tensor, ...]:
+    """The weights of its encoder as `Weights` has them."""
+    blocks = [cast("Block", block) for block in model.blocks]
+    attentions = [block.attention for block in blocks]
+    inner = [cast(nn.Linear, block.feed_forward[0]) for block in blocks]
+    outer = [cast(nn.Linear, block.feed_forward[3]) for block in blocks]
+    heads = attentions[0].num_heads
+
+    def norm(module: nn.LayerNorm) -> Tensor:
+        return torch.stack([module.weight, module.bias])
+
+    def by_head(weight: Tensor, parts: int = 1) -> Tensor:
+        """(parts D, ...) → (H, parts E, ...)"""
+        split = weight.view(parts, heads, -1, *weight.shape[1:])
+        return split.transpose(0, 1).flatten(1, 2)
+
+    return (
+        torch.stack([norm(block.attention_norm) for block in blocks]),
+        torch.stack([by_head(each.query.weight).mT for each in attentions]),
+        torch.stack([by_head(each.query.bias) for each in attentions]),
+        torch.stack([by_head(each.key_value.weight, 2).mT for each in attentions]),
+        torch.stack([by_head(each.key_value.bias, 2) for each in attentions]),
+        torch.stack([by_head(each.output.weight.T) for each in attentions]),
+        torch.stack([each.output.bias for each in attentions]),
+        torch.stack([norm(block.feed_forward_norm) for block in blocks]),
+        torch.stack([each.weight.T for each in inner]),
+        torch.stack([each.bias for each in inner]),
+        torch.stack([each.weight.T for each in outer]),
+        torch.stack([each.bias for each in outer]),
+        norm(model.norm),
+    )
 
 
 class _Encode(torch.autograd.Function):
@@ -158,6 +159,7 @@ class _Encode(torch.autograd.Function):
     def forward(
         ctx: Any,
         encoder: PackedEncoder,
+        dropout: Dropout,
         items: Tensor,
         place: Tensor,
         offsets: Tensor,
@@ -169,7 +171,7 @@ class _Encode(torch.autograd.Function):
         blocks, heads, units, _ = shape = weights.query.shape
         lengths = np.diff(offsets.numpy())
         starts = row_starts(lengths, units, blocks, heads)
-        words, scale = encoder._model.dropout.words(int(starts[-1, 2]))
+        words, scale = dropout.words(int(starts[-1, 2]))
         saved = encoder.saved(shape, len(items), int(starts[-1, 1]), "batch")
         features = torch.empty(len(items), units)
         tokens = (starts, items.numpy(), place.numpy())
@@ -207,7 +209,7 @@ class _Encode(torch.autograd.Function):
         for part in others:
             for one, other in zip(total, part, strict=True):
                 one += other
-        return None, None, None, None, *(torch.from_numpy(part) for part in total)
+        return None, None, None, None, None, *(torch.from_numpy(part) for part in total)
 
 
 def _arrays(stacked: Sequence[Tensor]) -> Weights:

@@ -27,12 +27,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from tune_srs import checkpoint, outcome, results
+from tune_srs.checkpoint import Checkpoint
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.plan import Plan, available_cpus
 from tune_srs.searcher import OptunaSearcher, write_study
 from tune_srs.space import Space
-from tune_srs.train import EpochReport, train
+from tune_srs.train import EpochReport, clear_device, train
 
 Say = Callable[[str], None]
 OBJECT_STORE_SLACK = 128 * 2**20
@@ -100,9 +101,19 @@ def _new_tuner(plan: Plan, data: PreparedData, folder: Path, say: Say) -> tune.T
 
 
 def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, run: Path) -> None:
-    """One trial, in a worker: train, save and report every epoch.
+    """One trial, in a worker that other trials share."""
+    try:
+        _train_and_report(config, space, sequences, run)
+    finally:
+        clear_device()
 
-    The next epoch is trained while Tune takes the report of the last one.
+
+def _train_and_report(
+    config: dict[str, Any], space: Space, sequences: Sequences, run: Path
+) -> None:
+    """Train, save and report every epoch.
+
+    The next epoch is trained while the last one is saved and Tune takes its report.
     """
     values = {key: value for key, value in config.items() if key != "trial"}
     trial = space.config(values, f"trial {config['trial']}")
@@ -117,8 +128,9 @@ def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, run: P
         following = ahead.submit(next, epochs, None)
         while (report := following.result()) is not None:
             best.update(report)
-            checkpoint.save(trial, report, best, folder)
+            saved_epoch = Checkpoint.of(trial, report, best)
             following = ahead.submit(next, epochs, None)
+            saved_epoch.write(folder)
             _tell(report, best, trial)
 
 

@@ -92,6 +92,12 @@ def _optimizers(model: SASRec, config: TrainConfig) -> tuple[torch.optim.Optimiz
     return (*optimizers, adam)
 
 
+def clear_device() -> None:
+    """Give back what torch keeps of a GPU's memory for a run that has ended."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def packs(config: TrainConfig) -> bool:
     """Whether rows go without padding through the compiled kernels: on the CPU, as they are."""
     plain = config.precision == "float32" and not config.fused_attention
@@ -207,7 +213,7 @@ class BatchLoss:
 
     def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:
         if batch.offsets is not None:
-            return model.packed(table, items, batch.following, batch.offsets)
+            return model.packed(model, table, items, batch.following, batch.offsets)
         embedded = functional.embedding(items, table)
         embedded = embedded.view(-1, batch.columns, embedded.shape[1])
         low = self._train.precision == "bfloat16"
