@@ -1,24 +1,32 @@
-"""How the time of a training step and of an evaluation grows with the catalogue, on one thread.
+"""How a training step, an evaluation and preparation grow with the data, on one thread.
 
-Steps of all catalogues alternate, so that a busy minute slows all of them. The evaluation's memory
-is the peak of the whole process, data included.
+Steps of all catalogues alternate, so that a busy minute slows all of them. Memory is the peak of
+the whole process, data included.
 
     python benchmarks/scaling.py training --items 10000 1000000
     python benchmarks/scaling.py evaluation --users 100000 --items 200000
+    python benchmarks/scaling.py preparation --users 100000 --items 1000000
 """
 
 import argparse
 import itertools
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from shapes import random_sequences
 
 from tune_srs.batches import Batches, NegativeSampler
-from tune_srs.config import TrialConfig
+from tune_srs.config import DataConfig, TrialConfig
+from tune_srs.datasets.formats import COLUMNS
+from tune_srs.datasets.prepare import split
+from tune_srs.datasets.sequences import load, save
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
 from tune_srs.train import BatchLoss, new_state, touches_few, train_step
@@ -51,6 +59,7 @@ def training(users: int, catalogues: list[int], repeats: int) -> None:
     for items, median in zip(catalogues, medians, strict=True):
         update = "touched rows" if touches_few(config.train, items) else "all rows"
         print(f"items {items}  {update}  step ms {median:.4g}  ratio {median / medians[0]:.3g}")
+    print(f"peak GiB {peak():.3g}")
 
 
 def evaluation(most_users: int, most_items: int, num_futures: int) -> None:
@@ -64,12 +73,36 @@ def evaluation(most_users: int, most_items: int, num_futures: int) -> None:
         started = time.perf_counter()
         evaluator(model)
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
             f"users {users}  items {items}  seconds {seconds:.4g}  "
-            f"ns a user and item {1e9 * seconds / (users * items):.3g}  peak GiB {peak:.3g}",
+            f"ns a user and item {1e9 * seconds / (users * items):.3g}  peak GiB {peak():.3g}",
             flush=True,
         )
+
+
+def preparation(users: int, items: int) -> None:
+    """From an interactions table in memory to the prepared files, and back by memory map."""
+    count, random = users * MEAN_LENGTH, np.random.default_rng(0)
+    drawn = (random.integers(size, size=count) for size in (users, items))
+    columns = (*drawn, np.ones(count, np.int64), np.sort(random.integers(10**9, size=count)))
+    table = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    before, started = peak(), time.perf_counter()
+    data = split(table, DataConfig(num_futures=1))
+    prepared = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        save(data, Path(folder))
+        written = time.perf_counter()
+        load(Path(folder))
+    print(
+        f"interactions {count}  prepare s {prepared - started:.3g}  "
+        f"write s {written - prepared:.3g}  load s {time.perf_counter() - written:.3g}  "
+        f"peak GiB {peak():.3g}, of which the table {before:.3g}"
+    )
+
+
+def peak() -> float:
+    """The most memory that this process has held, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
@@ -83,11 +116,16 @@ def main() -> None:
     other.add_argument("--users", type=int, default=100_000)
     other.add_argument("--items", type=int, default=200_000)
     other.add_argument("--futures", type=int, default=1)
+    third = parts.add_parser("preparation")
+    third.add_argument("--users", type=int, default=100_000)
+    third.add_argument("--items", type=int, default=1_000_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{options.users} users, histories of about {MEAN_LENGTH} items, one thread")
     if options.part == "training":
         training(options.users, options.items, options.repeats)
+    elif options.part == "preparation":
+        preparation(options.users, options.items)
     else:
         evaluation(options.users, options.items, options.futures)
 

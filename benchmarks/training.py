@@ -1,7 +1,8 @@
 """A training step against the plain reference and against the arithmetic floor, on one thread.
 
 The floor is the time that the multiplications of valid tokens alone would take at the rate of this
-machine's matrix product, measured here at the shape that the model uses.
+machine's matrix product, measured here at the shape of a batch. Attention counts every pair of a
+row's tokens, as is usual; the causal floor counts those that the causal mask leaves.
 
     python benchmarks/training.py --dataset ml-100k
 """
@@ -22,15 +23,17 @@ from tune_srs.train import BatchLoss, new_state, train_step
 CPU = torch.device("cpu")
 
 
-def step_flop(batch: Batch, config: TrialConfig) -> float:
+def step_flop(batch: Batch, config: TrialConfig, causal: bool) -> float:
     """Floating-point operations of a step on its valid tokens: forward once, backward twice."""
     units, blocks = config.model.hidden_units, config.model.num_blocks
     scored = config.loss.num_positives + (config.loss.num_negatives or config.loss.num_positives)
-    tokens = int((batch.following > 0).sum())
+    assert batch.offsets is not None
+    lengths = batch.offsets.diff()
+    tokens, pairs = int(lengths.sum()), int((lengths * lengths).sum())
+    if causal:
+        pairs = (pairs + tokens) // 2
     linear = 6 * units**2 * tokens  # query, key, value, output, two of the feed-forward
-    # scores and mixing of each token with itself and those before; `following` counts them back
-    attention = 2 * units * int(batch.following.sum())
-    return 3 * 2 * (blocks * (linear + attention) + scored * units * tokens)
+    return 3 * 2 * (blocks * (linear + 2 * units * pairs) + scored * units * tokens)
 
 
 def product_rate(tokens: int, units: int) -> float:
@@ -56,16 +59,19 @@ def measure(
 
     ours = median_ms(step, repeats, warm_up=3)
     seen = [batches.batch(users) for users in epoch]
-    tokens = statistics.mean(int((batch.following > 0).sum()) for batch in seen)
-    rate = product_rate(int(tokens / 8), config.model.hidden_units)
-    floor = 1e3 * statistics.mean(step_flop(batch, config) for batch in seen) / rate
+    tokens = statistics.mean(len(batch.items) for batch in seen)
+    rate = product_rate(int(tokens), config.model.hidden_units)
+    floor, causal_floor = (
+        1e3 * statistics.mean(step_flop(batch, config, causal) for batch in seen) / rate
+        for causal in (False, True)
+    )
     row = {
         "P": config.loss.num_positives,
         "tokens a step": tokens,
         "GFLOP/s": rate / 1e9,
-        "floor ms": floor,
         "ours ms": ours,
         "floor / ours": floor / ours,
+        "causal floor / ours": causal_floor / ours,
     }
     if plain:
         model = plain_copy(state.model, config.model).train()

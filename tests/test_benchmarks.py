@@ -16,28 +16,50 @@ from tune_srs.model import SASRec
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-@pytest.mark.parametrize("name", ["training", "evaluation"])
-def test_a_benchmark_prints_its_table(name: str, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(BENCHMARKS / f"{name}.py"),
-        "--dataset",
-        "tiny",
-        "--repeats",
-        "1",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+def run(folder: Path, name: str, *options: str) -> str:
+    """What a benchmark prints."""
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "plain / ours" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["training", "evaluation"])
+def test_a_step_and_an_evaluation_are_measured(name: str, tmp_path: Path) -> None:
+    assert "plain / ours" in run(tmp_path, name, "--dataset", "tiny", "--repeats", "1")
+
+
+def test_what_grows_with_the_catalogue_is_measured(tmp_path: Path) -> None:
+    options = ("--users", "200", "--items", "300")
+    printed = run(tmp_path, "scaling", "training", *options, "400", "--repeats", "1")
+    assert printed.count("step ms") == 2
+    assert run(tmp_path, "scaling", "evaluation", *options).count("seconds") == 4
+    assert "peak GiB" in run(tmp_path, "scaling", "preparation", *options)
+
+
+def test_quality_is_compared_seed_by_seed(tmp_path: Path) -> None:
+    options = ("--dataset", "tiny", "--seeds", "2", "--epochs", "1")
+    printed = run(tmp_path, "quality", *options, "--variants", "plain", "ours", "touched")
+    assert "ours: mean" in printed
+    assert "minus plain" in printed
+
+
+@pytest.mark.slow
+def test_what_runs_on_a_gpu_runs_here(tmp_path: Path) -> None:
+    sizes = ("--steps", "1", "--trials", "2", "--epochs", "1", "--seeds", "1")
+    names = ("--dataset", "tiny", "--learn-from", "tiny")
+    printed = run(tmp_path, "gpu", "--device", "cpu", *names, *sizes)
+    assert "checked: the loss and every gradient" in printed
+    assert "2 trials on one device" in printed
+    assert "bfloat16, fused: val ndcg@10" in printed
 
 
 @pytest.mark.slow
 def test_the_overhead_of_a_search_is_measured(tmp_path: Path) -> None:
-    options = ["--trials", "2", "--epochs", "1", "--users", "60"]
-    command = [sys.executable, str(BENCHMARKS / "search_overhead.py"), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "trials 2" in done.stdout
+    options = ("--dataset", "synthetic", "--trials", "2", "--epochs", "1")
+    printed = run(tmp_path, "search_overhead", *options)
+    assert "trials 2" in printed
+    assert "wall / (that / CPUs)" in printed
 
 
 @pytest.mark.parametrize("num_heads", [1, 2])

@@ -133,7 +133,7 @@ def train(
     negatives = NegativeSampler(sequences, device)
     evaluator = Evaluator(sequences, config.evaluation, device)
     loss_of = BatchLoss(config, negatives, device)
-    step = _step_of(config.train, state, batches, loss_of)
+    step = step_of(config.train, state, batches, loss_of)
 
     for epoch in range(state.epoch + 1, config.train.max_epochs + 1):
         if config.train.fused_attention:  # it draws from the global generator: resumable like this
@@ -153,10 +153,10 @@ def train(
         yield EpochReport(epoch, metrics, state)
 
 
-def _step_of(
+def step_of(
     config: TrainConfig, state: TrainState, batches: Batches, loss_of: "BatchLoss"
 ) -> Callable[[Tensor], Tensor]:
-    """What trains on the users given and returns the loss."""
+    """What trains on the users given and returns the loss; a recorded step if so configured."""
 
     def step(users: Tensor) -> Tensor:
         return train_step(state, batches.batch(users), loss_of)
