@@ -21,6 +21,7 @@ from tune_srs.train import (
     BatchLoss,
     EpochReport,
     TrainState,
+    compile_kernels,
     new_state,
     touches_few,
     train,
@@ -236,3 +237,12 @@ def test_fused_attention_repeats_itself_whatever_else_draws() -> None:
 def test_a_cuda_graph_needs_a_gpu() -> None:
     with pytest.raises(ConfigError, match=r"train\.cuda_graph"):
         next(train(config_of(**{"train.cuda_graph": True, "train.device": "cpu"}), SEQUENCES))
+
+
+def test_kernels_are_compiled_where_they_are_used_and_nothing_else_changes() -> None:
+    told: list[str] = []
+    threads = torch.get_num_threads()
+    compile_kernels(config_of().train, told.append)
+    compile_kernels(config_of(**{"train.fused_attention": True}).train, told.append)
+    assert torch.get_num_threads() == threads
+    assert told in ([], ["compiling for this machine, once: about half a minute"])

@@ -118,7 +118,7 @@ def train(
     from tune_srs.errors import ConfigError
     from tune_srs.metrics import check_metric
     from tune_srs.results import write_aside
-    from tune_srs.train import device_of
+    from tune_srs.train import compile_kernels, device_of
     from tune_srs.train import train as train_epochs
 
     trial = TrialConfig.from_yaml(config).with_overrides(_overrides(settings), "--set")
@@ -127,6 +127,7 @@ def train(
     check_metric(metric, trial.evaluation.cutoffs, "--metric")
     print(f"training on {device_of(trial.train)}")
     data = prepare(trial.data, data_folder)
+    compile_kernels(trial.train, print)
     best = Best(metric, "min" if metric == "train/loss" else "max")
     for report in train_epochs(trial, data.validation):
         best.update(report)

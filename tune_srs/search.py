@@ -33,7 +33,7 @@ from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.plan import Plan, available_cpus
 from tune_srs.searcher import OptunaSearcher, write_study
 from tune_srs.space import Space
-from tune_srs.train import EpochReport, clear_device, train
+from tune_srs.train import EpochReport, clear_device, compile_kernels, train
 
 Say = Callable[[str], None]
 OBJECT_STORE_SLACK = 128 * 2**20
@@ -65,6 +65,7 @@ def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bo
 
 def _fit(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
     path = str((folder / "tune").resolve())
+    compile_kernels(plan.space.base.train, say)  # before several workers do at the same time
     # all workers start together; one after another, a short trial's ends before the next is there
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.resources.at_once())
     try:

@@ -7,7 +7,9 @@ repeats itself on the same machine and can go on from a saved state as if never 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Timer
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -90,6 +92,24 @@ def _optimizers(model: SASRec, config: TrainConfig) -> tuple[torch.optim.Optimiz
         rest = [parameter for parameter in rest if parameter is not model.items.weight]
     adam = torch.optim.Adam(rest, config.lr, BETAS, fused=True, capturable=config.cuda_graph)
     return (*optimizers, adam)
+
+
+def compile_kernels(config: TrainConfig, say: Callable[[str], None]) -> None:
+    """Have ready what a run on the CPU calls: a moment, or half a minute once on a machine."""
+    if not packs(config):
+        return
+    histories = np.array([1, 2, 3], dtype=np.int32)
+    futures = np.array([[4]], dtype=np.int32)
+    sequences = Sequences(histories, np.array([0, 3]), futures, num_items=5)
+    tiny = TrialConfig().with_overrides(
+        {"train.max_epochs": 1, "train.device": "cpu", "train.num_threads": torch.get_num_threads()}
+    )
+    notice = Timer(2, say, ["compiling for this machine, once: about half a minute"])
+    notice.start()
+    try:
+        next(train(tiny, sequences))
+    finally:
+        notice.cancel()
 
 
 def clear_device() -> None:
