@@ -1,8 +1,9 @@
 """A training step against the plain reference and against the arithmetic floor, on one thread.
 
 The floor is the time that the multiplications of valid tokens alone would take at the rate of this
-machine's matrix product, measured here at the shape of a batch. Attention counts every pair of a
-row's tokens, as is usual; the causal floor counts those that the causal mask leaves.
+machine's matrix product, the best of those measured here at the shapes of a batch and of parts of
+it. Attention counts every pair of a row's tokens, as is usual; the causal floor only those that the
+causal mask leaves.
 
     python benchmarks/training.py --dataset ml-100k
 """
@@ -60,7 +61,8 @@ def measure(
     ours = median_ms(step, repeats, warm_up=3)
     seen = [batches.batch(users) for users in epoch]
     tokens = statistics.mean(len(batch.items) for batch in seen)
-    rate = product_rate(int(tokens), config.model.hidden_units)
+    units, parts = config.model.hidden_units, (1, 8, len(epoch[0]))
+    rate = max(product_rate(max(1, int(tokens / part)), units) for part in parts)
     floor, causal_floor = (
         1e3 * statistics.mean(step_flop(batch, config, causal) for batch in seen) / rate
         for causal in (False, True)
