@@ -41,7 +41,7 @@ class LazyAdam(torch.optim.Optimizer):
         rate, correction = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
         rows, slope = grad.indices()[0], grad.values()  # (R,), (R, D)
         if table.device.type == "cpu":
-            from tune_srs.kernels.scores import adam_rows  # here: a GPU needs no Numba
+            from tune_srs.kernels.items import adam_rows  # here: a GPU needs no Numba
 
             f = np.float32
             arrays = [t.detach().numpy() for t in (table, state["moments"], rows, slope)]
@@ -72,7 +72,7 @@ def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor,
 def _distinct(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     if index.device.type != "cpu":
         return index.unique(return_inverse=True)  # type: ignore[no-untyped-call, no-any-return]
-    from tune_srs.kernels.scores import distinct  # here: a GPU needs no Numba
+    from tune_srs.kernels.items import distinct  # here: a GPU needs no Numba
 
     rows, place = torch.empty_like(index), torch.empty_like(index)
     place_of = np.full(size, -1, np.int32)

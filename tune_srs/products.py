@@ -28,7 +28,7 @@ class OnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
-        from tune_srs.kernels.scores import products  # here: a GPU needs no Numba
+        from tune_srs.kernels.items import products  # here: a GPU needs no Numba
 
         ctx.save_for_backward(features, table, *indexes)
         scores = tuple(features.new_empty(index.shape) for index in indexes)
@@ -39,7 +39,7 @@ class OnCPU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        from tune_srs.kernels.scores import products_back
+        from tune_srs.kernels.items import products_back
 
         features, table, *indexes = ctx.saved_tensors
         of_features, of_table = torch.zeros_like(features), torch.zeros_like(table)

@@ -404,8 +404,9 @@ def attention_block(
     moments = saved.moments[block, 0, start:stop]
     measure(x, moments)
     normalise(x, moments, weights.attention_norm[block], normed)
-    copy_to(residual, normed)
-    add_bias(residual, weights.output_bias[block])
+    for t in range(length):
+        for d in range(residual.shape[1]):
+            residual[t, d] = normed[t, d] + weights.output_bias[block, d]
     count = num_attention_words(length)
     for h in range(heads):
         query, mixed = saved.query[block, h, start:stop], saved.mixed[block, h, start:stop]

@@ -1,6 +1,6 @@
-"""Scores of a few items a token, their gradients, and negatives: no [tokens, items, D] tensor.
+"""What looks at single items: scores, negatives, and the rows of a table that a step touches.
 
-Shapes: T tokens, D units, I items, C items a token.
+No [tokens, items, D] tensor is made. Shapes: T tokens, D units, I items, C items a token.
 """
 
 import numpy as np
