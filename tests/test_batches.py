@@ -122,10 +122,13 @@ def test_nobody_to_train_on_is_an_error() -> None:
         st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=6
     ),
     seed=st.integers(0, 1000),
+    kernels=st.booleans(),
 )
-def test_negatives_are_what_the_history_leaves(histories: list[list[int]], seed: int) -> None:
+def test_negatives_are_what_the_history_leaves(
+    histories: list[list[int]], seed: int, kernels: bool
+) -> None:
     sequences = sequences_of(histories, [[10]] * len(histories), 10)
-    sampler = NegativeSampler(sequences, CPU)
+    sampler = NegativeSampler(sequences, CPU, kernels)
     users = torch.arange(len(histories))
     drawn = sampler.sample(users, 200, torch.Generator().manual_seed(seed))
     for history, row in zip(histories, drawn.tolist(), strict=True):
@@ -150,3 +153,13 @@ def test_negatives_are_uniform() -> None:
 def test_who_knows_everything_has_no_negatives() -> None:
     with pytest.raises(DataError, match="all 3 items"):
         NegativeSampler(sequences_of([[1], [3, 1, 2]], [[2], [2]], 3), CPU)
+
+
+def test_the_kernel_and_torch_draw_the_same() -> None:
+    sequences = random_sequences(3, users=30)
+    users = torch.arange(30).repeat_interleave(5)
+    drawn = [
+        NegativeSampler(sequences, CPU, kernels).sample(users, 4, torch.Generator().manual_seed(0))
+        for kernels in (False, True)
+    ]
+    assert torch.equal(*drawn)

@@ -116,7 +116,11 @@ class NegativeSampler:
     r + |{i : h_i - i <= r}|, with h_0 < h_1 < … the history (items from 0).
     """
 
-    def __init__(self, sequences: Sequences, device: torch.device) -> None:
+    def __init__(
+        self, sequences: Sequences, device: torch.device, kernels: bool | None = None
+    ) -> None:
+        """By a compiled kernel or in torch; by default the former on a CPU."""
+        self._kernels = device.type == "cpu" if kernels is None else kernels
         users, items = sequences.users(), sequences.items.astype(np.int64) - 1
         self._range = sequences.num_items + 1
         distinct = np.unique(users * self._range + items)
@@ -129,7 +133,7 @@ class NegativeSampler:
             )
         starts = np.append(0, np.cumsum(sizes))
         shifted = items - (np.arange(len(items)) - starts[users])
-        if device.type == "cpu":
+        if self._kernels:
             shifted = shifted.astype(np.int32)
         else:  # each user's in a range of its own: one search for all of them
             shifted += users * self._range
@@ -142,7 +146,7 @@ class NegativeSampler:
         draws = torch.rand(
             (len(users), count), dtype=torch.float64, generator=generator, device=users.device
         )
-        if users.device.type == "cpu":
+        if self._kernels:
             return self._outside(users, draws)
         others = self._others[users, None]
         # float64 rounds the largest products up to the bound itself

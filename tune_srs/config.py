@@ -128,7 +128,8 @@ class TrainConfig(Settings):
     batch_size: int = Field(128, ge=1, description="users a step")
     lr: float = Field(1e-3, gt=0)
     embedding_update: Literal["auto", "all", "touched"] = Field(
-        "auto", description="rows that a step's Adam moves; auto: touched above 200,000 items"
+        "auto",
+        description="rows that a step's Adam moves; auto: touched above 200,000 items on a CPU",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the encoder's products; weights and loss stay float32"

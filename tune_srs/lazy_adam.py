@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,24 +38,53 @@ class LazyAdam(torch.optim.Optimizer):
             state["moments"] = table.new_zeros(len(table), 2 * table.shape[1])
         state["step"] += 1
         (beta1, beta2), step = group["betas"], state["step"].item()
-        rate, correction = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
         rows, slope = grad.indices()[0], grad.values()  # (R,), (R, D)
-        if table.device.type == "cpu":
-            from tune_srs.kernels.items import adam_rows  # here: a GPU needs no Numba
+        numbers = Numbers(
+            beta1,
+            beta2,
+            rate=group["lr"] / (1 - beta1**step),
+            correction=math.sqrt(1 - beta2**step),
+            epsilon=group["eps"],
+        )
+        move = move_by_kernel if table.device.type == "cpu" else move_in_torch
+        move(table, state["moments"], rows, slope, numbers)
 
-            f = np.float32
-            arrays = [t.detach().numpy() for t in (table, state["moments"], rows, slope)]
-            numbers = ((f(beta1), f(beta2)), f(rate), f(correction), f(group["eps"]))
-            given: tuple[Any, ...] = (*arrays, *numbers)
-            adam_rows(*given)
-            return
-        moments = state["moments"].index_select(0, rows)  # (R, 2 D)
-        mean, square = moments.chunk(2, dim=1)
-        mean.lerp_(slope, 1 - beta1)
-        square.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
-        state["moments"].index_copy_(0, rows, moments)
-        deviation = square.sqrt().div_(correction).add_(group["eps"])
-        table.index_add_(0, rows, mean / deviation, alpha=-rate)
+
+class Numbers(NamedTuple):
+    """Of one step: `rate` is divided by the first moment's correction, `correction` is the root of
+
+    the second one's.
+    """
+
+    beta1: float
+    beta2: float
+    rate: float
+    correction: float
+    epsilon: float
+
+
+def move_by_kernel(
+    table: Tensor, moments: Tensor, rows: Tensor, slope: Tensor, numbers: Numbers
+) -> None:
+    """Update `rows` (R,) of `table` (I, D) and `moments` (I, 2 D) by their gradient (R, D)."""
+    from tune_srs.kernels.items import adam_rows  # here: a GPU needs no Numba
+
+    arrays = [t.detach().numpy() for t in (table, moments, rows, slope)]
+    given: tuple[Any, ...] = (*arrays, *map(np.float32, numbers))
+    adam_rows(*given)
+
+
+def move_in_torch(
+    table: Tensor, moments: Tensor, rows: Tensor, slope: Tensor, numbers: Numbers
+) -> None:
+    """The same on any device."""
+    touched = moments.index_select(0, rows)  # (R, 2 D)
+    mean, square = touched.chunk(2, dim=1)
+    mean.lerp_(slope, 1 - numbers.beta1)
+    square.mul_(numbers.beta2).addcmul_(slope, slope, value=1 - numbers.beta2)
+    moments.index_copy_(0, rows, touched)
+    deviation = square.sqrt().div_(numbers.correction).add_(numbers.epsilon)
+    table.index_add_(0, rows, mean / deviation, alpha=-numbers.rate)
 
 
 def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -63,21 +92,28 @@ def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor,
 
     Returns (R, D), with a sparse gradient, and what `indexes` are in it.
     """
-    rows, place = _distinct(torch.cat([index.reshape(-1) for index in indexes]), len(table))
+    index = torch.cat([index.reshape(-1) for index in indexes])
+    find = distinct_by_kernel if index.device.type == "cpu" else distinct_in_torch
+    rows, place = find(index, len(table))
     touched: Tensor = _TouchedRows.apply(table, rows)  # type: ignore[no-untyped-call]
     parts = torch.split(place, [index.numel() for index in indexes])
     return touched, tuple(part.view_as(i) for part, i in zip(parts, indexes, strict=True))
 
 
-def _distinct(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    if index.device.type != "cpu":
-        return index.unique(return_inverse=True)  # type: ignore[no-untyped-call, no-any-return]
+def distinct_by_kernel(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The distinct values (R,) in `index` (M,), below `size`, and where each stands there: (M,)."""
     from tune_srs.kernels.items import distinct  # here: a GPU needs no Numba
 
     rows, place = torch.empty_like(index), torch.empty_like(index)
     place_of = np.full(size, -1, np.int32)
     count = distinct(index.numpy(), place_of, rows.numpy(), place.numpy())
     return rows[:count], place
+
+
+def distinct_in_torch(index: Tensor, _: int) -> tuple[Tensor, Tensor]:
+    """The same on any device, where a GPU has to be waited for."""
+    rows, place = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return rows, place
 
 
 class _TouchedRows(torch.autograd.Function):

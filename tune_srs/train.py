@@ -26,7 +26,7 @@ from tune_srs.model import SASRec
 from tune_srs.products import row_products
 from tune_srs.relevance import loss_weights
 
-MANY_ITEMS = 200_000  # above it, moving the touched rows is quicker than moving all
+MANY_ITEMS = 200_000  # above it, a CPU moves the touched rows quicker than all
 BETAS = (0.9, 0.98)
 
 
@@ -127,7 +127,7 @@ def packs(config: TrainConfig) -> bool:
 def touches_few(config: TrainConfig, num_items: int) -> bool:
     """Whether a step moves only the item embeddings that it touches."""
     if config.embedding_update == "auto":
-        return num_items > MANY_ITEMS
+        return num_items > MANY_ITEMS and device_of(config).type == "cpu"
     return config.embedding_update == "touched"
 
 

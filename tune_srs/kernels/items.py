@@ -100,17 +100,16 @@ def adam_rows(
     moments: Array,
     rows: Integers,
     grad: Array,
-    betas: tuple[np.float32, np.float32],
+    beta1: np.float32,
+    beta2: np.float32,
     rate: np.float32,
     correction: np.float32,
     epsilon: np.float32,
 ) -> None:
     """Adam's update of the `rows` (R,) of `table` (I, D) and `moments` (I, 2 D) by `grad` (R, D).
 
-    `rate` is already divided by the first moment's correction, `correction` is the root of the
-    second one's.
+    The numbers are those of `lazy_adam.Numbers`.
     """
-    beta1, beta2 = betas
     one = np.float32(1)
     units = table.shape[1]
     for r in range(len(rows)):
