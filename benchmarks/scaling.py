@@ -14,7 +14,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from shapes import random_sequences
 from tune_srs.batches import Batches, NegativeSampler
 from tune_srs.config import DataConfig, TrialConfig
 from tune_srs.datasets.formats import COLUMNS
-from tune_srs.datasets.prepare import split
+from tune_srs.datasets.prepare import split_chunks
 from tune_srs.datasets.sequences import load, save
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
@@ -33,6 +33,7 @@ from tune_srs.train import BatchLoss, new_state, touches_few, train_step
 
 CPU = torch.device("cpu")
 MEAN_LENGTH = 100
+CHUNK = 1_000_000
 
 
 def step_of(config: TrialConfig, users: int, items: int) -> Callable[[], object]:
@@ -80,23 +81,29 @@ def evaluation(most_users: int, most_items: int, num_futures: int) -> None:
         )
 
 
+def chunks_of(users: int, items: int) -> Iterator[pd.DataFrame]:
+    """Random interactions, a million at a time, as a reader would give them."""
+    random, count = np.random.default_rng(0), users * MEAN_LENGTH
+    for start in range(0, count, CHUNK):
+        size = min(CHUNK, count - start)
+        drawn = (random.integers(most, size=size) for most in (users, items))
+        columns = (*drawn, np.ones(size, np.int64), np.arange(start, start + size))
+        yield pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+
+
 def preparation(users: int, items: int) -> None:
-    """From an interactions table in memory to the prepared files, and back by memory map."""
-    count, random = users * MEAN_LENGTH, np.random.default_rng(0)
-    drawn = (random.integers(size, size=count) for size in (users, items))
-    columns = (*drawn, np.ones(count, np.int64), np.sort(random.integers(10**9, size=count)))
-    table = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    """From chunks of interactions to the prepared files, and back by memory map."""
     before, started = peak(), time.perf_counter()
-    data = split(table, DataConfig(num_futures=1))
+    data = split_chunks(chunks_of(users, items), DataConfig(num_futures=1))
     prepared = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         save(data, Path(folder))
         written = time.perf_counter()
         load(Path(folder))
     print(
-        f"interactions {count}  prepare s {prepared - started:.3g}  "
+        f"interactions {users * MEAN_LENGTH}  prepare s {prepared - started:.3g}  "
         f"write s {written - prepared:.3g}  load s {time.perf_counter() - written:.3g}  "
-        f"peak GiB {peak():.3g}, of which the table {before:.3g}"
+        f"peak GiB {peak():.3g}, before {before:.3g}"
     )
 
 

@@ -1,5 +1,6 @@
 """From a table to prepared sequences: what is kept, how it is split, what the cache gives back."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,7 +24,17 @@ from raw_data import (
 from tune_srs.config import DataConfig
 from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets import sequences
-from tune_srs.datasets.prepare import DATASETS, Dataset, Say, prepare, prepared_folder, split
+from tune_srs.datasets.formats import COLUMNS, ITEM, USER
+from tune_srs.datasets.prepare import (
+    DATASETS,
+    Dataset,
+    Say,
+    prepare,
+    prepared_folder,
+    split,
+    split_chunks,
+)
+from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError
 
 # The split
@@ -178,15 +189,51 @@ def test_what_search_may_see_does_not_depend_on_the_test_futures(
 # The cache
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 8), st.integers(1, 5), st.integers(0, 30)),
+        min_size=1,
+        max_size=60,
+    ),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+    letters=st.booleans(),
+)
+def test_how_a_table_is_cut_into_chunks_does_not_matter(
+    rows: list[tuple[int, int, int, int]], cuts: list[int], letters: bool
+) -> None:
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if letters:  # ids of any type
+        table[USER], table[ITEM] = "u" + table[USER].astype(str), "i" + table[ITEM].astype(str)
+    ends = [0, *sorted(cuts), len(table)]
+    chunks = [table.iloc[start:stop] for start, stop in itertools.pairwise(ends)]
+    config = DataConfig(num_futures=1, min_rating=2, min_users_per_item=2, min_items_per_user=2)
+    told: list[list[str]] = [[], []]
+    found: list[PreparedData | str] = []
+    for way, said in (([table], told[0]), (chunks, told[1])):
+        try:
+            found.append(split_chunks(way, config, said.append))
+        except DataError as error:
+            found.append(str(error))
+    one, other = found
+    assert told[0] == told[1]
+    if isinstance(one, str) or isinstance(other, str):
+        assert one == other
+        return
+    assert one.fingerprint == other.fingerprint
+    pd.testing.assert_series_equal(one.item_ids, other.item_ids)
+    pd.testing.assert_series_equal(one.user_ids, other.user_ids)
+
+
 class Reader:
     """A `Dataset.read` that counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, config: DataConfig, raw: Path, say: Say) -> pd.DataFrame:
+    def __call__(self, config: DataConfig, raw: Path, say: Say) -> list[pd.DataFrame]:
         self.calls += 1
-        return table_of_histories({1: range(9), 2: range(8, 0, -1), 3: range(3, 9)})
+        return [table_of_histories({1: range(9), 2: range(8, 0, -1), 3: range(3, 9)})]
 
 
 @pytest.fixture
@@ -219,7 +266,7 @@ def test_the_second_call_reads_the_cache(tmp_path: Path, reader: Reader) -> None
 
 
 def test_the_cache_gives_back_what_was_split(tmp_path: Path, reader: Reader) -> None:
-    made = split(reader(CONFIG, tmp_path, silent), CONFIG, silent)
+    made = split_chunks(reader(CONFIG, tmp_path, silent), CONFIG, silent)
     kept = prepare(CONFIG, tmp_path, silent)
     assert in_original_ids(kept, kept.test) == in_original_ids(made, made.test)
     assert kept.manifest == made.manifest

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tune_srs.config import DataConfig, nearest
@@ -26,19 +27,19 @@ class Dataset:
 
     description: str
     licence: str
-    read: Callable[[DataConfig, Path, Say], pd.DataFrame]
+    read: Callable[[DataConfig, Path, Say], Iterable[pd.DataFrame]]  # a chunk at a time
 
 
 DATASETS = {
     "ml-100k": Dataset(
         "MovieLens 100K: 100,000 ratings, 943 users, 1,682 films, 1997-98",
         "GroupLens: research use, no redistribution",
-        lambda config, raw, say: fetch.movielens_100k(raw, say),
+        lambda config, raw, say: [fetch.movielens_100k(raw, say)],
     ),
     "synthetic": Dataset(
         "generated: the next item depends on taste, popularity and the last two items",
         "none needed",
-        lambda config, raw, say: synthetic.generate(config.synthetic),
+        lambda config, raw, say: [synthetic.generate(config.synthetic)],
     ),
 }
 
@@ -65,8 +66,8 @@ def prepare(config: DataConfig, data_folder: Path, say: Say = print) -> Prepared
     dataset = known_dataset(config.name)
     folder = prepared_folder(config, data_folder)
     if not folder.exists():
-        table = dataset.read(config, data_folder / "raw" / config.name, say)
-        data = split(table, config, say)
+        chunks = dataset.read(config, data_folder / "raw" / config.name, say)
+        data = split_chunks(chunks, config, say)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as aside:
             whole = Path(aside) / folder.name
@@ -80,13 +81,58 @@ def prepare(config: DataConfig, data_folder: Path, say: Say = print) -> Prepared
     return sequences.load(folder)
 
 
-def split(table: pd.DataFrame, config: DataConfig, say: Say = print) -> PreparedData:
-    """An interactions table → filtered, indexed, split into training, validation and test.
+class Codes:
+    """Ids as numbers from 0, for a column that is seen chunk by chunk."""
 
-    Equal timestamps of a user keep the order of the table. The last K interactions of a user are
-    the test futures, the K before them the validation futures. Users with fewer than 2 K + 1
-    interactions are dropped, and `say` is told how many.
+    def __init__(self) -> None:
+        self._ids: pd.Index | None = None  # in the order of appearance
+
+    def of(self, column: pd.Series) -> npt.NDArray[np.int32]:
+        """The number of each id in `column`, by first appearance."""
+        places, ids = pd.factorize(column)
+        found = pd.Index(ids)
+        if self._ids is None:
+            self._ids = found[:0]
+        numbers = self._ids.get_indexer(found)
+        new = numbers < 0
+        numbers[new] = len(self._ids) + np.arange(new.sum())
+        self._ids = self._ids.append(found[new])
+        return numbers[places].astype(np.int32)
+
+    def ordered(self) -> tuple[pd.Index, npt.NDArray[np.int32]]:
+        """All ids in ascending order, and the place there of each number."""
+        assert self._ids is not None
+        order = self._ids.argsort()
+        places = np.empty(len(order), np.int32)
+        places[order] = np.arange(len(order), dtype=np.int32)
+        return self._ids[order], places
+
+
+def split(table: pd.DataFrame, config: DataConfig, say: Say = print) -> PreparedData:
+    """A whole interactions table → prepared data, see `split_chunks`."""
+    return split_chunks([table], config, say)
+
+
+def split_chunks(
+    chunks: Iterable[pd.DataFrame], config: DataConfig, say: Say = print
+) -> PreparedData:
+    """Interactions, a chunk at a time → filtered, indexed, split into training, validation, test.
+
+    Of each chunk what is rated enough stays, as numbers: 16 bytes an interaction. Equal timestamps
+    of a user keep their order. The last K interactions of a user are the test futures, the K before
+    them the validation futures. Users with fewer than 2 K + 1 interactions are dropped, and `say`
+    is told how many.
     """
+    users, items, parts = Codes(), Codes(), []
+    for chunk in chunks:
+        if config.min_rating is not None:
+            chunk = chunk[chunk[RATING] >= config.min_rating]
+        codes = {USER: users.of(chunk[USER]), ITEM: items.of(chunk[ITEM])}
+        parts.append(pd.DataFrame(codes | {TIMESTAMP: chunk[TIMESTAMP].to_numpy()}))
+    table = pd.concat(parts, ignore_index=True)
+    parts.clear()
+    (user_ids, user_places), (item_ids, item_places) = users.ordered(), items.ordered()
+    table[USER], table[ITEM] = user_places[table[USER]], item_places[table[ITEM]]
     table = _filter(table, config)
     table = table.sort_values([USER, TIMESTAMP], kind="stable")
     needed = 2 * config.num_futures + 1
@@ -99,20 +145,25 @@ def split(table: pd.DataFrame, config: DataConfig, say: Say = print) -> Prepared
         )
     if dropped:
         say(f"{config.name}: {dropped} users with fewer than {needed} interactions left out")
-    return _index(table[enough], config)
+    return _index(table[enough], user_ids, item_ids, config)
 
 
 def _filter(table: pd.DataFrame, config: DataConfig) -> pd.DataFrame:
-    """As in the paper: ratings, then rarely used items, then users of few items."""
-    if config.min_rating is not None:
-        table = table[table[RATING] >= config.min_rating]
-    table = table[table.groupby(ITEM)[USER].transform("size") >= config.min_users_per_item]
-    return table[table.groupby(USER)[ITEM].transform("size") >= config.min_items_per_user]
+    """As in the paper: rarely used items, then users of few items."""
+    if config.min_users_per_item > 1:
+        table = table[table.groupby(ITEM)[USER].transform("size") >= config.min_users_per_item]
+    if config.min_items_per_user > 1:
+        table = table[table.groupby(USER)[ITEM].transform("size") >= config.min_items_per_user]
+    return table
 
 
-def _index(table: pd.DataFrame, config: DataConfig) -> PreparedData:
-    user_codes, user_ids = pd.factorize(table[USER], sort=True)
-    item_codes, item_ids = pd.factorize(table[ITEM], sort=True)
+def _index(
+    table: pd.DataFrame, user_ids: pd.Index, item_ids: pd.Index, config: DataConfig
+) -> PreparedData:
+    """The sorted `table` of numbers, whose ids these are, as sequences of what is left of them."""
+    user_codes, users_left = pd.factorize(table[USER], sort=True)
+    item_codes, items_left = pd.factorize(table[ITEM], sort=True)
+    user_ids, item_ids = user_ids[users_left], item_ids[items_left]
     items = (item_codes + 1).astype(np.int32)
     ends = np.cumsum(np.bincount(user_codes))  # (U,) the table is sorted by user
     futures = config.num_futures
