@@ -1,6 +1,6 @@
 """Evaluation of one split against the plain reference, user by user, on one thread.
 
-The ranks of both must be the same before a time counts.
+The share of ranks that are the same is printed; rounding may decide between nearly equal scores.
 
     python benchmarks/evaluation.py --dataset ml-100k
 """

@@ -52,6 +52,7 @@ def measure(
     batches = Batches(sequences, config.train.batch_size, config.model.max_length, CPU)
     loss_of = BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
     epoch = list(batches.epoch(state.order))
+    epoch = epoch[:-1] or epoch  # the last one may be smaller
     endless = itertools.cycle(epoch)
     state.model.train()
 

@@ -211,6 +211,12 @@ def test_a_score_that_is_no_number_stays_one() -> None:
     assert features.isnan().any(dim=1)[1:].all()
 
 
+@pytest.mark.parametrize(("item", "length"), [(ITEMS + 1, 2), (-1, 2), (1, 0), (1, MOST + 1)])
+def test_what_is_no_item_and_no_length_is_refused(item: int, length: int) -> None:
+    with torch.no_grad(), pytest.raises(IndexError, match="must be"):
+        model_of().eval().queries(torch.full((1, MOST + 1), item), torch.tensor([length]))
+
+
 def test_a_batch_before_the_last_is_refused() -> None:
     model = model_of()
     first, _ = packed(model, [3]), packed(model, [4])

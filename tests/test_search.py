@@ -16,13 +16,14 @@ import yaml
 from optuna.trial import TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tune_srs import export, outcome, results
+from tune_srs import checkpoint, export, outcome, results
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.evaluate import Evaluator
 from tune_srs.plan import Plan, Resources
 from tune_srs.search import local_ray
 from tune_srs.space import Space
+from tune_srs.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -241,7 +242,31 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert set(after["status"]) <= {"complete", "stopped"}
     kept = after[after["trial"].isin(ended["trial"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, ended.reset_index(drop=True), check_dtype=False)
+    curves = results.epochs(folder).groupby("trial")["epoch"]
+    assert curves.count().tolist() == after["epochs"].tolist()
+    assert curves.max().tolist() == after["epochs"].tolist()
     assert (folder / "best" / "config.yaml").exists()
+
+
+def test_what_a_forgotten_trial_left_is_not_taken_for_another_s(tmp_path: Path) -> None:
+    write_space(tmp_path, search={"metric": METRIC, "trials": 1})
+    space = Space.from_yaml(tmp_path / "space.yaml")
+    data = prepare(space.base.data, tmp_path / "data")
+    other = space.base.with_overrides({"train.lr": 0.5, "model.hidden_units": 4})
+    report = next(train(other, data.validation))
+    best = checkpoint.Best(METRIC, "max")
+    best.update(report)
+    folder = outcome.trial_folder(tmp_path / "results" / "cut", 0)
+    checkpoint.Checkpoint.of(other, report, best).write(folder)
+    results.append_epoch(folder, {"trial": 0, "epoch": 9, METRIC: 1.0})
+    run_folder = tmp_path / "results" / "cut"
+    Plan("cut", space, 0, Resources()).write(data, run_folder / "search.yaml")
+    scores = outcome.yardsticks(data, space.base.evaluation)
+    (run_folder / "yardsticks.json").write_text(json.dumps(scores))
+    done = run(tmp_path, "search", "--resume", "--name", "cut")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert results.epochs(run_folder)["epoch"].tolist() == [1, 2, 3, 4]
+    assert TrialConfig.from_yaml(run_folder / "best" / "config.yaml").train.lr == 0.01
 
 
 def test_cut_before_the_first_trial_it_begins_on_resume(tmp_path: Path) -> None:
@@ -274,6 +299,29 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "lower train.lr" in done.stderr
+
+
+def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) -> None:
+    long = {
+        "data.synthetic.users": 900,
+        "model.max_length": 100,
+        "train.batch_size": 1,
+        "train.max_epochs": 2,
+    }
+    write_space(
+        tmp_path,
+        fixed=SPACE["fixed"] | long,  # type: ignore[operator]
+        params={"train.lr": {"type": "categorical", "choices": [0.01, 1e-7, 1e-8]}},
+        search=SPACE["search"] | {"trials": 3, "sampler": {"type": "grid"}},  # type: ignore[operator]
+        baselines=[],
+    )
+    done = run(tmp_path, "search", "space.yaml", "--name", "long", "--cpus-per-trial", "2")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "long"
+    assert results.epochs(folder)["time/train_s"].min() > 0.5
+    table = results.trials(folder)
+    assert set(table["status"]) == {"complete", "stopped"}
+    assert results.epochs(folder).groupby("trial").size().tolist() == table["epochs"].tolist()
 
 
 def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -131,6 +132,23 @@ def test_reports_count_epochs_and_name_metrics() -> None:
 
 def test_the_generator_stops_where_its_caller_does() -> None:
     assert [report.epoch for report in islice(train(config_of(), SEQUENCES), 2)] == [1, 2]
+
+
+def test_stopped_by_another_thread_it_ends_within_the_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop, steps = Event(), []
+
+    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss) -> Tensor:
+        steps.append(train_step(state, batch, loss_of))
+        if len(steps) == 6:  # the second of the second epoch
+            stop.set()
+        return steps[-1]
+
+    monkeypatch.setattr("tune_srs.train.train_step", watched)
+    reports = list(train(config_of(), SEQUENCES, stop=stop))
+    assert [report.epoch for report in reports] == [1]
+    assert len(steps) == 6
 
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ class NegativeSampler:
         return nth + (found - self._starts[users, None]) + 1
 
     def _outside(self, users: Tensor, draws: Tensor) -> Tensor:
-        from tune_srs.kernels.items import outside  # here: a GPU needs no Numba
+        from tune_srs.kernels.items import outside  # here: training on a GPU needs no Numba
 
         items = torch.empty(draws.shape, dtype=torch.int64)
         tables = (self._starts, self._shifted, self._others, items)

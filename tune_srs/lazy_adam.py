@@ -67,7 +67,7 @@ def move_by_kernel(
     table: Tensor, moments: Tensor, rows: Tensor, slope: Tensor, numbers: Numbers
 ) -> None:
     """Update `rows` (R,) of `table` (I, D) and `moments` (I, 2 D) by their gradient (R, D)."""
-    from tune_srs.kernels.items import adam_rows  # here: a GPU needs no Numba
+    from tune_srs.kernels.items import adam_rows  # here: training on a GPU needs no Numba
 
     arrays = [t.detach().numpy() for t in (table, moments, rows, slope)]
     given: tuple[Any, ...] = (*arrays, *map(np.float32, numbers))
@@ -102,7 +102,7 @@ def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor,
 
 def distinct_by_kernel(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The distinct values (R,) in `index` (M,), below `size`, and where each stands there: (M,)."""
-    from tune_srs.kernels.items import distinct  # here: a GPU needs no Numba
+    from tune_srs.kernels.items import distinct  # here: training on a GPU needs no Numba
 
     rows, place = torch.empty_like(index), torch.empty_like(index)
     place_of = np.full(size, -1, np.int32)

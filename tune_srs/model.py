@@ -105,7 +105,7 @@ class SASRec(nn.Module):
     @cached_property
     def packed(self) -> "PackedEncoder":
         """The encoder by compiled kernels, on the CPU."""
-        from tune_srs.packed import PackedEncoder  # here: a GPU needs no Numba
+        from tune_srs.packed import PackedEncoder  # here: training on a GPU needs no Numba
 
         return PackedEncoder()
 

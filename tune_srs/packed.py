@@ -64,6 +64,10 @@ class PackedEncoder:
     @torch.no_grad()
     def last(self, model: "SASRec", items: Tensor, lengths: Tensor) -> Tensor:
         """Features (B, D) of the last item of each row: `items` (B, L) aligned left, `lengths`."""
+        if items.numel() and not 0 <= int(items.min()) <= int(items.max()) <= model.num_items:
+            raise IndexError(f"items must be 0 ... {model.num_items}, but got {items}")
+        if not 1 <= int(lengths.min()) <= int(lengths.max()) <= model.max_length:
+            raise IndexError(f"lengths must be 1 ... {model.max_length}, but got {lengths}")
         weights = _arrays(weights_of(model))
         shape, turned = weights.query.shape, _turned(weights)
         most = int(lengths.max())
@@ -107,6 +111,9 @@ class PackedEncoder:
         )
         room = Scratch(*self._take(f"scratch {thread}", shapes))  # type: ignore[arg-type]
         return room._replace(exponents=room.exponents.view(np.int32))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedEncoder":
+        return PackedEncoder()
 
     def _take(self, name: str, shapes: Sequence[Shape]) -> list[Array]:
         """Arrays with arbitrary content; the same memory under the same name."""

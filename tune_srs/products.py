@@ -28,7 +28,7 @@ class OnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
-        from tune_srs.kernels.items import products  # here: a GPU needs no Numba
+        from tune_srs.kernels.items import products  # here: training on a GPU needs no Numba
 
         ctx.save_for_backward(features, table, *indexes)
         scores = tuple(features.new_empty(index.shape) for index in indexes)

@@ -1,6 +1,7 @@
 """A results folder → pandas tables. Reads files only: Ray need not be there."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pandas as pd
 from tune_srs.config import nearest, read_yaml
 from tune_srs.errors import ConfigError, DataError
 
+EPOCHS = "epochs.jsonl"  # of a trial, in its folder
 SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
 
 
@@ -45,28 +47,33 @@ def trials(folder: Path) -> pd.DataFrame:
     return table
 
 
-def epochs(folder: Path) -> pd.DataFrame:
-    """One row a trial and epoch: `trial`, `epoch`, its parameters, and the metrics of the epoch.
+def append_epoch(trial_folder: Path, row: dict[str, Any]) -> None:
+    """Note an epoch of a trial: its number, its parameters, the epoch and its metrics."""
+    with (trial_folder / EPOCHS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
-    Read from the files that Ray Tune writes while a search runs.
-    """
+
+def forget_trial(trial_folder: Path) -> None:
+    """Delete what an earlier trial of this number has left: its epochs and its checkpoint."""
+    (trial_folder / EPOCHS).unlink(missing_ok=True)
+    for checkpoint in trial_folder.glob("checkpoint_*"):
+        shutil.rmtree(checkpoint)
+
+
+def epochs(folder: Path) -> pd.DataFrame:
+    """One row a trial and epoch: `trial`, `epoch`, its parameters, and the metrics of the epoch."""
     rows: list[dict[str, Any]] = []
-    for path in sorted((folder / "tune").glob("*/result.json")):
+    for path in sorted((folder / "tune").glob(f"*/{EPOCHS}")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                report = json.loads(line)
+                rows.append(json.loads(line))
             except ValueError:  # the line that is being written just now
                 continue
-            rows.append(report["config"] | {k: v for k, v in report.items() if is_metric(k)})
     if not rows:
         return pd.DataFrame({"trial": pd.Series(dtype=int), "epoch": pd.Series(dtype=int)})
-    # a resumed trial may have reported an epoch twice: the later report counts
+    # a trial resumed after the note of an epoch and before its report has noted it once
     table = pd.DataFrame(rows).drop_duplicates(["trial", "epoch"], keep="last")
     return table.sort_values(["trial", "epoch"], ignore_index=True)
-
-
-def is_metric(key: str) -> bool:
-    return key == "epoch" or key.startswith(("train/", "val/", "time/"))
 
 
 def settings(folder: Path) -> dict[str, Any]:

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-# Ray reads these when it is imported
+# Ray reads these when it is imported, or later; workers import this module, too
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # no tables of Tune's own
+    # how long a worker waits for a stopped trial to end its step; less, and the next trial fails
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "86400",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # off, Ray binds to loopback on every system
 }
 
@@ -120,19 +123,27 @@ def _train_and_report(
     trial = space.config(values, f"trial {config['trial']}")
     folder = outcome.trial_folder(run, config["trial"])
     state, best = None, checkpoint.Best(space.search.metric, space.search.mode)
-    if saved := checkpoint.last(folder):
+    saved = checkpoint.last(folder)
+    if saved and checkpoint.load_progress(saved).config == trial:
         before, best = checkpoint.load(trial, sequences.num_items, saved)
         state = before.state
         _tell(before, best, trial)  # Tune may not have heard of it before the interruption
-    epochs = train(trial, sequences, state)
+    else:
+        results.forget_trial(folder)  # what Tune no longer knew of, and proposed anew
+    stop = Event()
+    epochs = train(trial, sequences, state, stop)
     with ThreadPoolExecutor(1) as ahead:
-        following = ahead.submit(next, epochs, None)
-        while (report := following.result()) is not None:
-            best.update(report)
-            saved_epoch = Checkpoint.of(trial, report, best)
+        try:
             following = ahead.submit(next, epochs, None)
-            saved_epoch.write(folder)
-            _tell(report, best, trial)
+            while (report := following.result()) is not None:
+                best.update(report)
+                saved_epoch = Checkpoint.of(trial, report, best)
+                following = ahead.submit(next, epochs, None)
+                saved_epoch.write(folder)
+                results.append_epoch(folder, config | report.metrics | {"epoch": report.epoch})
+                _tell(report, best, trial)  # leaves by SystemExit when Tune stops the trial
+        finally:
+            stop.set()  # nobody waits for the epoch that has begun
 
 
 def _tell(report: EpochReport, best: checkpoint.Best, trial: TrialConfig) -> None:

@@ -7,7 +7,7 @@ repeats itself on the same machine and can go on from a saved state as if never 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Timer
+from threading import Event, Timer
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def _optimizers(model: SASRec, config: TrainConfig) -> tuple[torch.optim.Optimiz
 
 
 def compile_kernels(config: TrainConfig, say: Callable[[str], None]) -> None:
-    """Have ready what a run on the CPU calls: a moment, or half a minute once on a machine."""
+    """Have ready what most runs on the CPU call: a moment, or half a minute once on a machine."""
     if not packs(config):
         return
     histories = np.array([1, 2, 3], dtype=np.int32)
@@ -132,13 +132,17 @@ def touches_few(config: TrainConfig, num_items: int) -> bool:
 
 
 def train(
-    config: TrialConfig, sequences: Sequences, state: TrainState | None = None
+    config: TrialConfig,
+    sequences: Sequences,
+    state: TrainState | None = None,
+    stop: Event | None = None,
 ) -> Iterator[EpochReport]:
     """Train on the histories of `sequences`, score its futures after every epoch.
 
     Yields one report an epoch, from `state.epoch` + 1 to `train.max_epochs`. `sequences` is the
-    validation split: the test futures are not in it. Raises `ConfigError` for a GPU that is not
-    there, `SearchError` when the loss is no longer a number.
+    validation split: the test futures are not in it. Once `stop` is set, by another thread, the
+    generator ends at its next step, and the epoch is not reported. Raises `ConfigError` for a GPU
+    that is not there, `SearchError` when the loss is no longer a number.
     """
     torch.set_num_threads(config.train.num_threads)
     state = state or new_state(config, sequences.num_items)
@@ -154,12 +158,15 @@ def train(
     evaluator = Evaluator(sequences, config.evaluation, device)
     loss_of = BatchLoss(config, negatives, device)
     step = step_of(config.train, state, batches, loss_of)
+    stop = stop or Event()
 
     for epoch in range(state.epoch + 1, config.train.max_epochs + 1):
         if config.train.fused_attention:  # it draws from the global generator: resumable like this
             torch.manual_seed(int(torch.randint(2**62, (), generator=state.order)))
         started = time.perf_counter()
-        loss = _train_epoch(state, batches, step)
+        loss = _train_epoch(state, batches, step, stop)
+        if stop.is_set():
+            return
         trained = time.perf_counter()
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise SearchError(f"epoch {epoch}: the loss is {loss}; lower train.lr")
@@ -184,11 +191,15 @@ def step_of(
     return GraphedStep(step, state.generator) if config.cuda_graph else step
 
 
-def _train_epoch(state: TrainState, batches: Batches, step: Callable[[Tensor], Tensor]) -> float:
-    """One pass over all users; the mean loss of its steps."""
+def _train_epoch(
+    state: TrainState, batches: Batches, step: Callable[[Tensor], Tensor], stop: Event
+) -> float:
+    """One pass over all users, or until `stop` is set; the mean loss of its steps."""
     state.model.train()
     total = torch.zeros((), device=state.generator.device)
     for users in batches.epoch(state.order):
+        if stop.is_set():
+            break
         total += step(users)
     return (total / len(batches)).item()
 

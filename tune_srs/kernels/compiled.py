@@ -1,7 +1,8 @@
 """How the kernels are compiled, and the arrays that they take.
 
 Numba keeps what it compiled beside a module until that module changes: what calls one another must
-therefore stand in one file, or a change in another would leave the old code in use.
+therefore stand in one file, or a change in another would leave the old code in use. After a change
+here, delete `kernels/__pycache__`.
 """
 
 from collections.abc import Callable
