@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import tune_srs
-from tune_srs import cli
+from tune_srs import cli, results
 
 Run = Callable[..., "Outcome"]
 METRIC = "val/ndcg_rel@10"
@@ -203,8 +203,8 @@ def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: st
     (folder / "yardsticks.json").write_text(json.dumps({"popularity": {METRIC: 0.1}}))
     (folder / "best" / "metrics.json").write_text(json.dumps({"test": {"best": {METRIC: 0.1}}}))
     (folder / "tune" / "trial_00000").mkdir(parents=True)
-    report = {"epoch": 1, METRIC: 0.2, "config": {"trial": 0, "train.lr": 0.1}}
-    (folder / "tune" / "trial_00000" / "result.json").write_text(json.dumps(report))
+    epoch = {"trial": 0, "train.lr": 0.1, "epoch": 1, METRIC: 0.2}
+    results.append_epoch(folder / "tune" / "trial_00000", epoch)
     assert run(command, "mine").status == 0
 
     content = (folder / name).read_text()
