@@ -80,12 +80,21 @@ class Checkpoint:
             content = json.dumps(self.progress)
             (whole / "progress.json").write_text(content, encoding="utf-8")
             whole.rename(trial_folder / whole.name)
-        for old in _checkpoints(trial_folder)[:-1]:
-            shutil.rmtree(old)
+        _delete(_checkpoints(trial_folder)[:-1])
 
 
 def _checkpoints(trial_folder: Path) -> list[Path]:
     return sorted(trial_folder.glob("checkpoint_*"))
+
+
+def _delete(checkpoints: list[Path]) -> None:
+    for checkpoint in checkpoints:
+        shutil.rmtree(checkpoint)
+
+
+def forget(trial_folder: Path) -> None:
+    """Delete what an earlier trial with this folder has left."""
+    _delete(_checkpoints(trial_folder))
 
 
 def last(trial_folder: Path) -> Path | None:

@@ -14,7 +14,7 @@ class LazyAdam(torch.optim.Optimizer):
     """Adam (arXiv 1412.6980) that moves the rows of a sparse gradient only, and their moments.
 
     Unlike Adam, a row does not drift on its momentum while nothing touches it. The same update as
-    `torch.optim.SparseAdam`, in half the time.
+    `torch.optim.SparseAdam`, in one pass over the rows.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """A results folder → pandas tables. Reads files only: Ray need not be there."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,11 +52,9 @@ def append_epoch(trial_folder: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def forget_trial(trial_folder: Path) -> None:
-    """Delete what an earlier trial of this number has left: its epochs and its checkpoint."""
+def forget_epochs(trial_folder: Path) -> None:
+    """Delete what was noted of an earlier trial with this folder."""
     (trial_folder / EPOCHS).unlink(missing_ok=True)
-    for checkpoint in trial_folder.glob("checkpoint_*"):
-        shutil.rmtree(checkpoint)
 
 
 def epochs(folder: Path) -> pd.DataFrame:
@@ -71,7 +68,7 @@ def epochs(folder: Path) -> pd.DataFrame:
                 continue
     if not rows:
         return pd.DataFrame({"trial": pd.Series(dtype=int), "epoch": pd.Series(dtype=int)})
-    # a trial resumed after the note of an epoch and before its report has noted it once
+    # a resumed trial notes its last epoch again, as it may have been cut off before it did
     table = pd.DataFrame(rows).drop_duplicates(["trial", "epoch"], keep="last")
     return table.sort_values(["trial", "epoch"], ignore_index=True)
 

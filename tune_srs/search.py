@@ -127,9 +127,10 @@ def _train_and_report(
     if saved and checkpoint.load_progress(saved).config == trial:
         before, best = checkpoint.load(trial, sequences.num_items, saved)
         state = before.state
-        _tell(before, best, trial)  # Tune may not have heard of it before the interruption
-    else:
-        results.forget_trial(folder)  # what Tune no longer knew of, and proposed anew
+        _tell(before, best, config, trial, folder)  # it may have been cut off before that
+    else:  # left by a trial that Tune no longer knew of, and proposed anew
+        checkpoint.forget(folder)
+        results.forget_epochs(folder)
     stop = Event()
     epochs = train(trial, sequences, state, stop)
     with ThreadPoolExecutor(1) as ahead:
@@ -140,13 +141,20 @@ def _train_and_report(
                 saved_epoch = Checkpoint.of(trial, report, best)
                 following = ahead.submit(next, epochs, None)
                 saved_epoch.write(folder)
-                results.append_epoch(folder, config | report.metrics | {"epoch": report.epoch})
-                _tell(report, best, trial)  # leaves by SystemExit when Tune stops the trial
+                _tell(report, best, config, trial, folder)
         finally:
             stop.set()  # nobody waits for the epoch that has begun
 
 
-def _tell(report: EpochReport, best: checkpoint.Best, trial: TrialConfig) -> None:
+def _tell(
+    report: EpochReport,
+    best: checkpoint.Best,
+    config: dict[str, Any],
+    trial: TrialConfig,
+    folder: Path,
+) -> None:
+    """Note an epoch and report it; leaves by SystemExit when Tune stops the trial."""
+    results.append_epoch(folder, config | report.metrics | {"epoch": report.epoch})
     progress = {
         "epoch": report.epoch,
         "best_epoch": best.epoch,
