@@ -24,7 +24,7 @@ from shapes import random_sequences
 
 from tune_srs.batches import Batches, NegativeSampler
 from tune_srs.config import DataConfig, TrialConfig
-from tune_srs.datasets.formats import COLUMNS
+from tune_srs.datasets.columns import COLUMNS
 from tune_srs.datasets.prepare import split_chunks
 from tune_srs.datasets.sequences import load, save
 from tune_srs.evaluate import Evaluator

@@ -73,7 +73,13 @@ def test_help_exits_with_0(run: Run, arguments: tuple[str, ...]) -> None:
 def test_data_list_names_every_data_set(run: Run) -> None:
     done = run("data", "list")
     assert done.status == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ml-100k", "synthetic"]
+    header, *lines = done.stdout.splitlines()
+    assert header.split()[:3] == ["name", "here", "users"]
+    assert lines[0].split()[:5] == ["ml-100k", "no", "943", "1682", "100000"]
+    assert "GroupLens" in lines[0]
+    assert "https://grouplens.org/" in lines[0]
+    assert len(lines) == 15
+    assert lines[-1].split()[0] == "synthetic"
 
 
 def test_data_prepare_prints_what_came_of_it(run: Run) -> None:
@@ -83,6 +89,36 @@ def test_data_prepare_prints_what_came_of_it(run: Run) -> None:
     facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
     assert facts["users"] == "20"
     assert len(facts["fingerprint"]) == 64
+
+
+LOG = "who,what,when\n" + "".join(
+    f"u{user},i{(user + step) % 7},2024-01-{1 + step:02}\n"
+    for user in range(9)
+    for step in range(6)
+)
+
+
+def test_any_log_is_prepared_and_trained_on(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(LOG)
+    columns = ["--user-col", "who", "--item-col", "what", "--time-col", "when"]
+    options = ["--num-futures", "1", "--noise", "accidental=0.2", "--noise", "shared=0.5"]
+    done = run("data", "prepare", "mine.csv", *columns, *options)
+    assert done.status == 0, done.stderr
+    assert "mine.csv: fields separated by ',', user from who, item from what, timestamp" in (
+        done.stdout
+    )
+    facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
+    assert (facts["users"], facts["items"], facts["interactions"]) == ("9", "7", "54")
+    assert int(facts["training_interactions"]) > 4 * 9  # with noise
+
+    log = "{user_column: who, item_column: what, time_column: when}"
+    data = f"{{name: mine.csv, num_futures: 1, log: {log}}}"
+    (tmp_path / "config.yaml").write_text(
+        f"data: {data}\nmodel: {{hidden_units: 8, max_length: 10}}\ntrain: {{max_epochs: 1}}\n"
+    )
+    done = run("train", "config.yaml")
+    assert done.status == 0, done.stderr
+    assert "best epoch 1" in done.stdout
 
 
 def test_train_prints_and_writes_the_best_epoch(run: Run, tmp_path: Path) -> None:
@@ -100,6 +136,24 @@ BAD_REQUESTS = {
     "unknown command": (["serch"], "serch"),
     "unknown option": (["search", DEMO, "--nmae", "x"], "--name"),
     "unknown data set": (["data", "prepare", "ml-100"], "did you mean ml-100k?"),
+    "no such log": (["data", "prepare", "logs/mine.csv"], "logs/mine.csv: no such file"),
+    "a log without times": (
+        ["data", "prepare", "config.yaml", "--user-col", "data"],
+        "config.yaml: there is no column data",
+    ),
+    "unknown noise": (
+        ["data", "prepare", "synthetic", "--noise", "random=0.1"],
+        "unknown key data.noise.random",
+    ),
+    "noise without a share": (["data", "prepare", "synthetic", "--noise", "shared"], "KEY=VALUE"),
+    "unknown time format": (
+        ["data", "prepare", "synthetic", "--time-format", "minutes"],
+        "must be one of auto, s, ms",
+    ),
+    "a share of the last futures": (
+        ["data", "prepare", "synthetic", "--set", "data.split.share=0.1"],
+        "data.split: kind last takes no share",
+    ),
     "unknown data set of a search": (["search", DEMO, "--dataset", "ml100k"], "ml-100k"),
     "missing space file": (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "no space file": (["search"], "SPACE.yaml is missing"),

@@ -345,13 +345,32 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
     positives = draw(st.integers(1, 200))
     relevance = draw(relevances)
     bent = relevance in ("power", "exponential")
+    kind = draw(st.sampled_from(["last", "users", "time"]))
     return {
         "data": {
             "name": draw(st.text()),
+            "log": {
+                "user_column": draw(st.none() | st.text()),
+                "item_column": draw(st.none() | st.text()),
+                "rating_column": draw(st.none() | st.text()),
+                "time_column": draw(st.none() | st.text()),
+                "time_format": draw(st.sampled_from(["auto", "ms", "iso", "lines", "%d/%m/%Y"])),
+                "separator": draw(st.none() | st.sampled_from([",", "\t", ";"])),
+                "header": draw(st.booleans()),
+                "text_ids": draw(st.booleans()),
+            },
             "num_futures": draw(count),
+            "num_validation_futures": draw(st.none() | count),
             "min_rating": draw(st.none() | st.floats(-10, 10)),
+            "repeats": draw(st.sampled_from(["keep", "drop_consecutive", "keep_first"])),
             "min_users_per_item": draw(count),
             "min_items_per_user": draw(count),
+            "k_core": draw(count),
+            "split": {
+                "kind": kind,
+                "share": None if kind == "last" else draw(st.floats(0.01, 0.49)),
+                "seed": draw(seed),
+            },
             "noise": {"accidental": draw(share), "shared": draw(share), "seed": draw(seed)},
             "synthetic": {
                 "users": draw(count),

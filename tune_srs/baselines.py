@@ -17,7 +17,7 @@ class Popularity:
     max_length = 1
 
     def __init__(self, sequences: Sequences) -> None:
-        counts = np.bincount(sequences.items, minlength=sequences.num_items + 1)
+        counts = np.bincount(sequences.training.items, minlength=sequences.num_items + 1)
         self._counts = torch.from_numpy(counts).double()  # (I + 1,)
 
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Markov:
     max_length = 1
 
     def __init__(self, sequences: Sequences) -> None:
-        items, users = sequences.items, sequences.users()
+        items, users = sequences.training.items, sequences.training.users()
         same_user = users[1:] == users[:-1]
         pairs = (items[:-1][same_user], items[1:][same_user])
         size = sequences.num_items + 1

@@ -52,6 +52,7 @@ class Batches:
         device: torch.device,
         padded: bool = False,
     ) -> None:
+        sequences = sequences.training
         windows = np.minimum(sequences.lengths, max_length + 1)
         self._trainable = torch.from_numpy(np.flatnonzero(windows > 1))
         if not len(self._trainable):
@@ -121,6 +122,7 @@ class NegativeSampler:
     ) -> None:
         """By a compiled kernel or in torch; by default the former on a CPU."""
         self._kernels = device.type == "cpu" if kernels is None else kernels
+        sequences = sequences.training
         users, items = sequences.users(), sequences.items.astype(np.int64) - 1
         self._range = sequences.num_items + 1
         distinct = np.unique(users * self._range + items)

@@ -68,35 +68,57 @@ def version(
 
 
 @data_app.command("list")
-def data_list() -> None:
-    """Show the data sets that are known by name."""
-    from tune_srs.datasets.prepare import DATASETS
+def data_list(data_folder: DataFolder = Path("data")) -> None:
+    """Show the data sets that are known by name, and which of them are here."""
+    from tune_srs.datasets.prepare import known
 
-    for name, dataset in DATASETS.items():
-        print(f"{name:<12} {dataset.description} (licence: {dataset.licence})")
+    print(known(data_folder).to_string(index=False))
 
 
 @data_app.command("prepare")
 def data_prepare(
-    name: str,
+    name: Annotated[str, typer.Argument(help="A known data set, or the file of a log.")],
+    user_col: Annotated[str | None, typer.Option(help="Of a log. [default: guessed]")] = None,
+    item_col: Annotated[str | None, typer.Option(help="Of a log. [default: guessed]")] = None,
+    rating_col: Annotated[str | None, typer.Option(help="Of a log. [default: guessed]")] = None,
+    time_col: Annotated[str | None, typer.Option(help="Of a log. [default: guessed]")] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(help="s, ms, us, ns, iso, order, lines, or such as %d/%m/%Y. [default: auto]"),
+    ] = None,
     num_futures: Annotated[int | None, typer.Option(help="K: test and validation futures.")] = None,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=SHARE", help="accidental or shared, into what trains."),
+    ] = None,
     settings: Settings = None,
     data_folder: DataFolder = Path("data"),
 ) -> None:
-    """Fetch, filter and split a data set, and print what came of it.
+    """Fetch, filter and split a data set or a log, and print what came of it.
 
-    Example: tune-srs data prepare synthetic --set data.noise.accidental=0.1
+    Example: tune-srs data prepare ml-1m --set data.min_rating=4 --noise accidental=0.1
+
+    Example: tune-srs data prepare mylog.parquet --user-col who --item-col what --time-col when
     """
     from tune_srs.config import TrialConfig
     from tune_srs.datasets.prepare import prepare, prepared_folder
+    from tune_srs.datasets.statistics import printable
 
-    overrides = _overrides(settings) | {"data.name": name}
-    if num_futures is not None:
-        overrides["data.num_futures"] = num_futures
+    given = {
+        "data.log.user_column": user_col,
+        "data.log.item_column": item_col,
+        "data.log.rating_column": rating_col,
+        "data.log.time_column": time_col,
+        "data.log.time_format": time_format,
+        "data.num_futures": num_futures,
+    }
+    overrides = {"data.name": name} | _overrides(settings)
+    overrides |= _overrides([f"data.noise.{kind}" for kind in noise or []])
+    overrides |= {key: value for key, value in given.items() if value is not None}
     config = TrialConfig().with_overrides(overrides, "data prepare").data
-    data = prepare(config, data_folder)
-    for key in ("users", "items", "interactions", "training_interactions", "fingerprint"):
-        print(f"{key:<22} {data.manifest[key]}")
+    data = prepare(config, data_folder, verify=True)
+    print(printable(data.manifest))
+    print(f"{'fingerprint':<22} {data.fingerprint}")
     print(f"{'prepared in':<22} {prepared_folder(config, data_folder)}")
 
 

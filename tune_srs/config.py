@@ -63,16 +63,81 @@ class SyntheticConfig(Settings):
     seed: Seed = 0
 
 
+class LogConfig(Settings):
+    """How to read a log of one's own (`data.name: PATH`); what is not given is guessed."""
+
+    user_column: str | None = None
+    item_column: str | None = None
+    rating_column: str | None = None
+    time_column: str | None = None
+    time_format: str = Field(
+        "auto",
+        description="s, ms, us, ns (since 1970), iso, a strftime pattern, order (numbers that only "
+        "rank), lines (no column: the lines are in order); auto: an epoch in any unit, or ISO 8601",
+    )
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    header: bool = Field(True, description="false: the columns are named 0, 1, 2, …")
+    text_ids: bool = Field(False, description="ids are text though they look like numbers")
+
+    @field_validator("time_format")
+    @classmethod
+    def _time_format_is_known(cls, value: str) -> str:
+        known = ("auto", "s", "ms", "us", "ns", "iso", "order", "lines")
+        if value not in known and "%" not in value:
+            raise ValueError(
+                f"must be one of {', '.join(known)}, or a pattern such as %d/%m/%Y, "
+                f"but got {value!r}"
+            )
+        return value
+
+
+class SplitConfig(Settings):
+    """Which interactions validate and test; `last`: the last of every user."""
+
+    kind: Literal["last", "users", "time"] = Field(
+        "last",
+        description="users: some users are held out whole and only scored; time: training ends at "
+        "one moment for all, validation at a second one",
+    )
+    share: float | None = Field(
+        None, gt=0, lt=0.5, description="of users or interactions to test on, and to validate on"
+    )
+    seed: Seed = Field(0, description="of the users drawn, if kind is users")
+
+    @model_validator(mode="after")
+    def _share_has_an_effect(self) -> Self:
+        if (self.share is None) != (self.kind == "last"):
+            need = "takes no share" if self.kind == "last" else "needs a share, such as 0.1"
+            raise ValueError(f"kind {self.kind} {need}, but got share={self.share}")
+        return self
+
+
 class DataConfig(Settings):
     """Which interactions, how filtered, and how split."""
 
-    name: str = "ml-100k"
+    name: str = Field("ml-100k", description="a known data set, or the path of a log")
+    log: LogConfig = LogConfig()
     num_futures: int = Field(10, ge=1, description="K: the last K test, the K before validate")
+    num_validation_futures: int | None = Field(
+        None, ge=1, description="K of validation; None, as many as of the test"
+    )
     min_rating: float | None = Field(None, description="keep interactions rated at least this")
+    repeats: Literal["keep", "drop_consecutive", "keep_first"] = Field(
+        "keep", description="of an item in a user's history"
+    )
     min_users_per_item: int = Field(1, ge=1)
     min_items_per_user: int = Field(1, ge=1)
+    k_core: int = Field(
+        1, ge=1, description="drop users and items of fewer interactions until none is left"
+    )
+    split: SplitConfig = SplitConfig()
     noise: NoiseConfig = NoiseConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @property
+    def validation_futures(self) -> int:
+        """K of the validation split."""
+        return self.num_validation_futures or self.num_futures
 
 
 class ModelConfig(Settings):

@@ -3,12 +3,14 @@
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tune_srs.config import DataConfig
-from tune_srs.datasets.formats import COLUMNS
+from tune_srs.datasets.catalogue import Reader
+from tune_srs.datasets.columns import COLUMNS, TIMESTAMP
 from tune_srs.datasets.sequences import PreparedData, Sequences
 
 Row = tuple[int, int, int, int]  # user, item, rating, timestamp
@@ -53,22 +55,39 @@ def write_movielens_parquet(table: pd.DataFrame, path: Path) -> None:
     mirrored.to_parquet(path, compression="brotli")
 
 
+def zip_with(path: Path, content: str | bytes, member: str = "ml-100k/u.data") -> Path:
+    """An archive of one member."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, content)
+    return path
+
+
+def table_from(reader: Reader, path: Path) -> pd.DataFrame:
+    """All chunks that a reader gives, times in seconds."""
+    table = pd.concat(reader(path, silent), ignore_index=True)
+    return table.assign(**{TIMESTAMP: table[TIMESTAMP] // 1_000_000})
+
+
 def histories_of(sequences: Sequences) -> list[list[int]]:
     """Each user's history as a list of item indices."""
     return [part.tolist() for part in np.split(sequences.items, sequences.offsets[1:-1])]
 
 
-def in_original_ids(data: PreparedData, sequences: Sequences) -> dict[int, list[int]]:
+def in_original_ids(data: PreparedData, sequences: Sequences) -> dict[Any, list[Any]]:
     """User id → the item ids of its history and futures, one after the other."""
     item_ids = data.item_ids.to_numpy()
+    user_ids = data.user_ids if sequences is data.validation or data.test_users is None else None
+    if user_ids is None and data.test_users is not None:
+        user_ids = data.test_users.ids
+    assert user_ids is not None
     return {
-        int(user): [int(item_ids[item - 1]) for item in [*history, *futures]]
+        user: [item_ids[item - 1] for item in [*history, *futures]]
         for user, history, futures in zip(
-            data.user_ids, histories_of(sequences), sequences.futures.tolist(), strict=True
+            user_ids, histories_of(sequences), sequences.futures.tolist(), strict=True
         )
     }
 
 
-def small_config(num_futures: int, **settings: float) -> DataConfig:
+def small_config(num_futures: int, **settings: object) -> DataConfig:
     """Data settings of a data set called `toy`."""
     return DataConfig.model_validate({"name": "toy", "num_futures": num_futures, **settings})

@@ -24,16 +24,9 @@ from raw_data import (
 from tune_srs.config import DataConfig
 from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets import sequences
-from tune_srs.datasets.formats import COLUMNS, ITEM, USER
-from tune_srs.datasets.prepare import (
-    DATASETS,
-    Dataset,
-    Say,
-    prepare,
-    prepared_folder,
-    split,
-    split_chunks,
-)
+from tune_srs.datasets.catalogue import DATASETS, Dataset, RawFile
+from tune_srs.datasets.columns import COLUMNS, ITEM, USER, Say
+from tune_srs.datasets.prepare import prepare, prepared_folder, split, split_chunks
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError
 
@@ -226,21 +219,27 @@ def test_how_a_table_is_cut_into_chunks_does_not_matter(
 
 
 class Reader:
-    """A `Dataset.read` that counts its calls."""
+    """A reader that counts its calls, whatever the file holds."""
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, config: DataConfig, raw: Path, say: Say) -> list[pd.DataFrame]:
+    def __call__(self, path: Path, say: Say) -> list[pd.DataFrame]:
         self.calls += 1
         return [table_of_histories({1: range(9), 2: range(8, 0, -1), 3: range(3, 9)})]
+
+
+def written(target: Path) -> None:
+    """The source of a raw file whose content does not matter."""
+    target.write_text("toy")
 
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     """A small data set called `toy`."""
     reader = Reader()
-    monkeypatch.setitem(DATASETS, "toy", Dataset("by hand", "none", reader))
+    file = RawFile("toy.txt", reader, source=written)
+    monkeypatch.setitem(DATASETS, "toy", Dataset("by hand", 3, 9, 23, "none", "nowhere", (file,)))
     return reader
 
 
@@ -266,10 +265,10 @@ def test_the_second_call_reads_the_cache(tmp_path: Path, reader: Reader) -> None
 
 
 def test_the_cache_gives_back_what_was_split(tmp_path: Path, reader: Reader) -> None:
-    made = split_chunks(reader(CONFIG, tmp_path, silent), CONFIG, silent)
+    made = split_chunks(reader(tmp_path, silent), CONFIG, silent)
     kept = prepare(CONFIG, tmp_path, silent)
     assert in_original_ids(kept, kept.test) == in_original_ids(made, made.test)
-    assert kept.manifest == made.manifest
+    assert kept.manifest | {"inputs": [], "files": {}} == made.manifest | {"files": {}}
     assert kept.validation.num_items == made.validation.num_items
 
 
@@ -353,6 +352,15 @@ def test_a_damaged_array_is_a_data_error(
 
 
 @pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("damage", [cut_short, emptied, no_numpy_header, Path.unlink])
+def test_loading_looks_at_sizes_and_headers(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    prepare(CONFIG, tmp_path, silent)
+    damage(prepared_folder(CONFIG, tmp_path) / "items.npy")
+    with pytest.raises(DataError, match="damaged prepared data"):
+        prepare(CONFIG, tmp_path, silent)
+
+
+@pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"fingerprint": null}'])
 def test_a_damaged_manifest_is_a_data_error(tmp_path: Path, content: str | None) -> None:
     prepare(CONFIG, tmp_path, silent)
@@ -366,7 +374,7 @@ def test_a_damaged_manifest_is_a_data_error(tmp_path: Path, content: str | None)
 
 
 @pytest.mark.usefixtures("reader")
-@pytest.mark.parametrize("name", ["item_ids.parquet", "user_ids.parquet"])
+@pytest.mark.parametrize("name", ["item_ids.arrow", "user_ids.arrow"])
 def test_ids_are_never_silently_others(tmp_path: Path, name: str) -> None:
     """A flipped bit anywhere: found, or without effect."""
     data = prepare(CONFIG, tmp_path, silent)
@@ -378,7 +386,7 @@ def test_ids_are_never_silently_others(tmp_path: Path, name: str) -> None:
         content[place] ^= 4
         path.write_bytes(content)
         try:
-            again = prepare(CONFIG, tmp_path, silent)
+            again = prepare(CONFIG, tmp_path, silent, verify=True)
         except DataError:
             found += 1
         else:
@@ -389,15 +397,21 @@ def test_ids_are_never_silently_others(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.usefixtures("reader")
 def test_an_empty_folder_is_damaged_data(tmp_path: Path) -> None:
-    folder = prepared_folder(CONFIG, tmp_path)
+    folder = folder_to_be(tmp_path)
     folder.mkdir(parents=True)
     refused(tmp_path, folder)
+
+
+def folder_to_be(data_folder: Path) -> Path:
+    """Where `CONFIG` is going to be prepared: the raw file is there already."""
+    DATASETS["toy"].bring("toy", data_folder / "raw" / "toy", silent)
+    return prepared_folder(CONFIG, data_folder)
 
 
 def refused(data_folder: Path, folder: Path) -> None:
     """`folder` is refused in one line, and made anew once it is deleted as the line says."""
     with pytest.raises(DataError) as caught:
-        prepare(CONFIG, data_folder, silent)
+        prepare(CONFIG, data_folder, silent, verify=True)
     message = str(caught.value)
     assert message.startswith(f"{folder}: damaged prepared data (")
     assert message.endswith("); delete this folder and run again")
@@ -434,7 +448,7 @@ def test_an_interrupted_save_leaves_nothing(
 def test_two_at_a_time_share_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process finishes the same data while this one saves its own."""
     save = sequences.save
-    folder = prepared_folder(CONFIG, tmp_path)
+    folder = folder_to_be(tmp_path)
 
     def save_after_the_other(data: sequences.PreparedData, aside: Path) -> None:
         folder.mkdir()

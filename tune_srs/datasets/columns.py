@@ -1,0 +1,91 @@
+"""The interactions table: what its columns are called, and how its rows are checked.
+
+Every reader gives it a chunk at a time: `user` and `item` (ids as the source has them, integers or
+text), `rating` (a number; not every source has one) and `timestamp` (a whole number, later is
+larger). Rows keep the order of the file, which decides between equal timestamps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tune_srs.errors import DataError
+
+Say = Callable[[str], None]
+USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands, to name it in an error: its label in the table plus `first`."""
+
+    source: str  # the file, and what inside it
+    unit: str = "line"
+    first: int = 1  # of the row labelled 0
+
+    def fault(self, row: Any, message: str) -> DataError:
+        """The error to raise for the row with label `row`."""
+        return DataError(f"{self.source}: {self.unit} {int(row) + self.first}: {message}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a column and the label of its row; as text, short enough for an error."""
+
+    row: Any
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{repr(self.value) if isinstance(self.value, str) else str(self.value):.60}"
+
+
+def first_cell(column: pd.Series, wrong: pd.Series) -> Cell | None:
+    """The first value of `column` where `wrong` is True."""
+    if not wrong.any():
+        return None
+    place = int(wrong.to_numpy(dtype=bool).argmax())
+    return Cell(column.index[place], column.iloc[place])
+
+
+def checked_ids(column: pd.Series, role: str, place: Place) -> pd.Series:
+    """Ids that are integers from 0 or text; any other is a `DataError` with its row."""
+    if (cell := first_cell(column, column.isna())) is not None:
+        raise place.fault(cell.row, f"no {role} id; leave such rows out")
+    if pd.api.types.is_bool_dtype(column.dtype):
+        raise DataError(f"{place.source}: the {role} ids are true and false; name another column")
+    if pd.api.types.is_float_dtype(column.dtype):
+        return _whole(column, role, place)
+    if pd.api.types.is_integer_dtype(column.dtype):
+        if (cell := first_cell(column, column < 0)) is not None:
+            raise place.fault(
+                cell.row,
+                f"the {role} id {cell} is negative, as ids that are unknown are; leave "
+                f"such rows out, or set data.log.text_ids=true if it is a true id",
+            )
+        return column
+    if not pd.api.types.is_string_dtype(column.dtype):
+        raise DataError(
+            f"{place.source}: the {role} ids are neither whole numbers nor text, but "
+            f"{column.dtype}; name another column, or set data.log.text_ids=true"
+        )
+    return column
+
+
+def _whole(column: pd.Series, role: str, place: Place) -> pd.Series:
+    """Integers that a table keeps as decimal numbers, as pandas does beside a missing value."""
+    if (cell := first_cell(column, (column % 1 != 0) | (column.abs() >= 2**53))) is not None:
+        raise place.fault(cell.row, f"the {role} id {cell} is no whole number; mend the row")
+    return checked_ids(column.astype("int64"), role, place)
+
+
+def checked_ratings(column: pd.Series, place: Place) -> pd.Series:
+    """Ratings as numbers; one that is none is a `DataError` with its row."""
+    numbers = column
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() | numbers.isin([float("inf"), float("-inf")])
+    if (cell := first_cell(column, wrong)) is not None:
+        raise place.fault(cell.row, f"the rating {cell} is no number; mend or drop the row")
+    return numbers

@@ -1,0 +1,100 @@
+"""Delimited text (CSV, TSV and the like) in chunks, by pandas; every fault with its line."""
+
+import csv
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from pandas.io.parsers import TextFileReader
+
+from tune_srs.datasets.columns import Place
+from tune_srs.datasets.files import DAMAGED, damaged
+from tune_srs.errors import DataError
+
+CELLS = 4_000_000  # of a chunk: a million rows of four columns
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a file are laid out."""
+
+    separator: str  # a character, or the regular expression \s+
+    columns: int  # fields a row
+    header_lines: int = 1
+    quoted: bool = True
+    encoding: str = "utf-8"
+
+
+def chunks(
+    file: AbstractContextManager[tuple[io.BufferedReader, str]],
+    layout: Layout,
+    columns: Mapping[str, int],
+    text: frozenset[str],
+) -> Iterator[tuple[pd.DataFrame, Place]]:
+    """Tables of the wanted `columns` (name → position) of a `file` that is to be opened: its bytes
+    and what to call it. Columns in `text` are left as text.
+
+    A field of another column that is no number makes that column text in its chunk: who takes the
+    chunk looks for the row. Empty fields are missing values. Rows are labelled from
+    0, and the `Place` turns a label into a line. Raises `DataError` for rows that are too long and
+    for what cannot be parsed.
+    """
+    with file as (stream, source):  # inside, so that it is closed after its reader
+        place = Place(source, first=layout.header_lines + 1)
+        names = {position: name for name, position in columns.items()}
+        try:
+            with _reader(stream, layout, names, text) as reader:
+                while (chunk := _next(reader)) is not None:
+                    yield chunk[list(names)].rename(columns=names), place
+        except pd.errors.EmptyDataError:
+            raise DataError(f"{source}: no rows below the header; put the log there") from None
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise _unparsable(source, error) from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{source}: not UTF-8 text ({error.reason}); save it as UTF-8"
+            ) from error
+        except DAMAGED as error:
+            raise damaged(source, error) from error
+
+
+def _reader(
+    stream: io.BufferedReader, layout: Layout, names: Mapping[int, str], text: frozenset[str]
+) -> TextFileReader:
+    kinds: dict[Any, Any] = {position: "str" for position, name in names.items() if name in text}
+    missing: dict[Any, Any] = {position: ["", "nan", "NaN", "NAN"] for position in names}
+    return pd.read_csv(
+        stream,
+        sep=layout.separator,
+        header=None,
+        names=list(range(layout.columns)),  # all: with `usecols` longer rows are let pass
+        index_col=False,
+        skiprows=layout.header_lines,
+        dtype=kinds,
+        keep_default_na=False,
+        na_values=missing,
+        quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE,
+        encoding=layout.encoding,
+        chunksize=max(CELLS // layout.columns, 1),
+        low_memory=False,  # otherwise a column can be partly numbers, partly text
+    )
+
+
+def _next(reader: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # fields would be lost
+        return next(reader, None)
+
+
+def _unparsable(source: str, error: Exception) -> DataError:
+    if isinstance(error, pd.errors.ParserWarning):
+        return DataError(
+            f"{source}: its rows have more fields than its first line; mend the first line, or "
+            f"quote fields that hold the separator"
+        )
+    reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
+    return DataError(f"{source}: not parsable ({reason}); mend the quotes or separators there")

@@ -1,0 +1,119 @@
+"""Raw files: opened whatever their compression, told apart by their bytes, known by their hash."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tune_srs.errors import DataError
+
+# what the libraries raise on damaged files; RuntimeError: a zip that asks for a password
+DAMAGED = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    pa.ArrowException,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+PEEK = 1 << 20  # bytes from which format and columns are told
+MENDS = "fetch it again"
+
+
+def is_html(start: bytes) -> bool:
+    """Whether a file that begins like this is a web page, such as a login form."""
+    return start[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
+
+
+@contextmanager
+def text_file(path: Path) -> Iterator[tuple[io.BufferedReader, str]]:
+    """The bytes of `path` and what to call them; gzip and zstd, whatever the name, decompressed.
+
+    Raises `DataError` for what holds no table of text: an empty file, a web page, binary content.
+    """
+    try:
+        start = _start(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    stream: Any
+    if start.startswith(b"\x1f\x8b"):
+        stream = gzip.open(path)  # noqa: SIM115
+    elif start.startswith(b"\x28\xb5\x2f\xfd"):
+        stream = pa.input_stream(str(path), compression="zstd")
+    else:
+        stream = path.open("rb", buffering=0)
+    with io.BufferedReader(stream, PEEK) as buffered:
+        refuse_other_content(path, peeked(buffered, path))
+        yield buffered, str(path)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
+
+
+def peeked(stream: io.BufferedReader, source: object) -> bytes:
+    """The first bytes of `stream`, which stay to be read."""
+    try:
+        return stream.peek(PEEK)[:PEEK]
+    except DAMAGED as error:
+        raise damaged(source, error) from error
+
+
+def damaged(source: object, error: BaseException) -> DataError:
+    """What to tell of a file that cannot be read to its end."""
+    return DataError(f"{source}: damaged or cut short ({error}); {MENDS}")
+
+
+def refuse_other_content(source: object, start: bytes) -> None:
+    """`DataError` if bytes that begin like this are no text."""
+    if not start.strip(b"\xef\xbb\xbf \t\r\n"):
+        raise DataError(f"{source}: empty; put the log there and run again")
+    if is_html(start):
+        raise DataError(
+            f"{source}: a web page, such as a login form, in place of the data; delete it, "
+            f"download the data by hand and put it there"
+        )
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{source}: UTF-16 text; save it as UTF-8")
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{source}: a zip archive; unpack it and give the file inside")
+    if b"\0" in start:
+        raise DataError(f"{source}: binary content, no text; give CSV, TSV, JSON lines or Parquet")
+
+
+def sha256_of(path: Path, memory: Path) -> str:
+    """The hash of a file; `memory` is a folder that recalls it until the file changes.
+
+    A file touched in the last two seconds is not recalled: it could change again without a trace.
+    """
+    stat = path.stat()
+    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    note = memory / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+        if known["state"] == state:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not known, or not legible: then hash again
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > 2_000_000_000:
+        memory.mkdir(parents=True, exist_ok=True)
+        aside = note.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
+        aside.replace(note)
+    return digest

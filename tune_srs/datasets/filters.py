@@ -1,0 +1,78 @@
+"""What is left out of the interactions before they are split, and how much each step removed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from tune_srs.config import DataConfig
+from tune_srs.datasets.interactions import Counts, Interactions
+
+Removal = dict[str, str | int]
+Mask = npt.NDArray[np.bool_]
+
+
+def removed(step: str, before: Counts, after: Counts) -> Removal:
+    """What `step` took away."""
+    lost = [int(old - new) for old, new in zip(before, after, strict=True)]
+    return {"step": step} | dict(zip(Counts._fields, lost, strict=True))
+
+
+def filtered(log: Interactions, config: DataConfig) -> tuple[Interactions, list[Removal]]:
+    """In this order: repeats, rarely used items, users of few items, and the k-core.
+
+    Counts are interactions, as in the paper's code, not distinct users or items.
+    """
+    steps: list[tuple[str, bool, Callable[[Interactions], Interactions]]] = [
+        (f"repeats: {config.repeats}", config.repeats != "keep", _without_repeats(config.repeats)),
+        (
+            f"min_users_per_item {config.min_users_per_item}",
+            config.min_users_per_item > 1,
+            lambda log: log.only(_often(log.items, config.min_users_per_item)),
+        ),
+        (
+            f"min_items_per_user {config.min_items_per_user}",
+            config.min_items_per_user > 1,
+            lambda log: log.only(_often(log.users, config.min_items_per_user)),
+        ),
+        (f"k_core {config.k_core}", config.k_core > 1, lambda log: _core(log, config.k_core)),
+    ]
+    removals = []
+    for name, asked, step in steps:
+        if asked:
+            before, log = log.counts, step(log)
+            removals.append(removed(name, before, log.counts))
+    return log, removals
+
+
+def _often(codes: npt.NDArray[np.int32], least: int) -> Mask:
+    """(T,) True where the code occurs at least so often."""
+    return (np.bincount(codes) >= least)[codes]
+
+
+def _core(log: Interactions, k: int) -> Interactions:
+    """The largest part in which every user and every item has at least k interactions."""
+    while len(log):
+        kept = _often(log.items, k) & _often(log.users, k)
+        if kept.all():
+            break
+        log = log.only(kept)
+    return log
+
+
+def _without_repeats(policy: str) -> Callable[[Interactions], Interactions]:
+    def first(log: Interactions) -> Interactions:
+        """The first time that a user has an item."""
+        key = log.users * np.int64(len(log.item_ids)) + log.items
+        order = np.argsort(key, kind="stable")
+        again = np.zeros(len(log), dtype=bool)
+        again[order[1:]] = key[order[1:]] == key[order[:-1]]
+        return log.only(~again)
+
+    def consecutive(log: Interactions) -> Interactions:
+        """One for each run of the same item."""
+        again = np.zeros(len(log), dtype=bool)
+        again[1:] = (log.items[1:] == log.items[:-1]) & (log.users[1:] == log.users[:-1])
+        return log.only(~again)
+
+    return first if policy == "keep_first" else consecutive

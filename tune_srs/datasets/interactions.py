@@ -1,0 +1,182 @@
+"""Interactions as numbers, in the order of users and times: what filters and splits work on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tune_srs.datasets.columns import ITEM, RATING, TIMESTAMP, USER
+from tune_srs.datasets.times import coarsest
+from tune_srs.errors import ConfigError, DataError
+
+Codes = npt.NDArray[np.int32]
+Times = npt.NDArray[np.int64]
+
+
+class Counts(NamedTuple):
+    """How many of each occur."""
+
+    interactions: int
+    users: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """T interactions, user after user, each user's in time order; equal times as in the file."""
+
+    users: Codes  # (T,) places in `user_ids`, ascending
+    items: Codes  # (T,) places in `item_ids`
+    times: Times  # (T,)
+    user_ids: pd.Index  # ascending
+    item_ids: pd.Index  # ascending
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> "Interactions":
+        """Those where `kept` (T,) is True; the ids stay."""
+        columns = (self.users[kept], self.items[kept], self.times[kept])
+        return Interactions(*columns, self.user_ids, self.item_ids)
+
+    def compact(self) -> "Interactions":
+        """Without the ids that no longer occur."""
+        users, user_ids = _dense(self.users, self.user_ids)
+        items, item_ids = _dense(self.items, self.item_ids)
+        return Interactions(users, items, self.times, user_ids, item_ids)
+
+    @property
+    def counts(self) -> Counts:
+        """Users and items that occur."""
+        users, items = (np.count_nonzero(np.bincount(codes)) for codes in (self.users, self.items))
+        return Counts(len(self), int(users), int(items))
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(len(user_ids),) interactions of each user."""
+        return np.bincount(self.users, minlength=len(self.user_ids))
+
+
+def collect(
+    chunks: Iterable[pd.DataFrame], min_rating: float | None
+) -> tuple[Interactions, Counts]:
+    """The interactions of a table that comes in chunks, rated enough, and what there was in all.
+
+    Of each chunk its numbers stay: 16 bytes an interaction where ids are text or fit 32 bits.
+    Raises `ConfigError` for a rating asked of a table that has none.
+    """
+    users, items = _Column(USER), _Column(ITEM)
+    times, rated = [np.empty(0, np.int64)], [np.empty(0, bool)]
+    for chunk in chunks:
+        users.append(chunk[USER])
+        items.append(chunk[ITEM])
+        times.append(chunk[TIMESTAMP].to_numpy(np.int64))
+        if min_rating is not None:
+            if RATING not in chunk:
+                raise ConfigError("data.min_rating: there are no ratings; leave it out")
+            rated.append((chunk[RATING] >= min_rating).to_numpy(bool))
+    user_codes, user_ids = users.codes()
+    item_codes, item_ids = items.codes()
+    all_times = np.concatenate(times)
+    times.clear()
+    counts = Counts(len(all_times), len(user_ids), len(item_ids))
+    columns = (user_codes, item_codes, all_times)
+    if min_rating is not None:
+        enough = np.concatenate(rated)
+        columns = (user_codes[enough], item_codes[enough], all_times[enough])
+    return _sorted(*columns, user_ids, item_ids), counts
+
+
+def _sorted(
+    users: Codes, items: Codes, times: Times, user_ids: pd.Index, item_ids: pd.Index
+) -> Interactions:
+    coarsest(times)
+    order = _order(users, times)
+    return Interactions(users[order], items[order], times[order], user_ids, item_ids)
+
+
+class _Column:
+    """Ids as numbers, for a column that is seen chunk by chunk."""
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+        self._parts: list[npt.NDArray[np.int32] | npt.NDArray[np.int64]] = []
+        self._text: pd.Index | None = None  # in the order of appearance, if ids are text
+
+    def append(self, column: pd.Series) -> None:
+        if not len(column):
+            return
+        integers = pd.api.types.is_integer_dtype(column.dtype)
+        if self._parts and integers != (self._text is None):
+            raise DataError(
+                f"the {self._role} ids are whole numbers in one part of the data and text in "
+                f"another; set data.log.text_ids=true"
+            )
+        self._parts.append(_narrow(column.to_numpy()) if integers else self._numbered(column))
+
+    def _numbered(self, column: pd.Series) -> npt.NDArray[np.int32]:
+        """The number of each text, by first appearance."""
+        places, texts = pd.factorize(column)
+        found = pd.Index(texts)
+        if self._text is None:
+            self._text = found[:0]
+        numbers = self._text.get_indexer(found)
+        new = numbers < 0
+        numbers[new] = len(self._text) + np.arange(new.sum())
+        self._text = self._text.append(found[new])
+        return numbers[places].astype(np.int32)
+
+    def codes(self) -> tuple[Codes, pd.Index]:
+        """(T,) the place of each id in the ascending ids, and these."""
+        values = np.concatenate(self._parts) if self._parts else np.empty(0, np.int32)
+        self._parts.clear()
+        if self._text is not None:
+            order = self._text.argsort()
+            places = np.empty(len(order), np.int32)
+            places[order] = np.arange(len(order), dtype=np.int32)
+            return places[values], self._text[order]
+        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if high - low <= 4 * len(values) + 1024:  # a table of all ids between is quickest
+            offset = (values - low).astype(np.int32, copy=False)
+            return _dense(offset, pd.RangeIndex(low, high + 1))
+        codes, ids = pd.factorize(values, sort=True)
+        return codes.astype(np.int32), pd.Index(ids)
+
+
+def _narrow(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
+    """In 32 bits, if all fit."""
+    small = np.iinfo(np.int32)
+    fits = values.min() >= small.min and values.max() <= small.max
+    return values.astype(np.int32) if fits else values.astype(np.int64, copy=False)
+
+
+def _dense(codes: Codes, ids: pd.Index) -> tuple[Codes, pd.Index]:
+    """The same with the ids that occur only, as a plain index."""
+    occurs = np.zeros(len(ids), dtype=bool)
+    occurs[codes] = True
+    places = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return places[codes], pd.Index(ids.to_numpy()[occurs], dtype=ids.dtype)
+
+
+def _order(users: Codes, times: Times) -> npt.NDArray[np.int64]:
+    """(T,) what sorts by user, then time, and leaves equal ones as they are."""
+    if not len(users):
+        return np.empty(0, np.int64)
+    first = int(times.min())
+    span = int(times.max()) - first + 1
+    if (int(users.max()) + 1) * span >= 2**63:
+        return np.lexsort((times, users))
+    key = times - first
+    key += users * np.int64(span)
+    order = np.argsort(key)  # twice as quick as a stable sort, which it is made next
+    key = key[order]
+    tied = np.zeros(len(key) + 1, dtype=bool)
+    np.equal(key[1:], key[:-1], out=tied[1:-1])
+    members = np.flatnonzero(tied[1:] | tied[:-1])  # all that equal a neighbour
+    if len(members):
+        ties = order[members]
+        order[members] = ties[np.lexsort((ties, key[members]))]
+    return order

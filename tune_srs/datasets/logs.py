@@ -1,0 +1,280 @@
+"""Any interaction log: its format and columns found, said, and read."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tune_srs.config import LogConfig, nearest
+from tune_srs.datasets import delimited, records
+from tune_srs.datasets.columns import (
+    ITEM,
+    RATING,
+    TIMESTAMP,
+    USER,
+    Place,
+    Say,
+    checked_ids,
+    checked_ratings,
+    first_cell,
+)
+from tune_srs.datasets.delimited import Layout
+from tune_srs.datasets.files import DAMAGED, PEEK, damaged, peeked, text_file
+from tune_srs.datasets.times import Times
+from tune_srs.errors import DataError
+
+Kind = Literal["table", "sequence lines", "JSON lines", "Parquet"]
+Chunks = Iterable[tuple[pd.DataFrame, Place]]
+
+# in lower case, the commonest first
+USUAL_NAMES = {
+    USER: "user user_id userid uid user_idx visitor_id visitorid customer_id customerid reviewerid "
+    "reviewer_id member_id account_id session_id sessionid",
+    ITEM: "item item_id itemid iid item_idx product_id productid asin parent_asin movie_id movieid "
+    "article_id track_id song_id artist_id book_id game_id venue_id venueid business_id poi poi_id "
+    "sku",
+    RATING: "rating ratings overall stars score rate",
+    TIMESTAMP: "timestamp time ts datetime date event_time unixreviewtime utctimestamp utctime "
+    "created_at event_timestamp rating_timestamp t_dat",
+}
+OPTIONS = {USER: "--user-col", ITEM: "--item-col", RATING: "--rating-col", TIMESTAMP: "--time-col"}
+ROWS = 1_000_000  # of Parquet at once
+NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a log was found to be, from its first bytes."""
+
+    kind: Kind
+    names: list[str]
+    layout: Layout | None = None  # of a table or sequence lines
+    numeric: frozenset[str] = frozenset()  # columns of a table that begin with whole numbers
+
+
+def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
+    """The interactions of the log at `path`, a chunk at a time, in the order of the file.
+
+    `say` is told which column was taken for what. Raises `DataError` for a file that is no log, for
+    columns that are not there, and for the first row that cannot be used.
+    """
+    found = inspect(path, config)
+    columns = choose(found.names, config, found.kind, path)
+    roles = ", ".join(f"{role} from {name}" for role, name in columns.items())
+    order = "" if TIMESTAMP in columns else ", in the order of its lines"
+    say(f"{path}: {_described(found)}, {roles}{order}")
+    yield from _interactions(_tables(path, found, columns, config), config)
+
+
+def inspect(path: Path, config: LogConfig) -> Found:
+    """Format, columns and layout, from the name and the first bytes of the file."""
+    if path.is_dir():
+        raise DataError(f"{path}: a folder; give a file of interactions")
+    if _is_parquet(path):
+        with _parquet(path) as file:
+            return Found("Parquet", file.schema_arrow.names)
+    with text_file(path) as (stream, _):
+        start = peeked(stream, path)
+    text = start.decode("utf-8-sig", errors="replace")
+    whole = text.splitlines()[: -1 if len(start) == PEEK else None] or [text]
+    lines = [line for line in whole if line.strip()]
+    if text.lstrip().startswith("{"):
+        parsed = records.records(io.BytesIO(start), records.json_object, str(path))
+        return Found("JSON lines", list(next(parsed)[1]))
+    if text.lstrip().startswith("["):
+        raise DataError(f"{path}: one JSON array; write one object a line (JSON lines)")
+    if _are_sequence_lines(lines, config):
+        names = [USER, ITEM]
+        layout = Layout(r"\s+", 2, header_lines=0, quoted=False)
+        rows = [line.split() for line in lines]
+        return Found("sequence lines", names, layout, _numeric(names, rows))
+    return _found_table(path, lines, config)
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _are_sequence_lines(lines: list[str], config: LogConfig) -> bool:
+    """`user item` on each line, as the SASRec family has it: no header, ordered by time."""
+    if config.separator is not None or config.time_column is not None:
+        return False
+    plain = re.compile(r"\d+[ \t]\d+\s*")
+    return all(plain.fullmatch(line) for line in lines)
+
+
+def _found_table(path: Path, lines: list[str], config: LogConfig) -> Found:
+    separator = config.separator or _separator(lines)
+    try:
+        rows = list(csv.reader(lines, delimiter=separator, strict=False))
+    except csv.Error as error:
+        raise DataError(f"{path}: not parsable ({error}); check data.log.separator") from error
+    if config.header:
+        names = [name.strip() for name in rows.pop(0)]
+    else:
+        names = [str(position) for position in range(len(rows[0]))]
+    atomic = [re.sub(r":(token|float|token_seq|float_seq)$", "", name) for name in names]
+    if ".inter" in path.suffixes or atomic != names:
+        names, quoted = atomic, False  # RecBole's atomic files know no quotes
+    else:
+        quoted = True
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path}: line 1: the column name {name!r} stands twice; rename one")
+    layout = Layout(separator, len(names), int(config.header), quoted)
+    return Found("table", names, layout, _numeric(names, rows))
+
+
+def _separator(lines: list[str]) -> str:
+    """The one that cuts the first line into the most fields."""
+    fields = {
+        candidate: len(next(csv.reader(lines[:1], delimiter=candidate)))
+        for candidate in (",", "\t", ";", "|", " ")
+    }
+    return max(fields, key=lambda candidate: (fields[candidate], candidate != " "))
+
+
+def _numeric(names: list[str], rows: list[list[str]]) -> frozenset[str]:
+    """Columns whose sample holds whole numbers only, written as a computer writes them."""
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    for row in rows:
+        for name, field in zip(names, row, strict=False):
+            columns[name].append(field)
+    return frozenset(
+        name for name, fields in columns.items() if all(NUMBER.fullmatch(field) for field in fields)
+    )
+
+
+def choose(names: list[str], config: LogConfig, kind: Kind, path: Path) -> dict[str, str]:
+    """Role → column: as the settings say or, where they are silent, by the usual names."""
+    given = {
+        USER: config.user_column,
+        ITEM: config.item_column,
+        RATING: config.rating_column,
+        TIMESTAMP: config.time_column,
+    }
+    columns: dict[str, str] = {}
+    for role, name in given.items():
+        if name is not None and name not in names:
+            raise DataError(f"{path}: there is no column {name}{nearest(name, names)}")
+        taken = {*columns.values(), *(other for other in given.values() if other)}
+        name = name or _usual(role, [other for other in names if other not in taken])
+        if name is not None:
+            columns[role] = name
+    if config.time_format == "lines":
+        columns.pop(TIMESTAMP, None)
+    needed = [USER, ITEM]
+    if kind != "sequence lines" and config.time_format != "lines":
+        needed.append(TIMESTAMP)
+    for role in needed:
+        if role not in columns:
+            lines = ", or set data.log.time_format=lines if the rows are in order"
+            raise DataError(
+                f"{path}: no column looks like the {role} among {', '.join(names)[:200]}; name it "
+                f"with {OPTIONS[role]}{lines if role == TIMESTAMP else ''}, or check the separator"
+            )
+    if len(set(columns.values())) < len(columns):
+        raise DataError(f"{path}: one column has two roles ({columns}); name each with {OPTIONS}")
+    return columns
+
+
+def _usual(role: str, names: list[str]) -> str | None:
+    lower = {name.lower().strip(): name for name in reversed(names)}
+    return next((lower[usual] for usual in USUAL_NAMES[role].split() if usual in lower), None)
+
+
+def _described(found: Found) -> str:
+    if found.layout is None or found.kind == "sequence lines":
+        return found.kind
+    return f"fields separated by {found.layout.separator!r}"
+
+
+def _tables(
+    path: Path, found: Found, columns: Mapping[str, str], config: LogConfig
+) -> Iterator[tuple[pd.DataFrame, Place]]:
+    """The wanted columns under the names of their roles, unchecked."""
+    if found.kind == "Parquet":
+        yield from _parquet_tables(path, columns)
+        return
+    if found.layout is None:
+        with text_file(path) as (stream, source):
+            rows = records.records(stream, records.json_object, source)
+            yield from records.tables(rows, columns, source)
+        return
+    numeric = frozenset() if config.text_ids else found.numeric
+    text = frozenset(role for role in (USER, ITEM) if columns[role] not in numeric)
+    positions = {role: found.names.index(name) for role, name in columns.items()}
+    for table, place in delimited.chunks(text_file(path), found.layout, positions, text):
+        for role in {USER, ITEM} - text:
+            _refuse_text(table[role], role, place)
+        yield table, place
+
+
+def _refuse_text(ids: pd.Series, role: str, place: Place) -> None:
+    """`DataError` if not all are numbers, as those in the first lines were."""
+    if not pd.api.types.is_numeric_dtype(ids.dtype):
+        cell = first_cell(ids, ~ids.astype("str").str.fullmatch(NUMBER))
+        assert cell is not None
+        raise place.fault(
+            cell.row,
+            f"the {role} id {cell} is no whole number as those before are; mend it, or set "
+            f"data.log.text_ids=true",
+        )
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except DAMAGED as error:
+        raise damaged(path, error) from error
+
+
+def _parquet_tables(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[pd.DataFrame, Place]]:
+    place, done = Place(str(path), unit="row"), 0
+    names = {name: role for role, name in columns.items()}
+    with _parquet(path) as file:
+        for batch in file.iter_batches(ROWS, columns=list(names)):
+            table = pa.table(batch).rename_columns([names[name] for name in batch.schema.names])
+            frame = table.to_pandas(strings_to_categorical=False, date_as_object=False)
+            frame.index = pd.RangeIndex(done, done + len(frame))
+            done += len(frame)
+            yield frame, place
+
+
+def _interactions(tables: Chunks, config: LogConfig) -> Iterator[pd.DataFrame]:
+    """Checked: ids, ratings and times as they should be, or a `DataError` for the first row."""
+    times: Times | None = None
+    rows = 0
+    for table, place in tables:
+        times = times or Times(config.time_format, place)
+        columns = {
+            role: checked_ids(_as_text(table[role], config), role, place) for role in (USER, ITEM)
+        }
+        if RATING in table:
+            columns[RATING] = checked_ratings(table[RATING], place)
+        if TIMESTAMP in table:
+            columns[TIMESTAMP] = times.numbers(table[TIMESTAMP])
+        else:
+            columns[TIMESTAMP] = pd.Series(range(rows, rows + len(table)), index=table.index)
+        rows += len(table)
+        yield pd.DataFrame(columns)
+
+
+def _as_text(ids: pd.Series, config: LogConfig) -> pd.Series:
+    if not config.text_ids or pd.api.types.is_string_dtype(ids.dtype):
+        return ids
+    return ids.astype("str").where(ids.notna())

@@ -1,0 +1,83 @@
+"""Records of one line each, JSON or Python literals, as a table in chunks."""
+
+import ast
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+import pandas as pd
+
+from tune_srs.datasets.columns import ITEM, USER, Place
+from tune_srs.datasets.files import DAMAGED, damaged
+
+CHUNK = 200_000  # records
+Record = dict[str, Any]
+
+
+def json_object(line: str) -> Record:
+    """A line of JSON lines; a ValueError if it is no object."""
+    return _record(json.loads(line))
+
+
+def python_literal(line: str) -> Record:
+    """A Python dictionary written out, read as data and never run; a ValueError if it is none."""
+    try:
+        return _record(ast.literal_eval(line))
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"no Python literal: {error}") from error
+
+
+def _record(value: object) -> Record:
+    if not isinstance(value, dict):
+        raise ValueError(f"not an object with names, but {type(value).__name__}")
+    return value
+
+
+def records(
+    stream: BinaryIO, parse: Callable[[str], Record], source: str
+) -> Iterator[tuple[int, Record]]:
+    """The line number, from 1, and the record of each line that is not blank."""
+    place = Place(source, first=0)
+    number = 0
+    try:
+        for number, line in enumerate(stream, start=1):
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if text.strip():
+                yield number, parse(text.strip())
+    except UnicodeDecodeError as error:
+        raise place.fault(number, "not UTF-8 text; save the file as UTF-8") from error
+    except (json.JSONDecodeError, RecursionError, ValueError) as error:
+        raise place.fault(number, f"not readable ({error}); mend or drop the line") from error
+    except DAMAGED as error:
+        raise damaged(source, error) from error
+
+
+def tables(
+    rows: Iterable[tuple[int, Record]], columns: Mapping[str, str], source: str
+) -> Iterator[tuple[pd.DataFrame, Place]]:
+    """Tables of the wanted `columns` (name → key of the record), labelled by line."""
+    place = Place(source, first=0)
+    rows = iter(rows)
+    while some := list(itertools.islice(rows, CHUNK)):
+        table = {name: _values(some, name, key, place) for name, key in columns.items()}
+        yield pd.DataFrame(table, index=[line for line, _ in some]), place
+
+
+def _values(some: list[tuple[int, Record]], name: str, key: str, place: Place) -> list[Any]:
+    """What each record has under `key`, all of one kind: ids text or integers, the rest either."""
+    scalar = (str, int) if name in (USER, ITEM) else (str, int, float)
+    values = [record.get(key) for _, record in some]
+    first = type(values[0])
+    for (line, _), value in zip(some, values, strict=True):
+        if value is None:
+            raise place.fault(line, f"no {key!r}, the {name}; mend or drop the line")
+        if isinstance(value, bool) or not isinstance(value, scalar):
+            raise place.fault(line, f"{key!r}, the {name}, is {value!r:.40}; mend or drop the line")
+        if name in (USER, ITEM) and type(value) is not first:
+            raise place.fault(
+                line,
+                f"{key!r}, the {name}, is {value!r:.40}, but those before are {first.__name__}; "
+                f"write all with quotes or all without",
+            )
+    return values
