@@ -65,7 +65,9 @@ def checked_ids(column: pd.Series, role: str, place: Place) -> pd.Series:
                 f"such rows out, or set data.log.text_ids=true if it is a true id",
             )
         return column
-    if not pd.api.types.is_string_dtype(column.dtype):
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return checked_ids(column.astype(column.cat.categories.dtype), role, place)
+    if not isinstance(column.dtype, pd.StringDtype):
         raise DataError(
             f"{place.source}: the {role} ids are neither whole numbers nor text, but "
             f"{column.dtype}; name another column, or set data.log.text_ids=true"

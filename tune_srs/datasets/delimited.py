@@ -51,7 +51,7 @@ def chunks(
                 while (chunk := _next(reader)) is not None:
                     yield chunk[list(names)].rename(columns=names), place
         except pd.errors.EmptyDataError:
-            raise DataError(f"{source}: no rows below the header; put the log there") from None
+            return
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             raise _unparsable(source, error) from error
         except UnicodeDecodeError as error:

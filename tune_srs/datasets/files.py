@@ -80,7 +80,7 @@ def damaged(source: object, error: BaseException) -> DataError:
 
 def refuse_other_content(source: object, start: bytes) -> None:
     """`DataError` if bytes that begin like this are no text."""
-    if not start.strip(b"\xef\xbb\xbf \t\r\n"):
+    if not start.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{source}: empty; put the log there and run again")
     if is_html(start):
         raise DataError(

@@ -71,7 +71,12 @@ def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
     roles = ", ".join(f"{role} from {name}" for role, name in columns.items())
     order = "" if TIMESTAMP in columns else ", in the order of its lines"
     say(f"{path}: {_described(found)}, {roles}{order}")
-    yield from _interactions(_tables(path, found, columns, config), config)
+    empty = True
+    for chunk in _interactions(_tables(path, found, columns, config), config):
+        empty = False
+        yield chunk
+    if empty:
+        raise DataError(f"{path}: no rows below the header; put the log there")
 
 
 def inspect(path: Path, config: LogConfig) -> Found:
@@ -84,8 +89,11 @@ def inspect(path: Path, config: LogConfig) -> Found:
     with text_file(path) as (stream, _):
         start = peeked(stream, path)
     text = start.decode("utf-8-sig", errors="replace")
-    whole = text.splitlines()[: -1 if len(start) == PEEK else None] or [text]
-    lines = [line for line in whole if line.strip()]
+    lines = [line for line in io.StringIO(text, newline="") if line.strip()]
+    if len(start) == PEEK and len(lines) > 1:
+        lines.pop()  # perhaps not to its end
+    if not lines:
+        raise DataError(f"{path}: empty; put the log there and run again")
     if text.lstrip().startswith("{"):
         parsed = records.records(io.BytesIO(start), records.json_object, str(path))
         return Found("JSON lines", list(next(parsed)[1]))
@@ -224,9 +232,9 @@ def _tables(
 
 def _refuse_text(ids: pd.Series, role: str, place: Place) -> None:
     """`DataError` if not all are numbers, as those in the first lines were."""
-    if not pd.api.types.is_numeric_dtype(ids.dtype):
-        cell = first_cell(ids, ~ids.astype("str").str.fullmatch(NUMBER))
-        assert cell is not None
+    if pd.api.types.is_numeric_dtype(ids.dtype):
+        return
+    if (cell := first_cell(ids, ~ids.astype("str").str.fullmatch(NUMBER))) is not None:
         raise place.fault(
             cell.row,
             f"the {role} id {cell} is no whole number as those before are; mend it, or set "
@@ -261,6 +269,8 @@ def _interactions(tables: Chunks, config: LogConfig) -> Iterator[pd.DataFrame]:
     rows = 0
     for table, place in tables:
         times = times or Times(config.time_format, place)
+        if not len(table):
+            continue
         columns = {
             role: checked_ids(_as_text(table[role], config), role, place) for role in (USER, ITEM)
         }

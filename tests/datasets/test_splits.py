@@ -1,0 +1,223 @@
+"""The three ways to split: who learns from what, and who is scored on what; nothing leaks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_data import (
+    Row,
+    histories_of,
+    in_original_ids,
+    silent,
+    small_config,
+    table_of_histories,
+    table_of_rows,
+)
+
+from tune_srs.baselines import Popularity
+from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.config import TrialConfig
+from tune_srs.datasets import sequences
+from tune_srs.datasets.prepare import split
+from tune_srs.datasets.sequences import PreparedData
+from tune_srs.errors import DataError
+from tune_srs.train import train
+
+# each interaction with an item of its own, so that an item tells who and when
+LOGS = st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=14), min_size=5, max_size=12)
+
+
+def rows_of(log: list[list[int]]) -> list[Row]:
+    """User u's interactions at the times given; item 1000 u + n is its n-th in time order."""
+    return [
+        (user, 1000 * user + step, 5, time)
+        for user, times in enumerate(log)
+        for step, time in enumerate(sorted(times))
+    ]
+
+
+def prepared(log: list[list[int]], num_futures: int, **settings: Any) -> PreparedData | None:
+    try:
+        return split(table_of_rows(rows_of(log)), small_config(num_futures, **settings), silent)
+    except DataError:
+        return None
+
+
+def ids(data: PreparedData, items: np.ndarray[Any, Any]) -> set[int]:
+    return set(data.item_ids.to_numpy()[items.ravel() - 1].tolist())
+
+
+def by_user(log: list[list[int]]) -> dict[int, list[int]]:
+    return {
+        user: [1000 * user + step for step in range(len(times))] for user, times in enumerate(log)
+    }
+
+
+# The last of each user
+
+
+def test_validation_and_test_have_a_number_of_futures_each() -> None:
+    table = table_of_histories({7: [10, 20, 30, 40, 50, 60], 3: [60, 50, 40, 30, 20]})
+    data = split(table, small_config(1, num_validation_futures=3), silent)
+    assert in_original_ids(data, data.test) == {
+        3: [60, 50, 40, 30, 20],
+        7: [10, 20, 30, 40, 50, 60],
+    }
+    assert data.validation.futures.shape == (2, 3)
+    assert data.test_futures.shape == (2, 1)
+    assert histories_of(data.validation) == [[6], [1, 2]]
+    assert data.validation.training is data.validation
+
+
+# Users held out
+
+
+@given(log=LOGS, num_futures=st.integers(1, 3), seed=st.integers(0, 5))
+@settings(deadline=None, max_examples=60)
+def test_users_held_out_are_never_learned_from(
+    log: list[list[int]], num_futures: int, seed: int
+) -> None:
+    how = {"kind": "users", "share": 0.2, "seed": seed}
+    data = prepared(log, num_futures, split=how)
+    if data is None:
+        return
+    whole = by_user(log)
+    assert data.test_users is not None
+    validating, testing = set(data.user_ids), set(data.test_users.ids)
+    assert len(validating) == len(testing) == max(1, len(log) // 5)
+    assert validating.isdisjoint(testing)
+    assert in_original_ids(data, data.validation) == {user: whole[user] for user in validating}
+    assert in_original_ids(data, data.test) == {user: whole[user] for user in testing}
+
+    learned = ids(data, data.validation.training.items)
+    assert learned == {
+        item for user in whole if user not in validating | testing for item in whole[user]
+    }
+    seen = learned | ids(data, data.validation.items) | ids(data, data.validation.futures)
+    assert seen.isdisjoint(ids(data, data.test_futures))
+
+
+def test_a_seed_draws_the_users() -> None:
+    log = [list(range(8))] * 12
+    drawn = [
+        prepared(log, 2, split={"kind": "users", "share": 0.25, "seed": seed}) for seed in (0, 0, 1)
+    ]
+    first, again, other = [data.fingerprint for data in drawn if data is not None]
+    assert first == again
+    assert first != other
+
+
+# A moment for all
+
+
+@given(log=LOGS, num_futures=st.integers(1, 2), share=st.sampled_from([0.1, 0.2, 0.3]))
+@settings(deadline=None, max_examples=100)
+def test_nothing_after_the_moment_is_learned_from(
+    log: list[list[int]], num_futures: int, share: float
+) -> None:
+    data = prepared(log, num_futures, split={"kind": "time", "share": share})
+    if data is None:
+        return
+    rows = rows_of(log)
+    when = {item: time for _, item, _, time in rows}
+    learned = ids(data, data.validation.training.items)
+    first = min(when[item] for item in ids(data, data.validation.futures))
+    second = min(when[item] for item in ids(data, data.test_futures))
+    assert max(when[item] for item in learned) < first
+    assert max(when[item] for item in ids(data, data.validation.futures)) < second
+    assert max(when[item] for item in ids(data, data.test.items)) < second
+    assert ids(data, data.validation.items) <= learned
+
+    whole = by_user(log)
+    assert data.test_users is not None
+    found = in_original_ids(data, data.validation)
+    assert set(found) == set(data.user_ids)
+    tested = in_original_ids(data, data.test)
+    assert set(tested) == set(data.test_users.ids)
+    for user, sequence in [*found.items(), *tested.items()]:
+        assert sequence == whole[user][: len(sequence)]
+    not_after = [row for row in rows if row[3] < first]
+    assert len(learned) == len(not_after) or max(row[3] for row in not_after) >= first - 1
+
+
+def test_a_moment_by_hand() -> None:
+    """Ten interactions, the last two test, the two before them validate."""
+    rows = [(1, 1, 5, 0), (2, 2, 5, 1), (1, 3, 5, 2), (2, 4, 5, 3), (3, 5, 5, 4), (1, 6, 5, 5)]
+    rows += [(1, 7, 5, 6), (3, 8, 5, 7), (2, 9, 5, 8), (4, 10, 5, 9)]
+    config = small_config(1, split={"kind": "time", "share": 0.2})
+    said: list[str] = []
+    data = split(table_of_rows(rows), config, said.append)
+    assert in_original_ids(data, data.validation) == {1: [1, 3, 6, 7], 3: [5, 8]}
+    assert in_original_ids(data, data.test) == {2: [2, 4, 9]}  # user 4 has no history
+    assert histories_of(data.validation.training) == [[1, 3, 6], [2, 4], [5]]
+    assert data.validation.num_items == 10
+    assert said[0].startswith("toy: 3 users train before 6, 2 validate from then on, 1 test from 8")
+
+
+@pytest.mark.parametrize("kind", ["users", "time"])
+def test_noise_is_in_what_trains_alone(kind: str) -> None:
+    random = np.random.default_rng(0)
+    log = [sorted(random.integers(0, 200, 20).tolist()) for _ in range(40)]
+    how = {"kind": kind, "share": 0.1}
+    clean = prepared(log, 2, split=how)
+    noisy = prepared(log, 2, split=how, noise={"accidental": 0.5, "shared": 0.5})
+    assert clean is not None
+    assert noisy is not None
+    np.testing.assert_array_equal(noisy.validation.futures, clean.validation.futures)
+    np.testing.assert_array_equal(noisy.test_futures, clean.test_futures)
+    assert len(noisy.validation.training.items) > 1.3 * len(clean.validation.training.items)
+    if kind == "users":  # whose past is no part of the training
+        np.testing.assert_array_equal(noisy.validation.items, clean.validation.items)
+        np.testing.assert_array_equal(noisy.test.items, clean.test.items)
+
+
+# What others see of it
+
+
+@pytest.fixture(params=["users", "time"])
+def data(request: pytest.FixtureRequest) -> PreparedData:
+    random = np.random.default_rng(1)
+    rows = [
+        (int(user), int(item), 5, int(time))
+        for user, item, time in random.integers(0, [30, 25, 400], (600, 3))
+    ]
+    config = small_config(2, split={"kind": request.param, "share": 0.15})
+    return split(table_of_rows(rows), config, silent)
+
+
+def test_training_samples_from_those_who_train(data: PreparedData) -> None:
+    training = data.validation.training
+    batches = Batches(data.validation, 1000, 50, torch.device("cpu"))
+    users = torch.cat(list(batches.epoch(torch.Generator())))
+    assert sorted(users.tolist()) == np.flatnonzero(training.lengths > 1).tolist()
+    negatives = NegativeSampler(data.validation, torch.device("cpu"))
+    histories = [set(history) for history in histories_of(training)]
+    drawn = negatives.sample(users, 20, torch.Generator()).tolist()
+    for user, items in zip(users.tolist(), drawn, strict=True):
+        assert histories[user].isdisjoint(items)
+    counts = Popularity(data.validation).scores(torch.zeros(1, 1), slice(1, 26))[0]
+    assert counts.sum() == len(training.items)
+
+
+def test_a_model_trains_and_is_scored(data: PreparedData) -> None:
+    config = TrialConfig().with_overrides({"train.max_epochs": 1, "model.hidden_units": 4})
+    (report,) = train(config, data.validation)
+    assert 0 <= report.metrics["val/ndcg@10"] <= 1
+
+
+def test_it_is_kept_as_it_is(data: PreparedData, tmp_path: Path) -> None:
+    sequences.save(data, tmp_path)
+    sequences.verify(tmp_path)
+    kept = sequences.load(tmp_path)
+    assert kept.fingerprint == data.fingerprint
+    assert kept.test_users is not None
+    assert data.test_users is not None
+    assert kept.test_users.ids.equals(data.test_users.ids)
+    assert in_original_ids(kept, kept.test) == in_original_ids(data, data.test)
+    assert histories_of(kept.validation.training) == histories_of(data.validation.training)
+    again = sequences.fingerprint(sequences.arrays_of(kept).values())
+    assert again == data.fingerprint
