@@ -140,8 +140,8 @@ def test_nothing_after_the_moment_is_learned_from(
     assert set(tested) == set(data.test_users.ids)
     for user, sequence in [*found.items(), *tested.items()]:
         assert sequence == whole[user][: len(sequence)]
-    not_after = [row for row in rows if row[3] < first]
-    assert len(learned) == len(not_after) or max(row[3] for row in not_after) >= first - 1
+    moment = sorted(when.values())[int(len(when) * (1 - 2 * share))]
+    assert learned == {item for item, time in when.items() if time < moment}
 
 
 def test_a_moment_by_hand() -> None:

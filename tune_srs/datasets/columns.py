@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tune_srs.errors import DataError
@@ -87,7 +88,7 @@ def checked_ratings(column: pd.Series, place: Place) -> pd.Series:
     numbers = column
     if not pd.api.types.is_numeric_dtype(column.dtype):
         numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna() | numbers.isin([float("inf"), float("-inf")])
-    if (cell := first_cell(column, wrong)) is not None:
+    finite = pd.Series(np.isfinite(numbers.to_numpy(np.float64)), index=column.index)
+    if (cell := first_cell(column, ~finite)) is not None:
         raise place.fault(cell.row, f"the rating {cell} is no number; mend or drop the row")
     return numbers

@@ -24,7 +24,7 @@ class Layout:
 
     separator: str  # a character, or the regular expression \s+
     columns: int  # fields a row
-    header_lines: int = 1
+    header: bool = True
     quoted: bool = True
     encoding: str = "utf-8"
 
@@ -38,13 +38,13 @@ def chunks(
     """Tables of the wanted `columns` (name → position) of a `file` that is to be opened: its bytes
     and what to call it. Columns in `text` are left as text.
 
-    A field of another column that is no number makes that column text in its chunk: who takes the
-    chunk looks for the row. Empty fields are missing values. Rows are labelled from
+    A field of another column that is no number makes that column text, or a mixture, in its chunk:
+    who takes the chunk looks for the row. Empty fields are missing values. Rows are labelled from
     0, and the `Place` turns a label into a line. Raises `DataError` for rows that are too long and
     for what cannot be parsed.
     """
     with file as (stream, source):  # inside, so that it is closed after its reader
-        place = Place(source, first=layout.header_lines + 1)
+        place = Place(source, first=2 if layout.header else 1)
         names = {position: name for name, position in columns.items()}
         try:
             with _reader(stream, layout, names, text) as reader:
@@ -70,23 +70,22 @@ def _reader(
     return pd.read_csv(
         stream,
         sep=layout.separator,
-        header=None,
+        header=0 if layout.header else None,  # `skiprows` would take half as long again
         names=list(range(layout.columns)),  # all: with `usecols` longer rows are let pass
         index_col=False,
-        skiprows=layout.header_lines,
         dtype=kinds,
         keep_default_na=False,
         na_values=missing,
         quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE,
         encoding=layout.encoding,
         chunksize=max(CELLS // layout.columns, 1),
-        low_memory=False,  # otherwise a column can be partly numbers, partly text
     )
 
 
 def _next(reader: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # fields would be lost
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # text among numbers is looked for
         return next(reader, None)
 
 

@@ -44,7 +44,7 @@ class Movielens:
         self._member = member
         fields = [0, 2, 4, 6] if separator == "::" else [0, 1, 2, 3]  # between two colons, nothing
         self._positions = dict(zip(COLUMNS, fields, strict=True))
-        self._layout = Layout(separator[0], fields[-1] + 1, int(header), quoted=False)
+        self._layout = Layout(separator[0], fields[-1] + 1, header, quoted=False)
 
     def __call__(self, path: Path, say: Say) -> Iterator[pd.DataFrame]:
         file = _member(path, self._member)
@@ -70,7 +70,7 @@ class Foursquare:
         self._member = member
 
     def __call__(self, path: Path, say: Say) -> Iterator[pd.DataFrame]:
-        layout = Layout("\t", 8, header_lines=0, quoted=False, encoding="latin-1")
+        layout = Layout("\t", 8, header=False, quoted=False, encoding="latin-1")
         positions = {USER: 0, ITEM: 1, TIMESTAMP: 7}
         file = _member(path, self._member) if zipfile.is_zipfile(path) else text_file(path)
         chunks = delimited.chunks(file, layout, positions, frozenset({ITEM}))
@@ -132,7 +132,7 @@ def amazon_json(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
 def amazon_csv(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
     """Amazon's ratings of 2018: `item,user,rating,seconds`, no header."""
     positions = {ITEM: 0, USER: 1, RATING: 2, TIMESTAMP: 3}
-    layout = Layout(",", 4, header_lines=0, quoted=False)
+    layout = Layout(",", 4, header=False, quoted=False)
     chunks = delimited.chunks(text_file(path), layout, positions, frozenset({USER, ITEM}))
     yield from _checked(chunks, "s")
 

@@ -93,9 +93,15 @@ def collect(
 def _sorted(
     users: Codes, items: Codes, times: Times, user_ids: pd.Index, item_ids: pd.Index
 ) -> Interactions:
+    from tune_srs.kernels.interactions import by_user_and_time  # here: a cache needs no Numba
+
     coarsest(times)
-    order = _order(users, times)
-    return Interactions(users[order], items[order], times[order], user_ids, item_ids)
+    lengths = np.bincount(users, minlength=len(user_ids))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    sorted_items, sorted_times = np.empty_like(items), np.empty_like(times)
+    by_user_and_time(users, items, times, starts, sorted_items, sorted_times)
+    sorted_users = np.repeat(np.arange(len(user_ids), dtype=np.int32), lengths)
+    return Interactions(sorted_users, sorted_items, sorted_times, user_ids, item_ids)
 
 
 class _Column:
@@ -157,26 +163,7 @@ def _dense(codes: Codes, ids: pd.Index) -> tuple[Codes, pd.Index]:
     """The same with the ids that occur only, as a plain index."""
     occurs = np.zeros(len(ids), dtype=bool)
     occurs[codes] = True
+    if occurs.all():
+        return codes, pd.Index(ids.to_numpy(), dtype=ids.dtype)
     places = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
     return places[codes], pd.Index(ids.to_numpy()[occurs], dtype=ids.dtype)
-
-
-def _order(users: Codes, times: Times) -> npt.NDArray[np.int64]:
-    """(T,) what sorts by user, then time, and leaves equal ones as they are."""
-    if not len(users):
-        return np.empty(0, np.int64)
-    first = int(times.min())
-    span = int(times.max()) - first + 1
-    if (int(users.max()) + 1) * span >= 2**63:
-        return np.lexsort((times, users))
-    key = times - first
-    key += users * np.int64(span)
-    order = np.argsort(key)  # twice as quick as a stable sort, which it is made next
-    key = key[order]
-    tied = np.zeros(len(key) + 1, dtype=bool)
-    np.equal(key[1:], key[:-1], out=tied[1:-1])
-    members = np.flatnonzero(tied[1:] | tied[:-1])  # all that equal a neighbour
-    if len(members):
-        ties = order[members]
-        order[members] = ties[np.lexsort((ties, key[members]))]
-    return order

@@ -101,7 +101,7 @@ def inspect(path: Path, config: LogConfig) -> Found:
         raise DataError(f"{path}: one JSON array; write one object a line (JSON lines)")
     if _are_sequence_lines(lines, config):
         names = [USER, ITEM]
-        layout = Layout(r"\s+", 2, header_lines=0, quoted=False)
+        layout = Layout(r"\s+", 2, header=False, quoted=False)
         rows = [line.split() for line in lines]
         return Found("sequence lines", names, layout, _numeric(names, rows))
     return _found_table(path, lines, config)
@@ -141,7 +141,7 @@ def _found_table(path: Path, lines: list[str], config: LogConfig) -> Found:
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{path}: line 1: the column name {name!r} stands twice; rename one")
-    layout = Layout(separator, len(names), int(config.header), quoted)
+    layout = Layout(separator, len(names), config.header, quoted)
     return Found("table", names, layout, _numeric(names, rows))
 
 
