@@ -1,7 +1,8 @@
 """Preparing a generated log of the shape of MovieLens 25M, whole, against a plain read of it.
 
 Each part runs in a process of its own on one core; memory is the peak of that process. What is
-compared with is `pandas.read_csv` of the same file and nothing else, on the same core.
+compared with is `pandas.read_csv` of the same file and nothing else, on the same core, before and
+after; the ratio is of CPU times, since others may use the machine.
 
     python benchmarks/preparation.py --interactions 25000000
     python benchmarks/preparation.py --interactions 100000000
@@ -15,8 +16,8 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,6 @@ from tune_srs.datasets.sequences import load
 
 CHUNK = 2_000_000
 FIRST, LAST = 789_652_009, 1_574_327_703  # s since 1970: the span of MovieLens 25M
-Result = TypeVar("Result")
 
 
 def generate(path: Path, interactions: int, users: int, items: int, text_ids: bool) -> None:
@@ -58,39 +58,49 @@ def generate(path: Path, interactions: int, users: int, items: int, text_ids: bo
         writer.close()
 
 
-def read(path: Path) -> float:
-    started = time.perf_counter()
+def read(path: Path) -> None:
     pd.read_csv(path)
-    return time.perf_counter() - started
 
 
-def prepared(path: Path, filters: bool) -> float:
+def prepared(path: Path, filters: bool) -> None:
     """From the file to the prepared files: hashed, read, checked, sorted, split, written."""
     settings = {"min_rating": 2.0, "repeats": "keep_first", "k_core": 5} if filters else {}
     config = DataConfig.model_validate({"name": str(path), "num_futures": 1} | settings)
-    started = time.perf_counter()
-    prepare(config, path.parent / f"data-{filters}")
-    return time.perf_counter() - started
+    prepare(config, path.parent / f"data-{filters}", silent)
 
 
-def loaded(folder: Path) -> float:
-    started = time.perf_counter()
+def silent(message: str) -> None:
+    """What preparation has to say is not of interest."""
+
+
+def loaded(folder: Path) -> None:
     load(folder)
-    return time.perf_counter() - started
 
 
-def alone(work: Callable[..., Result], *arguments: object) -> tuple[Result, float]:
-    """What `work` returns in a new process on one core, and that process's peak memory, GiB."""
+@dataclass(frozen=True)
+class Cost:
+    """What a part took."""
+
+    seconds: float
+    cpu_seconds: float
+    peak: float  # GiB
+
+    def __str__(self) -> str:
+        return f"s {self.seconds:.3g}  CPU s {self.cpu_seconds:.3g}  peak GiB {self.peak:.3g}"
+
+
+def cost(work: Callable[..., None], *arguments: object) -> Cost:
+    """Of `work` in a new process on one core."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_on_one_core, (work, arguments))
 
 
-def _on_one_core(
-    work: Callable[..., Result], arguments: tuple[object, ...]
-) -> tuple[Result, float]:
+def _on_one_core(work: Callable[..., None], arguments: tuple[object, ...]) -> Cost:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    result = work(*arguments)
-    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    started, cpu_started = time.perf_counter(), time.process_time()
+    work(*arguments)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    return Cost(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 def main() -> None:
@@ -105,19 +115,19 @@ def main() -> None:
         path = Path(folder) / "ratings.csv"
         generate(path, count, options.users, options.items, options.text_ids)
         print(f"{count} interactions, {path.stat().st_size / 1e6:.0f} MB, one core", flush=True)
-        plain, peak = alone(read, path)
-        print(f"pandas.read_csv  s {plain:.3g}  peak GiB {peak:.3g}", flush=True)
+        plain = cost(read, path)
+        print(f"pandas.read_csv: {plain}", flush=True)
         for name, filters in (("as it is", False), ("min_rating, keep_first, k_core", True)):
-            seconds, peak = alone(prepared, path, filters)
-            again, _ = alone(read, path)
+            whole = cost(prepared, path, filters)
+            again = cost(read, path)
+            ratio = 2 * whole.cpu_seconds / (plain.cpu_seconds + again.cpu_seconds)
             print(
-                f"prepared, {name}:  s {seconds:.3g}  rows/s {count / seconds:.3g}  peak GiB "
-                f"{peak:.3g}  times the reads before and after {2 * seconds / (plain + again):.3g}",
+                f"prepared, {name}: {whole}  rows/s {count / whole.seconds:.3g}  ratio {ratio:.3g}",
                 flush=True,
             )
             plain = again
         (cache,) = (Path(folder) / "data-False" / "prepared").iterdir()
-        print(f"loaded:  s {alone(loaded, cache)[0]:.3g}")
+        print(f"loaded: {cost(loaded, cache)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tune_srs.datasets.columns import Place
 from tune_srs.datasets.files import DAMAGED, damaged
 from tune_srs.errors import DataError
 
-CELLS = 4_000_000  # of a chunk: a million rows of four columns
+CELLS = 1_000_000  # of a chunk; larger ones take new memory each time
 
 
 @dataclass(frozen=True)

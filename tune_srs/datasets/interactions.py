@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,8 @@ class Interactions:
         """Without the ids that no longer occur."""
         users, user_ids = _dense(self.users, self.user_ids)
         items, item_ids = _dense(self.items, self.item_ids)
+        if users is self.users and items is self.items:
+            return self
         return Interactions(users, items, self.times, user_ids, item_ids)
 
     @property
@@ -54,7 +57,7 @@ class Interactions:
         users, items = (np.count_nonzero(np.bincount(codes)) for codes in (self.users, self.items))
         return Counts(len(self), int(users), int(items))
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(len(user_ids),) interactions of each user."""
         return np.bincount(self.users, minlength=len(self.user_ids))
@@ -146,8 +149,9 @@ class _Column:
             return places[values], self._text[order]
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
         if high - low <= 4 * len(values) + 1024:  # a table of all ids between is quickest
-            offset = (values - low).astype(np.int32, copy=False)
-            return _dense(offset, pd.RangeIndex(low, high + 1))
+            values -= low
+            between = pd.Index(np.arange(low, high + 1))
+            return _dense(values.astype(np.int32, copy=False), between)
         codes, ids = pd.factorize(values, sort=True)
         return codes.astype(np.int32), pd.Index(ids)
 
@@ -164,6 +168,6 @@ def _dense(codes: Codes, ids: pd.Index) -> tuple[Codes, pd.Index]:
     occurs = np.zeros(len(ids), dtype=bool)
     occurs[codes] = True
     if occurs.all():
-        return codes, pd.Index(ids.to_numpy(), dtype=ids.dtype)
+        return codes, ids
     places = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
     return places[codes], pd.Index(ids.to_numpy()[occurs], dtype=ids.dtype)
