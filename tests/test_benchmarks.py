@@ -37,6 +37,14 @@ def test_what_grows_with_the_catalogue_is_measured(tmp_path: Path) -> None:
     assert "peak GiB" in run(tmp_path, "scaling", "preparation", *options)
 
 
+def test_preparation_is_compared_with_a_plain_read(tmp_path: Path) -> None:
+    sizes = ("--interactions", "3000", "--users", "100", "--items", "90")
+    printed = run(tmp_path, "preparation", *sizes, "--text-ids")
+    assert printed.count("rows/s") == 2
+    assert printed.count("peak GiB") == 4
+    assert printed.count("ratio") == 2
+
+
 def test_quality_is_compared_seed_by_seed(tmp_path: Path) -> None:
     options = ("--dataset", "tiny", "--seeds", "2", "--epochs", "1")
     printed = run(tmp_path, "quality", *options, "--variants", "plain", "ours", "touched")

@@ -26,9 +26,15 @@ Written by tune_srs {version}, the winner of the search `{name}`.
 - `metrics.json`: validation and test metrics, and those of the baselines on the same split.
 
 Trained on `{data}` ({users} users, {items} items, {interactions} interactions; fingerprint
-`{fingerprint}`), without the last {futures} interactions of each user, which are the test, and the
-{futures} before them, which are the validation.
+`{fingerprint}`), {split}.
 """
+SPLITS = {
+    "last": "without the last {test} interactions of each user, which are the test, and the\n"
+    "{validation} before them, which are the validation",
+    "users": "without the users that validate and those that test, a share of {share} each",
+    "time": "up to the moment before the validation; validation and test have a share of {share} "
+    "each\nof all interactions",
+}
 
 
 def write(
@@ -56,7 +62,11 @@ def write(
             name=name,
             epoch=metrics["epoch"],
             data=config.data.name,
-            futures=config.data.num_futures,
+            split=SPLITS[config.data.split.kind].format(
+                test=config.data.num_futures,
+                validation=config.data.validation_futures,
+                share=config.data.split.share,
+            ),
             **{key: manifest[key] for key in ("users", "items", "interactions", "fingerprint")},
         )
         (aside / "README.md").write_text(text, encoding="utf-8")

@@ -271,5 +271,7 @@ def test_a_log_in_chunks_is_the_whole_log(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_text(path.read_text() + "1,x,1\n")
     for module in (files, logs):  # what is looked at ends before
         monkeypatch.setattr(module, "PEEK", 200)
-    with pytest.raises(DataError, match=r"line 52: the item id 'x' is no whole number as those"):
+    with pytest.raises(
+        DataError, match=r"line 52: the item id 'x' is no whole number as the others"
+    ):
         list(logs.read(path, LogConfig(), silent))

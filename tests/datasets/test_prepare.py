@@ -264,11 +264,31 @@ def test_the_second_call_reads_the_cache(tmp_path: Path, reader: Reader) -> None
     np.testing.assert_array_equal(second.test.items, first.test.items)
 
 
+def test_what_was_said_is_said_again_from_the_cache(tmp_path: Path, reader: Reader) -> None:
+    said: list[list[str]] = [[], []]
+    for messages in said:
+        prepare(small_config(num_futures=3), tmp_path, messages.append)
+    assert reader.calls == 1
+    fetched, *rest = said[0]
+    assert fetched.startswith("toy: from ")
+    assert rest == ["toy: 1 users with fewer than 7 interactions left out"]
+    assert said[1] == rest
+
+
+@pytest.mark.usefixtures("reader")
+def test_settings_of_a_log_are_refused_for_what_is_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.log: is for a log of your own, but toy is known"):
+        prepare(small_config(num_futures=1, log={"user_column": "who"}), tmp_path, silent)
+
+
 def test_the_cache_gives_back_what_was_split(tmp_path: Path, reader: Reader) -> None:
     made = split_chunks(reader(tmp_path, silent), CONFIG, silent)
     kept = prepare(CONFIG, tmp_path, silent)
     assert in_original_ids(kept, kept.test) == in_original_ids(made, made.test)
-    assert kept.manifest | {"inputs": [], "files": {}} == made.manifest | {"files": {}}
+    assert kept.manifest | {"inputs": []} == made.manifest | {
+        "notes": [],
+        "files": kept.manifest["files"],
+    }
     assert kept.validation.num_items == made.validation.num_items
 
 

@@ -5,6 +5,7 @@ text), `rating` (a number; not every source has one) and `timestamp` (a whole nu
 larger). Rows keep the order of the file, which decides between equal timestamps.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from tune_srs.errors import DataError
 
 Say = Callable[[str], None]
 USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
+NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})")  # a whole number as a computer writes it
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,18 @@ def first_cell(column: pd.Series, wrong: pd.Series) -> Cell | None:
         return None
     place = int(wrong.to_numpy(dtype=bool).argmax())
     return Cell(column.index[place], column.iloc[place])
+
+
+def refuse_text(ids: pd.Series, role: str, place: Place) -> None:
+    """`DataError` if not all ids are numbers, as those of the first lines were."""
+    if pd.api.types.is_numeric_dtype(ids.dtype):
+        return
+    if (cell := first_cell(ids, ~ids.astype("str").str.fullmatch(NUMBER))) is not None:
+        raise place.fault(
+            cell.row,
+            f"the {role} id {cell} is no whole number as the others are; mend it, or in a log of "
+            f"your own set data.log.text_ids=true",
+        )
 
 
 def checked_ids(column: pd.Series, role: str, place: Place) -> pd.Series:

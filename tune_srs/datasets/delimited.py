@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.parsers import TextFileReader
 
-from tune_srs.datasets.columns import Place
+from tune_srs.datasets.columns import ITEM, USER, Place, refuse_text
 from tune_srs.datasets.files import DAMAGED, damaged
 from tune_srs.errors import DataError
 
@@ -36,7 +36,7 @@ def chunks(
     text: frozenset[str],
 ) -> Iterator[tuple[pd.DataFrame, Place]]:
     """Tables of the wanted `columns` (name → position) of a `file` that is to be opened: its bytes
-    and what to call it. Columns in `text` are left as text.
+    and what to call it. Those in `text` are left as text; other ids must be numbers.
 
     A field of another column that is no number makes that column text, or a mixture, in its chunk:
     who takes the chunk looks for the row. Empty fields are missing values. Rows are labelled from
@@ -49,7 +49,10 @@ def chunks(
         try:
             with _reader(stream, layout, names, text) as reader:
                 while (chunk := _next(reader)) is not None:
-                    yield chunk[list(names)].rename(columns=names), place
+                    table = chunk[list(names)].rename(columns=names)
+                    for role in {USER, ITEM} - text:
+                        refuse_text(table[role], role, place)
+                    yield table, place
         except pd.errors.EmptyDataError:
             return
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:

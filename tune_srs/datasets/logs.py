@@ -17,6 +17,7 @@ from tune_srs.config import LogConfig, nearest
 from tune_srs.datasets import delimited, records
 from tune_srs.datasets.columns import (
     ITEM,
+    NUMBER,
     RATING,
     TIMESTAMP,
     USER,
@@ -24,7 +25,6 @@ from tune_srs.datasets.columns import (
     Say,
     checked_ids,
     checked_ratings,
-    first_cell,
 )
 from tune_srs.datasets.delimited import Layout
 from tune_srs.datasets.files import DAMAGED, PEEK, damaged, peeked, text_file
@@ -47,7 +47,6 @@ USUAL_NAMES = {
 }
 OPTIONS = {USER: "--user-col", ITEM: "--item-col", RATING: "--rating-col", TIMESTAMP: "--time-col"}
 ROWS = 1_000_000  # of Parquet at once
-NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})")
 
 
 @dataclass(frozen=True)
@@ -224,22 +223,7 @@ def _tables(
     numeric = frozenset() if config.text_ids else found.numeric
     text = frozenset(role for role in (USER, ITEM) if columns[role] not in numeric)
     positions = {role: found.names.index(name) for role, name in columns.items()}
-    for table, place in delimited.chunks(text_file(path), found.layout, positions, text):
-        for role in {USER, ITEM} - text:
-            _refuse_text(table[role], role, place)
-        yield table, place
-
-
-def _refuse_text(ids: pd.Series, role: str, place: Place) -> None:
-    """`DataError` if not all are numbers, as those in the first lines were."""
-    if pd.api.types.is_numeric_dtype(ids.dtype):
-        return
-    if (cell := first_cell(ids, ~ids.astype("str").str.fullmatch(NUMBER))) is not None:
-        raise place.fault(
-            cell.row,
-            f"the {role} id {cell} is no whole number as those before are; mend it, or set "
-            f"data.log.text_ids=true",
-        )
+    yield from delimited.chunks(text_file(path), found.layout, positions, text)
 
 
 @contextmanager

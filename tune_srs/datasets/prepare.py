@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tune_srs import __version__
-from tune_srs.config import DataConfig, nearest
+from tune_srs.config import DataConfig, LogConfig, nearest
 from tune_srs.datasets import catalogue, filters, logs, sequences, splits, synthetic
 from tune_srs.datasets.catalogue import DATASETS
 from tune_srs.datasets.columns import Say
@@ -33,11 +33,12 @@ def prepare(
     that is too short for the futures asked. `say` is told what is fetched, taken for what, and
     dropped. With `verify` every byte of a cache is checked, not only its sizes.
     """
-    chunks = _source(config, data_folder, say)
+    _check_name(config)
+    _bring(config, data_folder, say)
     folder = prepared_folder(config, data_folder)
-    if not folder.exists():
-        inputs = [_described(path, data_folder) for path in inputs_of(config, data_folder)]
-        data = split_chunks(chunks, config, say, inputs)
+    made = not folder.exists()
+    if made:
+        data = _made(config, data_folder, say)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as aside:
             whole = Path(aside) / folder.name
@@ -50,7 +51,11 @@ def prepare(
                     raise
     elif verify:
         sequences.verify(folder)
-    return sequences.load(folder)
+    data = sequences.load(folder)
+    if not made:
+        for note in data.manifest["notes"]:
+            say(note)
+    return data
 
 
 def prepared_folder(config: DataConfig, data_folder: Path) -> Path:
@@ -87,26 +92,56 @@ def inputs_of(config: DataConfig, data_folder: Path) -> list[Path]:
     return [Path(config.name)] if Path(config.name).is_file() else []
 
 
-def _described(path: Path, data_folder: Path) -> dict[str, Any]:
-    digest = sha256_of(path, data_folder / "hashes")
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+def _check_name(config: DataConfig) -> None:
+    """Raises `ConfigError` or `DataError` for a name that stands for nothing."""
+    named, path = config.name in {*DATASETS, SYNTHETIC}, Path(config.name)
+    if named and config.log != LogConfig():
+        raise ConfigError(
+            f"data.log: is for a log of your own, but {config.name} is known; leave it"
+        )
+    if named or path.is_file():
+        return
+    if path.suffix or len(path.parts) > 1:
+        raise DataError(f"{config.name}: no such file; check the path (data.name)")
+    close = nearest(config.name, [*DATASETS, SYNTHETIC])
+    raise ConfigError(f"data.name: unknown data set {config.name}{close}")
 
 
-def _source(config: DataConfig, data_folder: Path, say: Say) -> Iterable[pd.DataFrame]:
-    """The interactions of `config.name`, which nobody reads yet; the raw file is here then."""
+def _bring(config: DataConfig, data_folder: Path, say: Say) -> None:
+    if config.name in DATASETS:
+        DATASETS[config.name].bring(config.name, data_folder / "raw" / config.name, say)
+
+
+def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
+    """Read and split; what is said stands in the manifest, too, for those who find it there."""
+    notes: list[str] = []
+
+    def note(message: str) -> None:
+        notes.append(message)
+        say(message)
+
+    inputs = [
+        {
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path, data_folder / "hashes"),
+        }
+        for path in inputs_of(config, data_folder)
+    ]
+    data = split_chunks(_chunks(config, data_folder, note), config, note, inputs)
+    data.manifest["notes"] = notes
+    return data
+
+
+def _chunks(config: DataConfig, data_folder: Path, say: Say) -> Iterable[pd.DataFrame]:
+    """The interactions of `config.name`, whose raw file is here."""
     if config.name == SYNTHETIC:
-        return (synthetic.generate(config.synthetic) for _ in range(1))
+        return [synthetic.generate(config.synthetic)]
     if config.name in DATASETS:
         raw = data_folder / "raw" / config.name
         file = DATASETS[config.name].bring(config.name, raw, say)
         return catalogue.read(file, raw / file.name, say)
-    path = Path(config.name)
-    if path.is_file():
-        return logs.read(path, config.log, say)
-    if path.suffix or len(path.parts) > 1:
-        raise DataError(f"{config.name}: no such file; check the path (data.name)")
-    known = [*DATASETS, SYNTHETIC]
-    raise ConfigError(f"data.name: unknown data set {config.name}{nearest(config.name, known)}")
+    return logs.read(Path(config.name), config.log, say)
 
 
 def split(table: pd.DataFrame, config: DataConfig, say: Say = print) -> PreparedData:

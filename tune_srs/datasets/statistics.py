@@ -39,6 +39,7 @@ def printable(manifest: Mapping[str, Any]) -> str:
         for name, value in manifest.items()
         if isinstance(value, int | float) and name != "format_version"
     }
+    facts["equal_timestamps"] += ", in the order of the file"
     table = "\n".join(f"{name:<22} {value}" for name, value in facts.items())
     if not manifest["removed"]:
         return table
