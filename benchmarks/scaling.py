@@ -1,39 +1,30 @@
-"""How a training step, an evaluation and preparation grow with the data, on one thread.
+"""How a training step and an evaluation grow with the data, on one thread.
 
 Steps of all catalogues alternate, so that a busy minute slows all of them. Memory is the peak of
 the whole process, data included.
 
     python benchmarks/scaling.py training --items 10000 1000000
     python benchmarks/scaling.py evaluation --users 100000 --items 200000
-    python benchmarks/scaling.py preparation --users 100000 --items 1000000
 """
 
 import argparse
 import itertools
 import resource
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import numpy as np
-import pandas as pd
 import torch
 from shapes import random_sequences
 
 from tune_srs.batches import Batches, NegativeSampler
-from tune_srs.config import DataConfig, TrialConfig
-from tune_srs.datasets.columns import COLUMNS
-from tune_srs.datasets.prepare import split_chunks
-from tune_srs.datasets.sequences import load, save
+from tune_srs.config import TrialConfig
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
 from tune_srs.train import BatchLoss, new_state, touches_few, train_step
 
 CPU = torch.device("cpu")
 MEAN_LENGTH = 100
-CHUNK = 1_000_000
 
 
 def step_of(config: TrialConfig, users: int, items: int) -> Callable[[], object]:
@@ -81,32 +72,6 @@ def evaluation(most_users: int, most_items: int, num_futures: int) -> None:
         )
 
 
-def chunks_of(users: int, items: int) -> Iterator[pd.DataFrame]:
-    """Random interactions, a million at a time, as a reader would give them."""
-    random, count = np.random.default_rng(0), users * MEAN_LENGTH
-    for start in range(0, count, CHUNK):
-        size = min(CHUNK, count - start)
-        drawn = (random.integers(most, size=size) for most in (users, items))
-        columns = (*drawn, np.ones(size, np.int64), np.arange(start, start + size))
-        yield pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
-
-
-def preparation(users: int, items: int) -> None:
-    """From chunks of interactions to the prepared files, and back by memory map."""
-    before, started = peak(), time.perf_counter()
-    data = split_chunks(chunks_of(users, items), DataConfig(num_futures=1))
-    prepared = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        save(data, Path(folder))
-        written = time.perf_counter()
-        load(Path(folder))
-    print(
-        f"interactions {users * MEAN_LENGTH}  prepare s {prepared - started:.3g}  "
-        f"write s {written - prepared:.3g}  load s {time.perf_counter() - written:.3g}  "
-        f"peak GiB {peak():.3g}, before {before:.3g}"
-    )
-
-
 def peak() -> float:
     """The most memory that this process has held, GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -123,16 +88,11 @@ def main() -> None:
     other.add_argument("--users", type=int, default=100_000)
     other.add_argument("--items", type=int, default=200_000)
     other.add_argument("--futures", type=int, default=1)
-    third = parts.add_parser("preparation")
-    third.add_argument("--users", type=int, default=100_000)
-    third.add_argument("--items", type=int, default=1_000_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{options.users} users, histories of about {MEAN_LENGTH} items, one thread")
     if options.part == "training":
         training(options.users, options.items, options.repeats)
-    elif options.part == "preparation":
-        preparation(options.users, options.items)
     else:
         evaluation(options.users, options.items, options.futures)
 
