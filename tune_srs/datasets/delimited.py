@@ -50,8 +50,9 @@ def chunks(
             with _reader(stream, layout, names, text) as reader:
                 while (chunk := _next(reader)) is not None:
                     table = chunk[list(names)].rename(columns=names)
-                    for role in {USER, ITEM} - text:
-                        refuse_text(table[role], role, place)
+                    for role in (USER, ITEM):
+                        if role not in text:
+                            refuse_text(table[role], role, place)
                     yield table, place
         except pd.errors.EmptyDataError:
             return

@@ -193,7 +193,10 @@ def choose(names: list[str], config: LogConfig, kind: Kind, path: Path) -> dict[
                 f"with {OPTIONS[role]}{lines if role == TIMESTAMP else ''}, or check the separator"
             )
     if len(set(columns.values())) < len(columns):
-        raise DataError(f"{path}: one column has two roles ({columns}); name each with {OPTIONS}")
+        raise DataError(
+            f"{path}: one column has two roles ({columns}); name each with "
+            f"{', '.join(OPTIONS.values())}"
+        )
     return columns
 
 

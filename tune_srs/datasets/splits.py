@@ -43,17 +43,11 @@ def _last(log: Interactions, config: DataConfig, say: Say) -> Parts:
     log = _of_length(log, validation + test + 1, config, say)
     items = _items(log)
     ends = np.cumsum(log.lengths)  # (U,)
-    held_out = items[ends[:, None] + np.arange(-validation - test, 0)]
-    trains = np.ones(len(items), dtype=bool)
-    trains[(ends[:, None] + np.arange(-validation - test, 0)).ravel()] = False
-    offsets = _offsets(log.lengths - validation - test)
-    train_items, offsets = add_noise(items[trains], offsets, config.noise)
-    futures, test_futures = (
-        np.ascontiguousarray(held_out[:, :validation]),
-        np.ascontiguousarray(held_out[:, validation:]),
-    )
+    starts, lengths = ends - log.lengths, log.lengths - validation - test
+    train_items, offsets = add_noise(*_cut(items, starts, lengths), config.noise)
+    futures = _next(items, ends - validation - test, validation)
     sequences = Sequences(train_items, offsets, futures, len(log.item_ids))
-    return Parts(log, sequences, np.arange(len(log.user_ids)), test_futures)
+    return Parts(log, sequences, np.arange(len(ends)), _next(items, ends - test, test))
 
 
 def _of_length(log: Interactions, needed: int, config: DataConfig, say: Say) -> Interactions:
@@ -92,10 +86,7 @@ def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
     )
     lengths, items = log.lengths, _items(log)
     starts = np.cumsum(lengths) - lengths
-    learned = _cut(items, starts[trains], lengths[trains])
-    train_items, train_offsets = add_noise(*learned, config.noise)
-    none = np.empty((len(trains), 0), np.int32)
-    training = Sequences(train_items, train_offsets, none, len(log.item_ids))
+    training = _training(log, starts[trains], lengths[trains], config)
     past = _cut(items, starts[validating], lengths[validating] - validation)
     futures = _next(items, (starts + lengths)[validating] - validation, validation)
     return Parts(
@@ -117,17 +108,16 @@ def _after_a_moment(log: Interactions, config: DataConfig, say: Say) -> Parts:
     log = log.compact()
     validation, test = config.validation_futures, config.num_futures
     share = config.split.share or 0
-    places = [int(len(log) * (1 - 2 * share)), int(len(log) * (1 - share))]
     if not len(log):
         raise _nobody(config, "no interactions are left")
+    places = [min(int(len(log) * (1 - n * share)), len(log) - 1) for n in (2, 1)]
     first, second = np.partition(log.times, places)[places]
     lengths, items = log.lengths, _items(log)
     starts = np.cumsum(lengths) - lengths
-    counts = [  # (U,) of interactions before each moment
+    learned, before = (  # (U,) interactions before each moment
         np.bincount(log.users[log.times < moment], minlength=len(lengths))
         for moment in (first, second)
-    ]
-    learned, before = counts
+    )
     trains = np.flatnonzero(learned)
     validating = np.flatnonzero((learned > 0) & (before - learned >= validation))
     testing = np.flatnonzero((before > 0) & (lengths - before >= test))
@@ -142,30 +132,26 @@ def _after_a_moment(log: Interactions, config: DataConfig, say: Say) -> Parts:
         f"from then on, {len(testing)} test from {second} on; the others have no history or too "
         f"few interactions then"
     )
-    train_items, train_offsets = add_noise(
-        *_cut(items, starts[trains], learned[trains]), config.noise
-    )
-    none = np.empty((len(trains), 0), np.int32)
-    training = Sequences(train_items, train_offsets, none, len(log.item_ids))
-    row = np.full(len(lengths), -1)
-    row[trains] = np.arange(len(trains))
-    rows = row[validating]
-    past = _cut(train_items, train_offsets[rows], training.lengths[rows])
+    training = _training(log, starts[trains], learned[trains], config)
+    rows = np.full(len(lengths), -1)  # of each user in `training`
+    rows[trains] = np.arange(len(trains))
+    known, ends = rows[validating], starts + learned
+    past = _cut(training.items, training.offsets[known], training.lengths[known])
+    futures = _next(items, ends[validating], validation)
     return Parts(
         log,
-        Sequences(
-            *past,
-            _next(items, (starts + learned)[validating], validation),
-            len(log.item_ids),
-            training,
-        ),
+        Sequences(*past, futures, len(log.item_ids), training),
         validating,
         _next(items, (starts + before)[testing], test),
-        _continued(
-            training, row[testing], items, (starts + learned)[testing], (before - learned)[testing]
-        ),
+        _continued(training, rows[testing], items, ends[testing], (before - learned)[testing]),
         testing,
     )
+
+
+def _training(log: Interactions, starts: Places, lengths: Places, config: DataConfig) -> Sequences:
+    """Those stretches of the log, with noise, to learn from and not to be scored."""
+    items, offsets = add_noise(*_cut(_items(log), starts, lengths), config.noise)
+    return Sequences(items, offsets, np.empty((len(starts), 0), np.int32), len(log.item_ids))
 
 
 def _continued(
@@ -206,8 +192,11 @@ def _stretches(starts: Places, lengths: Places) -> Places:
 
 
 def _cut(items: Items, starts: Places, lengths: Places) -> tuple[Items, Offsets]:
-    """Those stretches of `items`, one after another."""
-    return items[_stretches(starts, lengths)], _offsets(lengths)
+    """Those stretches of `items`, one after another; they must ascend and not overlap."""
+    gaps = starts - np.concatenate([[0], (starts + lengths)[:-1]])
+    runs = np.stack([gaps, lengths], axis=1).ravel()
+    kept = np.repeat(np.tile([False, True], len(starts)), runs)  # a byte an item; places take 16
+    return items[: len(kept)][kept], _offsets(lengths)
 
 
 def _next(items: Items, starts: Places, count: int) -> Items:

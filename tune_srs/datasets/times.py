@@ -9,7 +9,8 @@ import pandas as pd
 from tune_srs.datasets.columns import Place, first_cell
 
 MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}  # and a thousand nanoseconds are one
-UNIT_STARTS = {"s": 0, "ms": 10**11, "us": 10**14, "ns": 10**17}  # 1973 in the unit, or 5138 before
+# the least number of each unit: all of them are in 1973, and in the unit before in the year 5138
+UNIT_STARTS = {"s": 0, "ms": 10**11, "us": 10**14, "ns": 10**17}
 DAY_US = 86_400 * 1_000_000
 ORDER_HINT = "set data.log.time_format=order if the column only numbers the interactions"
 
@@ -50,7 +51,9 @@ class Times:
 
     def _numeric(self, column: pd.Series) -> pd.Series:
         if pd.api.types.is_bool_dtype(column.dtype):
-            raise self._place.fault(column.index[0], "a timestamp that is true or false")
+            raise self._place.fault(
+                column.index[0], "the timestamps are true and false; name another column"
+            )
         if pd.api.types.is_numeric_dtype(column.dtype):
             numbers = column
         else:
