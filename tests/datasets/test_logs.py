@@ -57,6 +57,7 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     "log.jsonl": write_json_lines,
     "log.inter": write_inter,
     "windows.csv": lambda table, path: table.to_csv(path, index=False, lineterminator="\r\n"),
+    "old.csv": lambda table, path: table.to_csv(path, index=False, lineterminator="\r"),
     "excel.csv": lambda table, path: table.to_csv(path, index=False, encoding="utf-8-sig"),
 }
 

@@ -26,7 +26,7 @@ from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets import sequences
 from tune_srs.datasets.catalogue import DATASETS, Dataset, RawFile
 from tune_srs.datasets.columns import COLUMNS, ITEM, USER, Say
-from tune_srs.datasets.prepare import prepare, prepared_folder, split, split_chunks
+from tune_srs.datasets.prepare import known, prepare, prepared_folder, split, split_chunks
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError
 
@@ -262,6 +262,21 @@ def test_the_second_call_reads_the_cache(tmp_path: Path, reader: Reader) -> None
     assert second.item_ids.equals(first.item_ids)
     assert second.user_ids.equals(first.user_ids)
     np.testing.assert_array_equal(second.test.items, first.test.items)
+
+
+@pytest.mark.usefixtures("reader")
+def test_the_list_says_what_is_here(tmp_path: Path) -> None:
+    def here() -> str:
+        return str(known(tmp_path).set_index("name").loc["toy", "here"])
+
+    assert here() == "no"
+    folder_to_be(tmp_path)
+    assert here() == "raw"
+    prepare(CONFIG, tmp_path, silent)
+    assert here() == "prepared"
+    others = known(tmp_path).set_index("name")["here"]
+    assert others["steam"] == "no, by hand"
+    assert others["synthetic"] == "always"
 
 
 def test_what_was_said_is_said_again_from_the_cache(tmp_path: Path, reader: Reader) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from tune_srs.errors import DataError
 
@@ -147,6 +146,8 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _write_ids(ids: pd.Series, path: Path) -> None:
+    import pyarrow as pa  # here: who is given the arrays needs nothing of it
+
     table = pa.table({"id": pa.array(ids)})
     with pa.ipc.new_file(str(path), table.schema) as writer:
         writer.write_table(table)
@@ -154,6 +155,8 @@ def _write_ids(ids: pd.Series, path: Path) -> None:
 
 def _read_ids(path: Path, name: str) -> pd.Series:
     """Memory-mapped: nothing of it is read yet."""
+    import pyarrow as pa
+
     with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
         column = reader.read_all()["id"]
     dtype = "str" if pa.types.is_large_string(column.type) else None
