@@ -26,11 +26,12 @@ Written by tune_srs {version}, the winner of the search `{name}`.
 - `metrics.json`: validation and test metrics, and those of the baselines on the same split.
 
 Trained on `{data}` ({users} users, {items} items, {interactions} interactions; fingerprint
-`{fingerprint}`), {split}.
+`{fingerprint}`),
+{split}.
 """
 SPLITS = {
-    "last": "without the last {test} interactions of each user, which are the test, and the\n"
-    "{validation} before them, which are the validation",
+    "last": "without the last {test} interactions of each user, which are the test, and the "
+    "{validation} before\nthem, which are the validation",
     "users": "without the users that validate and those that test, a share of {share} each",
     "time": "up to the moment before the validation; validation and test have a share of {share} "
     "each\nof all interactions",

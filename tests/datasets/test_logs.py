@@ -105,6 +105,27 @@ def test_lines_of_user_and_item_are_in_order(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("how", ["plain", "gzip", "zstd"])
+def test_a_long_first_line_is_read_whole(tmp_path: Path, how: str) -> None:
+    """Longer than what format and columns are told from, and than a block of the compression."""
+    noise = np.random.default_rng(0).integers(97, 123, 3_000_000, dtype=np.uint8).tobytes().decode()
+    rows = TABLE.assign(review=noise).head(2)
+    write_json_lines(rows, tmp_path / "log.jsonl")
+    assert read(zipped(tmp_path / "log.jsonl", how))[USER].tolist() == ["ann", "bo,b"]
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip", "zstd"])
+def test_a_line_is_not_judged_by_its_first_half(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place where what is looked at ends can be anywhere in a line."""
+    monkeypatch.setattr(logs, "PEEK", 40_000)
+    for extra in range(6):
+        path = tmp_path / f"{extra}.txt"
+        path.write_text("1 2\n" * (extra + 1) + "10 200\n" * 8_000)
+        assert logs.inspect(zipped(path, how), LogConfig()).kind == "sequence lines"
+
+
 # Columns
 
 

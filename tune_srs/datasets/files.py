@@ -66,9 +66,9 @@ def _start(path: Path) -> bytes:
 
 
 def peeked(stream: io.BufferedReader, source: object) -> bytes:
-    """The first bytes of `stream`, which stay to be read."""
+    """Some first bytes of `stream`, which stay to be read."""
     try:
-        return stream.peek(PEEK)[:PEEK]
+        return stream.peek()
     except DAMAGED as error:
         raise damaged(source, error) from error
 

@@ -27,7 +27,7 @@ from tune_srs.datasets.columns import (
     checked_ratings,
 )
 from tune_srs.datasets.delimited import Layout
-from tune_srs.datasets.files import DAMAGED, PEEK, damaged, peeked, text_file
+from tune_srs.datasets.files import DAMAGED, PEEK, damaged, text_file
 from tune_srs.datasets.times import Times
 from tune_srs.errors import DataError
 
@@ -85,8 +85,7 @@ def inspect(path: Path, config: LogConfig) -> Found:
     if _is_parquet(path):
         with _parquet(path) as file:
             return Found("Parquet", file.schema_arrow.names)
-    with text_file(path) as (stream, _):
-        start = peeked(stream, path)
+    start = _beginning(path)
     text = start.decode("utf-8-sig", errors="replace")
     lines = [line for line in io.StringIO(text, newline="") if line.strip()]
     if len(start) == PEEK and len(lines) > 1:
@@ -94,8 +93,9 @@ def inspect(path: Path, config: LogConfig) -> Found:
     if not lines:
         raise DataError(f"{path}: empty; put the log there and run again")
     if text.lstrip().startswith("{"):
-        parsed = records.records(io.BytesIO(start), records.json_object, str(path))
-        return Found("JSON lines", list(next(parsed)[1]))
+        with text_file(path) as (stream, source):
+            _, first = next(records.records(stream, records.json_object, source))
+            return Found("JSON lines", list(first))
     if text.lstrip().startswith("["):
         raise DataError(f"{path}: one JSON array; write one object a line (JSON lines)")
     if _are_sequence_lines(lines, config):
@@ -104,6 +104,15 @@ def inspect(path: Path, config: LogConfig) -> Found:
         rows = [line.split() for line in lines]
         return Found("sequence lines", names, layout, _numeric(names, rows))
     return _found_table(path, lines, config)
+
+
+def _beginning(path: Path) -> bytes:
+    """The first `PEEK` bytes of the text, or all if it is shorter."""
+    with text_file(path) as (stream, source):
+        try:
+            return stream.read(PEEK)
+        except DAMAGED as error:
+            raise damaged(source, error) from error
 
 
 def _is_parquet(path: Path) -> bool:
