@@ -153,6 +153,14 @@ BROKEN = {
     "a missing user in Parquet": Broken(
         parquet(user=["a", None, "b", "c"]), "row 2: no user id", "leave such rows out"
     ),
+    "a user beyond 64 bits": Broken(
+        pd.DataFrame({"user": pd.Series([1, 2**63], dtype="uint64"), "item": 1, "timestamp": T}),
+        "row 2: the user id 9223372036854775808 is above 2^63",
+        "make such ids text",
+    ),
+    "times that are true or false": Broken(
+        parquet(timestamp=[True] * 4), "row 1: the timestamps are true and false", "name another"
+    ),
     "users that are true or false": Broken(
         parquet(user=[True, False, True, True]), "the user ids are true and false", "name another"
     ),

@@ -212,12 +212,23 @@ def test_times_of_any_kind_are_microseconds(
         pd.Series([NOON, NOON + 1_000_000]).astype("datetime64[us]").dt.tz_localize("UTC"),
         pd.Series([NOON * 1000, NOON * 1000 + 10**9]).astype("datetime64[ns]"),
         pd.Series([1.4e9, 1.4e9 + 1]),
+        pd.Series([1_400_000_000, 1_400_000_001], dtype="int32"),
+        pd.Series([1_400_000_000, 1_400_000_001], dtype="uint32"),
+        pd.Series(["1400000000", "1400000001"], dtype="category"),
+        pd.Series(["2014-05-13T16:53:20Z", "2014-05-13T16:53:21Z"]),
     ],
 )
 def test_times_of_parquet_are_microseconds(tmp_path: Path, times: pd.Series) -> None:
     path = tmp_path / "log.parquet"
     pd.DataFrame({"user": [1, 1], "item": [2, 3], "time": times}).to_parquet(path)
     assert read(path)[TIMESTAMP].tolist() == [NOON, NOON + 1_000_000]
+
+
+def test_coded_ids_of_parquet_are_what_they_stand_for(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    table = pd.DataFrame({"user": ["b", "a"], "item": [300, 7], "time": [START, START]})
+    table.astype({"user": "category", "item": "category"}).to_parquet(path)
+    assert read(path)[[USER, ITEM]].to_numpy().tolist() == [["b", 300], ["a", 7]]
 
 
 def test_fractions_of_a_second_decide(tmp_path: Path) -> None:

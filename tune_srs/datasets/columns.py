@@ -79,9 +79,9 @@ def checked_ids(column: pd.Series, role: str, place: Place) -> pd.Series:
                 f"the {role} id {cell} is negative, as ids that are unknown are; leave "
                 f"such rows out, or set data.log.text_ids=true if it is a true id",
             )
+        if (cell := first_cell(column, column >= 2**63)) is not None:
+            raise place.fault(cell.row, f"the {role} id {cell} is above 2^63; make such ids text")
         return column
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return checked_ids(column.astype(column.cat.categories.dtype), role, place)
     if not isinstance(column.dtype, pd.StringDtype):
         raise DataError(
             f"{place.source}: the {role} ids are neither whole numbers nor text, but "

@@ -252,11 +252,17 @@ def _parquet_tables(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[pd
     names = {name: role for role, name in columns.items()}
     with _parquet(path) as file:
         for batch in file.iter_batches(ROWS, columns=list(names)):
-            table = pa.table(batch).rename_columns([names[name] for name in batch.schema.names])
-            frame = table.to_pandas(strings_to_categorical=False, date_as_object=False)
+            table = pa.table({names[name]: _plain(batch[name]) for name in batch.schema.names})
+            frame = table.to_pandas(date_as_object=False)
             frame.index = pd.RangeIndex(done, done + len(frame))
             done += len(frame)
             yield frame, place
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Not as places in a dictionary."""
+    coded = pa.types.is_dictionary(column.type)
+    return column.cast(column.type.value_type) if coded else column
 
 
 def _interactions(tables: Chunks, config: LogConfig) -> Iterator[pd.DataFrame]:

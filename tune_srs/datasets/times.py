@@ -65,7 +65,8 @@ class Times:
                 f"the timestamp {cell} is no number of {self._format}, as those before "
                 f"are; mend it, or name the format with data.log.time_format",
             )
-        return numbers
+        integers = pd.api.types.is_integer_dtype(numbers.dtype)
+        return numbers.astype("int64" if integers else "float64")  # of 32 bits, they overflow
 
     def _ranks(self, column: pd.Series) -> pd.Series:
         numbers = self._numeric(column)
