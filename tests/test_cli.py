@@ -76,7 +76,7 @@ def test_data_list_names_every_data_set(run: Run) -> None:
     header, *lines = done.stdout.splitlines()
     assert header.split()[:3] == ["name", "here", "users"]
     assert lines[0].split()[:5] == ["ml-100k", "no", "943", "1682", "100000"]
-    assert "GroupLens" in lines[0]
+    assert "no redistribution" in lines[0]
     assert "https://grouplens.org/" in lines[0]
     assert len(lines) == 15
     assert lines[-1].split()[0] == "synthetic"

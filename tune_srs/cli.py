@@ -70,9 +70,13 @@ def version(
 @data_app.command("list")
 def data_list(data_folder: DataFolder = Path("data")) -> None:
     """Show the data sets that are known by name, and which of them are here."""
-    from tune_srs.datasets.prepare import known
+    from rich.console import Console
 
-    print(known(data_folder).to_string(index=False))
+    from tune_srs.datasets.prepare import known
+    from tune_srs.tables import console_table
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(console_table(known(data_folder), ""))
 
 
 @data_app.command("prepare")

@@ -93,8 +93,8 @@ def read(file: RawFile, path: Path, say: Say) -> Iterator[pd.DataFrame]:
         )
 
 
-GROUPLENS = "GroupLens: research use, no redistribution"
-UCSD = "none stated; for research, cite Ni et al. 2019"
+GROUPLENS = "research, no redistribution"
+UCSD = "not stated; cite Ni et al. 2019"
 
 
 def _movielens(
@@ -109,7 +109,7 @@ def _movielens(
     name = f"ml-{size.lower()}.zip"
     source = Download(f"https://files.grouplens.org/datasets/movielens/{name}", checksum)
     return Dataset(
-        f"MovieLens {size}: ratings of films",
+        "ratings of films",
         users,
         items,
         ratings,
@@ -122,11 +122,11 @@ def _movielens(
 def _foursquare(city: str, code: str, users: int, venues: int, checkins: int) -> Dataset:
     member = f"dataset_TSMC2014_{code}.txt"
     return Dataset(
-        f"Foursquare {city}: check-ins, 2012-13",
+        f"check-ins in {city}, 2012-13",
         users,
         venues,
         checkins,
-        "none stated; for research, cite Yang et al. 2015",
+        "not stated; cite Yang et al. 2015",
         "https://sites.google.com/site/yangdingqi/home/foursquare-dataset",
         (
             RawFile("dataset_tsmc2014.zip", Foursquare(f"dataset_tsmc2014/{member}"), checkins),
@@ -137,7 +137,7 @@ def _foursquare(city: str, code: str, users: int, venues: int, checkins: int) ->
 
 def _amazon(category: str, users: int, items: int, ratings: int) -> Dataset:
     return Dataset(
-        f"Amazon {category.replace('_', ' ')}: reviews to 2018",
+        f"reviews of {category.replace('_', ' ')} to 2018",
         users,
         items,
         ratings,
@@ -211,11 +211,11 @@ DATASETS = {
     "foursquare-nyc": _foursquare("New York", "NYC", 1_083, 38_333, 227_428),
     "foursquare-tky": _foursquare("Tokyo", "TKY", 2_293, 61_858, 573_703),
     "steam": Dataset(
-        "Steam: reviews by Australian users",
+        "games reviewed by Australians",
         25_485,
         3_682,
         59_305,
-        "none stated; for research, cite Pathak et al. 2017",
+        "not stated; cite Pathak et al. 2017",
         "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
         (
             RawFile("australian_user_reviews.json.gz", formats.steam),

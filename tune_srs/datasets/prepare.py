@@ -77,7 +77,7 @@ def known(data_folder: Path) -> pd.DataFrame:
             here = "no, by hand"
         sizes = (dataset.users, dataset.items, dataset.interactions)
         rows.append((name, here, *sizes, dataset.description, dataset.licence, dataset.page))
-    generated = "generated: taste, popularity and the last two items decide the next"
+    generated = "generated, with something to learn"
     rows.append((SYNTHETIC, "always", 400, 300, 24_000, generated, "none needed", "-"))
     names = ["name", "here", "users", "items", "interactions", "description", "licence", "source"]
     return pd.DataFrame(rows, columns=names)
