@@ -1,10 +1,13 @@
 """Real searches: real Ray, real Optuna, real files, started as a user starts them."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -16,14 +19,12 @@ import yaml
 from optuna.trial import TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tune_srs import checkpoint, export, outcome, results
+from tune_srs import export, journal, results
+from tune_srs.cluster import connected
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.evaluate import Evaluator
-from tune_srs.plan import Plan, Resources
-from tune_srs.search import local_ray
-from tune_srs.space import Space
-from tune_srs.train import train
+from tune_srs.plan import Resources
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
-        "search.yaml", "yardsticks.json", "trials.csv", "study.db", "ray.log", "tune", "best",
+        "search.yaml", "yardsticks.json", "journal.jsonl", "trials.csv", "study.db", "ray.log",
+        "tune", "best", ".lock",
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
         "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "README.md",
@@ -119,14 +121,27 @@ def test_every_trial_is_in_the_table_with_the_metrics_of_its_best_epoch(
 
 def test_optuna_knows_which_trials_were_stopped_early(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder / 'study.db'}")
-    table = results.trials(folder).set_index("trial_id")
-    assert len(study.trials) == 5
-    for trial in study.trials:
-        row = table.loc[trial.user_attrs["trial_id"]]
-        expected = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
-        assert trial.state == expected[row["status"]]
-        assert len(trial.intermediate_values) == row["epochs"]
+    check_study(folder)
+
+
+def check_study(folder: Path) -> None:
+    """`study.db` tells what `trials.csv` and the journal tell."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name=folder.name, storage=storage)
+    table, curves = results.trials(folder), results.epochs(folder)
+    states = {
+        "complete": TrialState.COMPLETE,
+        "stopped": TrialState.PRUNED,
+        "failed": TrialState.FAIL,
+    }
+    assert [trial.state for trial in study.trials] == [states[word] for word in table["status"]]
+    for trial, (_, row) in zip(study.trials, table.iterrows(), strict=True):
+        curve = curves[curves["trial"] == trial.number].set_index("epoch")[METRIC]
+        assert trial.intermediate_values == curve.to_dict()
+        assert all(row[name] == value for name, value in trial.params.items())
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == row[METRIC]
+    storage.engine.dispose()
 
 
 def test_the_winner_is_exported_and_scored_on_the_test_futures(searched: tuple[Path, str]) -> None:
@@ -174,9 +189,10 @@ def test_it_ends_with_the_table_the_export_and_the_tensorboard_line(
     lines = searched[1].splitlines()
     assert "tensorboard --logdir results/tiny/tune" in lines[-1]
     assert "results/tiny/best" in lines[-2]
+    assert len(lines) <= 15 + 2  # of three trials it were 15
+    assert any("results/tiny/ray.log" in line for line in lines)
     shown = run(searched[0], "results", "tiny")
     assert shown.returncode == 0
-    assert shown.stdout.strip() in searched[1]
     for row in ("popularity", "markov", "best"):
         assert any(line.startswith(row) for line in shown.stdout.splitlines())
 
@@ -188,7 +204,10 @@ def test_tensorboard_reads_every_trial(searched: tuple[Path, str]) -> None:
     for trial in trials:
         events = EventAccumulator(str(trial))
         events.Reload()
-        assert "ray/tune/val/ndcg_10" in events.Tags()["scalars"]
+        assert {METRIC, "train/loss", "time/train_s"} <= set(events.Tags()["scalars"])
+        told = results.epochs(searched[0] / "results" / "tiny")
+        curve = told[told["trial"] == int(trial.name[-5:])][METRIC]
+        assert [e.value for e in events.Scalars(METRIC)] == pytest.approx(curve.tolist())
 
 
 def test_a_report_is_written(searched: tuple[Path, str]) -> None:
@@ -241,46 +260,12 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert list(after["trial"]) == [0, 1, 2, 3]
     assert set(after["status"]) <= {"complete", "stopped"}
     kept = after[after["trial"].isin(ended["trial"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept, ended.reset_index(drop=True), check_dtype=False)
+    ended = ended.reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept[ended.columns], ended, check_dtype=False)
     curves = results.epochs(folder).groupby("trial")["epoch"]
     assert curves.count().tolist() == after["epochs"].tolist()
     assert curves.max().tolist() == after["epochs"].tolist()
     assert (folder / "best" / "config.yaml").exists()
-
-
-def test_what_a_forgotten_trial_left_is_not_taken_for_another_s(tmp_path: Path) -> None:
-    write_space(tmp_path, search={"metric": METRIC, "trials": 1})
-    space = Space.from_yaml(tmp_path / "space.yaml")
-    data = prepare(space.base.data, tmp_path / "data")
-    other = space.base.with_overrides({"train.lr": 0.5, "model.hidden_units": 4})
-    report = next(train(other, data.validation))
-    best = checkpoint.Best(METRIC, "max")
-    best.update(report)
-    folder = outcome.trial_folder(tmp_path / "results" / "cut", 0)
-    checkpoint.Checkpoint.of(other, report, best).write(folder)
-    results.append_epoch(folder, {"trial": 0, "epoch": 9, METRIC: 1.0})
-    run_folder = tmp_path / "results" / "cut"
-    Plan("cut", space, 0, Resources()).write(data, run_folder / "search.yaml")
-    scores = outcome.yardsticks(data, space.base.evaluation)
-    (run_folder / "yardsticks.json").write_text(json.dumps(scores))
-    done = run(tmp_path, "search", "--resume", "--name", "cut")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert results.epochs(run_folder)["epoch"].tolist() == [1, 2, 3, 4]
-    assert TrialConfig.from_yaml(run_folder / "best" / "config.yaml").train.lr == 0.01
-
-
-def test_cut_before_the_first_trial_it_begins_on_resume(tmp_path: Path) -> None:
-    write_space(tmp_path, search={"metric": METRIC, "trials": 1})
-    space = Space.from_yaml(tmp_path / "space.yaml")
-    data = prepare(space.base.data, tmp_path / "data")
-    folder = tmp_path / "results" / "cut"
-    folder.mkdir(parents=True)
-    Plan("cut", space, 0, Resources()).write(data, folder / "search.yaml")
-    scores = outcome.yardsticks(data, space.base.evaluation)
-    (folder / "yardsticks.json").write_text(json.dumps(scores))
-    done = run(tmp_path, "search", "--resume", "--name", "cut")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(results.trials(folder)["status"]) == ["complete"]
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
@@ -291,14 +276,22 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     table = results.trials(tmp_path / "results" / "one").sort_values("train.lr")
     assert list(table["status"]) == ["complete", "failed"]
-    assert "lower train.lr" in table["error"].iloc[1]
+    assert "lower train.lr" in table["reason"].iloc[1]
+    check_study(tmp_path / "results" / "one")
+    assert "1 complete, 0 stopped early, 1 failed" in done.stdout
 
-    rates["train.lr"]["choices"] = [1e30, 1e31]
+
+def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
+    rates = {"train.lr": {"type": "float", "low": 1e30, "high": 1e31}}
+    search = {"metric": METRIC, "trials": 500, "scheduler": {"type": "none"}}
     write_space(tmp_path, params=rates, search=search, baselines=[])
     done = run(tmp_path, "search", "space.yaml", "--name", "none")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "lower train.lr" in done.stderr
+    table = results.trials(tmp_path / "results" / "none")
+    assert 5 <= len(table) < 12
+    assert "lower train.lr" in table["reason"].iloc[0]
 
 
 def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) -> None:
@@ -324,29 +317,208 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
     assert results.epochs(folder).groupby("trial").size().tolist() == table["epochs"].tolist()
 
 
+def test_budgets_end_a_search_and_its_best_epoch_is_exported(tmp_path: Path) -> None:
+    long = {"train.max_epochs": 100000}
+    endless = SPACE["fixed"] | long  # type: ignore[operator]
+    write_space(tmp_path, fixed=endless, search={"metric": METRIC, "scheduler": {"type": "none"}})
+    done = run(
+        tmp_path, "search", "space.yaml", "--name", "timed", "--num-trials", "50",
+        "--time-budget", "12s",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the time budget of 12s is spent" in done.stdout
+    folder = tmp_path / "results" / "timed"
+    table = results.trials(folder)
+    assert set(table["status"]) == {"stopped"}
+    assert set(table["reason"]) == {"the time budget of 12s is spent"}
+    best = json.loads((folder / "best" / "metrics.json").read_text())
+    assert best["epoch"] == table.set_index("trial").loc[best["trial"], "best_epoch"]
+    assert best["validation"]["best"][METRIC] == table[METRIC].max()
+    assert list((folder / "tune").rglob("last.safetensors")) == []
+    check_study(folder)
+
+
+def test_patience_ends_a_trial_and_stale_trials_a_search(tmp_path: Path) -> None:
+    write_space(
+        tmp_path,
+        fixed=SPACE["fixed"] | {"train.max_epochs": 300},  # type: ignore[operator]
+        search={"metric": METRIC, "sampler": {"type": "random"}, "scheduler": {"type": "none"}},
+        params={"train.lr": {"type": "float", "low": 1e-9, "high": 1e-8}},
+        baselines=[{"train.lr": 1e-8}],
+    )
+    done = run(
+        tmp_path, "search", "space.yaml", "--name", "worn", "--num-trials", "500",
+        "--patience", "3", "--stale-trials", "4",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 trials in a row have not improved val/ndcg@10" in done.stdout
+    folder = tmp_path / "results" / "worn"
+    table = results.trials(folder)
+    assert len(table) < 30
+    complete = table[table["status"] == "complete"]
+    assert len(complete) >= 4
+    assert (complete["epochs"] == complete["best_epoch"] + 3).all()
+    check_study(folder)
+
+
+def test_two_metrics_give_a_pareto_set(tmp_path: Path) -> None:
+    metrics = [METRIC, "val/next/ndcg@10", "time/train_s"]
+    search = SPACE["search"] | {"metric": metrics, "mode": ["max", "max", "min"]}  # type: ignore[operator]
+    write_space(tmp_path, search=search)
+    done = run(tmp_path, "search", "space.yaml", "--name", "two")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "results" / "two"
+    table = results.trials(folder)
+    front = table[table["pareto"]]
+    assert table[METRIC].idxmax() in front.index or table[METRIC].max() in set(front[METRIC])
+    for _, row in table[~table["pareto"]].iterrows():
+        assert any(
+            other[METRIC] >= row[METRIC]
+            and other[metrics[1]] >= row[metrics[1]]
+            and other[metrics[2]] <= row[metrics[2]]
+            for _, other in front.iterrows()
+        )
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name="two", storage=storage)
+    assert len(study.directions) == 3
+    assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    storage.engine.dispose()
+    assert "pareto" in run(tmp_path, "results", "two").stdout
+
+
+def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
+    longer = SPACE["fixed"] | {"train.max_epochs": 60}  # type: ignore[operator]
+    rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
+    search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
+    write_space(tmp_path, fixed=longer, params=rates, search=search, baselines=[])
+    with started(tmp_path, "search", "space.yaml", "--name", "hit") as process:
+        wait_for_epochs(tmp_path / "results" / "hit", process, 5)
+        workers = [pid for pid in family(process.pid) if named(pid).startswith("ray::")]
+        trainers = [pid for pid in workers if "Train" in named(pid) or "run_trial" in named(pid)]
+        os.kill(trainers[0], signal.SIGKILL)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert set(results.trials(tmp_path / "results" / "hit")["status"]) == {"complete"}
+    assert run(tmp_path, "search", "space.yaml", "--name", "unhurt").returncode == 0
+    same_curves(tmp_path / "results" / "hit", tmp_path / "results" / "unhurt")
+
+
+def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "results" / "blocked"
+    longer = SPACE["fixed"] | {"train.max_epochs": 20}  # type: ignore[operator]
+    write_space(tmp_path, fixed=longer, search={"metric": METRIC, "trials": 4})
+    with started(tmp_path, "search", "space.yaml", "--name", "blocked") as process:
+        wait_for_epochs(folder, process, 1)
+        for number in (2, 3):  # where later trials want to write
+            (folder / "tune" / f"trial_{number:05d}").write_text("in the way")
+        _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.count("\n") == 1
+    assert "trial_0000" in errors
+    assert "search --resume --name blocked" in errors
+    assert not (folder / "best").exists()
+    for number in (2, 3):
+        (folder / "tune" / f"trial_{number:05d}").unlink()
+    done = run(tmp_path, "search", "--resume", "--name", "blocked")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(results.trials(folder)["status"]) <= {"complete", "stopped"}
+    check_study(folder)
+
+
+def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
+    longer = SPACE["fixed"] | {"train.max_epochs": 5000}  # type: ignore[operator]
+    write_space(tmp_path, fixed=longer)
+    with started(tmp_path, "search", "space.yaml", "--name", "mine") as process:
+        wait_for_epochs(tmp_path / "results" / "mine", process, 1)
+        other = run(tmp_path, "search", "--resume", "--name", "mine")
+        process.send_signal(signal.SIGTERM)  # as batch systems do
+        output, _ = process.communicate()
+    assert other.returncode == 2
+    assert "another process is running this search" in other.stderr
+    assert process.returncode == 130
+    assert "search --resume --name mine" in output
+
+
 def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
     data = prepare(DATA, tmp_path)
-    with local_ray(data, tmp_path):
+    with connected(Resources(), data.validation):
         shared = ray.get(ray.put(data.validation))
         for array in (shared.items, shared.offsets, shared.futures):
             assert not array.flags.owndata
             assert not array.flags.writeable  # it lies in the object store
 
 
-def listening_beyond_loopback(pid: int) -> list[str]:
-    """Addresses other than loopback on which `pid` or a descendant listens (Linux)."""
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs for as long as the block, or shorter; all of its family ends with it."""
+    with subprocess.Popen(
+        [COMMAND, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                kill_family(process)
+
+
+def kill_family(process: subprocess.Popen[str]) -> None:
+    """SIGKILL for a process and all that it started."""
+    for pid in family(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for_epochs(folder: Path, process: subprocess.Popen[str], epochs: int) -> None:
+    """Until the journal has so many epochs."""
+    while lines_with(folder, '"epoch"') < epochs:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None, process.communicate()
+
+
+def lines_with(folder: Path, text: str) -> int:
+    path = folder / journal.FILE
+    return path.read_text().count(text) if path.exists() else 0
+
+
+def same_curves(one: Path, other: Path) -> None:
+    """Each epoch of each trial is there once, and the same, whatever happened in between."""
+    curves = [results.epochs(folder) for folder in (one, other)]
+    kept = [name for name in curves[0] if not name.startswith("time/")]
+    pd.testing.assert_frame_equal(curves[0][kept], curves[1][kept])
+
+
+def named(pid: int) -> str:
+    """The command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def family(pid: int) -> set[int]:
+    """`pid` and its descendants (Linux)."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-        except FileNotFoundError:  # it ended meanwhile
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             continue
         parents[int(stat.parent.name)] = int(fields[1])
-    family = {pid}
-    while grown := {child for child, parent in parents.items() if parent in family} - family:
-        family |= grown
+    members = {pid}
+    while grown := {child for child, parent in parents.items() if parent in members} - members:
+        members |= grown
+    return members
+
+
+def listening_beyond_loopback(pid: int) -> list[str]:
+    """Addresses other than loopback on which `pid` or a descendant listens (Linux)."""
     sockets = set()
-    for member in family:
+    for member in family(pid):
         for link in Path(f"/proc/{member}/fd").glob("*"):
             try:
                 sockets.add(str(link.readlink()))

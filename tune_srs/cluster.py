@@ -1,6 +1,7 @@
 """Ray on this machine or a cluster that runs already, and what there is room for."""
 
 import logging
+import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,9 +49,12 @@ def _join(address: str) -> None:
             f"--address: {address} is a Ray client's; run this command on a node of the cluster, "
             f"for instance with `ray job submit`, and give --address auto"
         )
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdigit():  # where nothing listens, Ray would try for a quarter of an hour
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError, OverflowError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ConfigError(
             f"--address: no Ray cluster at {address} ({reason}); start one with `ray start --head`"

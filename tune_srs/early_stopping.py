@@ -45,11 +45,15 @@ class SuccessiveHalving:
         # as in Hyperband, each bracket spends about the same: the quickest gets the most trials
         sizes = np.array([float(reduction_factor) ** -b * (b + 1) for b in range(brackets)])
         self._shares = sizes / sizes.sum()
+        self._brackets: dict[int, int] = {}
         self._rungs: defaultdict[tuple[int, int], dict[int, float]] = defaultdict(dict)
 
     def bracket(self, trial: int) -> int:
-        """The same at every call, at random otherwise."""
-        return int(np.random.default_rng(trial).choice(len(self._shares), p=self._shares))
+        """At random, but of a trial always the same."""
+        if trial not in self._brackets:
+            random = np.random.default_rng(trial)
+            self._brackets[trial] = int(random.choice(len(self._shares), p=self._shares))
+        return self._brackets[trial]
 
     def stops(self, trial: int, epoch: int, value: float) -> bool:
         bracket = self.bracket(trial)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tune_srs.errors import DataError
 
@@ -58,8 +58,11 @@ class Journal:
         before = 0.0
         if self._path.exists():
             _drop_what_was_cut_off(self._path)
-            for event in events(folder):
-                self._apply(event)
+            for line, event in enumerate(events(folder), start=1):
+                try:
+                    self._apply(event)
+                except (KeyError, TypeError) as error:
+                    raise _damaged(self._path, line) from error
                 before = event["at"]
         self._started = time.monotonic() - before
 
@@ -140,12 +143,16 @@ def events(folder: Path) -> Iterator[Event]:
                 return
             event = _parsed(line, begun)
             if event is None:
-                raise DataError(
-                    f"{path}: damaged in line {number}; cut the file off before this line to go on "
-                    f"from there, or search again"
-                )
+                raise _damaged(path, number)
             begun += "begin" in event
             yield event
+
+
+def _damaged(path: Path, line: int) -> DataError:
+    return DataError(
+        f"{path}: damaged in line {line}; cut the file off before it to go on from there, "
+        f"or search again"
+    )
 
 
 def _parsed(line: str, begun: int) -> Event | None:
@@ -154,7 +161,10 @@ def _parsed(line: str, begun: int) -> Event | None:
         event = json.loads(line)
         trial, kinds = event["trial"], {"begin", "epoch", "end"} & set(event)
         known = trial == begun if kinds == {"begin"} else 0 <= trial < begun
-        return event if len(kinds) == 1 and known and event["at"] >= 0 else None
+        right = len(kinds) == 1 and known and event["at"] >= 0
+        if "end" in kinds:
+            right = right and event["end"] in get_args(Status)
+        return event if right else None
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -45,7 +45,6 @@ def make_sampler(space: Space, seed: int) -> MakeSampler:
                 return CmaEsSampler(
                     seed=own_seed,
                     n_startup_trials=settings.startup_trials,
-                    sigma0=settings.sigma,
                     warn_independent_sampling=False,
                 )
             case QMCSettings():
@@ -86,7 +85,8 @@ class SobolSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         sequence = qmc.Sobol(len(self._dimensions), rng=self._seed)
-        sequence.fast_forward(trial.number)
+        if trial.number:  # not even by none, says scipy, before the first
+            sequence.fast_forward(trial.number)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The balance properties of Sobol")
             point = sequence.random(1)[0]

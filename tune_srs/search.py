@@ -6,6 +6,7 @@ search goes on from: `journal.py` does, and each session begins with what stands
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ def _ray(plan: Plan, data: PreparedData, folder: Path) -> Iterator[None]:
 def _search(plan: Plan, data: PreparedData, folder: Path, console: Console) -> bool:
     with _alone(folder), logged(folder / "ray.log"):
         space = plan.space
+        _sweep(folder)
         compile_kernels(space.base.train, console.say)  # before several workers do
         journal = Journal(folder, space.search.metrics, space.search.modes)
         recorder = Recorder(journal, space, folder, plan.storage(folder), console)
@@ -100,6 +102,12 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"{folder}: another process is running this search; wait for it"
         ) from None
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what was being written when a session was killed; see `Storage.write`."""
+    for left in [*folder.glob(".aside-*"), *folder.glob("tune/*/.aside-*")]:
+        shutil.rmtree(left)
 
 
 @contextmanager

@@ -104,7 +104,8 @@ class OptunaSearcher(Searcher):
         return {"trial": trial.number, **values}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._take(self._running[trial_id], result[self._time_attr], self._values(result))
+        if "error" not in result:
+            self._take(self._running[trial_id], result[self._time_attr], self._values(result))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -154,7 +155,7 @@ class OptunaSearcher(Searcher):
             values = past.reports[0][1]
             for _, report in past.reports[1:]:
                 values = report if self._better(report, values) else values
-        elif state == TrialState.PRUNED and single:
+        elif state == TrialState.PRUNED and single and past.reports:
             values = past.reports[-1][1]
         return optuna.trial.create_trial(
             state=state,

@@ -173,7 +173,6 @@ class CMAESSettings(Settings):
 
     type: Literal["cmaes"]
     startup_trials: int = Field(10, ge=1, description="random ones before CMA-ES begins")
-    sigma: float | None = Field(None, gt=0, description="first step; None: a sixth of the range")
 
 
 class RandomSettings(Settings):
