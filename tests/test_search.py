@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -15,8 +13,20 @@ import pandas as pd
 import pytest
 import ray
 import torch
-import yaml
 from optuna.trial import TrialState
+from searches import (
+    COMMAND,
+    METRIC,
+    SPACE,
+    check_study,
+    family,
+    named,
+    run,
+    same_curves,
+    started,
+    wait_for_epochs,
+    write_space,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_srs import export, journal, results
@@ -28,50 +38,7 @@ from tune_srs.plan import Resources
 
 pytestmark = pytest.mark.slow
 
-COMMAND = str(Path(sys.executable).parent / "tune-srs")
-METRIC = "val/ndcg@10"
-SPACE = {
-    "description": "a tiny search",
-    "search": {
-        "metric": METRIC,
-        "trials": 5,
-        "scheduler": {"type": "asha", "grace_period": 1, "reduction_factor": 2},
-    },
-    "fixed": {
-        "data.name": "synthetic",
-        "data.num_futures": 3,
-        "data.synthetic.users": 60,
-        "data.synthetic.items": 60,
-        "data.synthetic.mean_length": 16,
-        "model.hidden_units": 8,
-        "model.max_length": 16,
-        "train.batch_size": 16,
-        "train.max_epochs": 4,
-    },
-    "params": {
-        "train.lr": {"type": "categorical", "choices": [0.01, 1e-7]},
-        "loss.num_positives": {"type": "categorical", "choices": [1, 2]},
-        "loss.relevance": {
-            "type": "categorical",
-            "choices": ["linear", "power"],
-            "when": {"loss.num_positives": [2]},
-        },
-    },
-    "baselines": [{"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"}],
-}
-
-
 DATA = TrialConfig().with_overrides(SPACE["fixed"]).data  # type: ignore[arg-type]
-
-
-def write_space(folder: Path, **changes: object) -> None:
-    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE | changes), encoding="utf-8")
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -122,26 +89,6 @@ def test_every_trial_is_in_the_table_with_the_metrics_of_its_best_epoch(
 def test_optuna_knows_which_trials_were_stopped_early(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
     check_study(folder)
-
-
-def check_study(folder: Path) -> None:
-    """`study.db` tells what `trials.csv` and the journal tell."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-    study = optuna.load_study(study_name=folder.name, storage=storage)
-    table, curves = results.trials(folder), results.epochs(folder)
-    states = {
-        "complete": TrialState.COMPLETE,
-        "stopped": TrialState.PRUNED,
-        "failed": TrialState.FAIL,
-    }
-    assert [trial.state for trial in study.trials] == [states[word] for word in table["status"]]
-    for trial, (_, row) in zip(study.trials, table.iterrows(), strict=True):
-        curve = curves[curves["trial"] == trial.number].set_index("epoch")[METRIC]
-        assert trial.intermediate_values == curve.to_dict()
-        assert all(row[name] == value for name, value in trial.params.items())
-        if trial.state == TrialState.COMPLETE:
-            assert trial.value == row[METRIC]
-    storage.engine.dispose()
 
 
 def test_the_winner_is_exported_and_scored_on_the_test_futures(searched: tuple[Path, str]) -> None:
@@ -317,20 +264,25 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
     assert results.epochs(folder).groupby("trial").size().tolist() == table["epochs"].tolist()
 
 
-def test_budgets_end_a_search_and_its_best_epoch_is_exported(tmp_path: Path) -> None:
-    long = {"train.max_epochs": 100000}
-    endless = SPACE["fixed"] | long  # type: ignore[operator]
-    write_space(tmp_path, fixed=endless, search={"metric": METRIC, "scheduler": {"type": "none"}})
-    done = run(
-        tmp_path, "search", "space.yaml", "--name", "timed", "--num-trials", "50",
-        "--time-budget", "12s",
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "the time budget of 12s is spent" in done.stdout
+def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: Path) -> None:
+    endless = SPACE["fixed"] | {"train.max_epochs": 100000}  # type: ignore[operator]
+    search = {"metric": METRIC, "scheduler": {"type": "none"}, "time_budget": "2h"}
+    write_space(tmp_path, fixed=endless, search=search)
     folder = tmp_path / "results" / "timed"
+    with started(tmp_path, "search", "space.yaml", "--name", "timed") as process:
+        wait_for_epochs(folder, process, 5)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    path = folder / journal.FILE
+    lines = path.read_text().splitlines()
+    later = json.dumps(json.loads(lines[-1]) | {"at": 2 * 3600})  # as if it had run for two hours
+    path.write_text("\n".join([*lines[:-1], later]) + "\n")
+    done = run(tmp_path, "search", "--resume", "--name", "timed")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the time budget of 2h is spent" in done.stdout
     table = results.trials(folder)
     assert set(table["status"]) == {"stopped"}
-    assert set(table["reason"]) == {"the time budget of 12s is spent"}
+    assert set(table["reason"]) == {"the time budget of 2h is spent"}
     best = json.loads((folder / "best" / "metrics.json").read_text())
     assert best["epoch"] == table.set_index("trial").loc[best["trial"], "best_epoch"]
     assert best["validation"]["best"][METRIC] == table[METRIC].max()
@@ -394,8 +346,9 @@ def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
     with started(tmp_path, "search", "space.yaml", "--name", "hit") as process:
         wait_for_epochs(tmp_path / "results" / "hit", process, 5)
         workers = [pid for pid in family(process.pid) if named(pid).startswith("ray::")]
-        trainers = [pid for pid in workers if "Train" in named(pid) or "run_trial" in named(pid)]
-        os.kill(trainers[0], signal.SIGKILL)
+        busy = [pid for pid in workers if not named(pid).startswith("ray::IDLE")]
+        assert busy, [named(pid) for pid in family(process.pid)]
+        os.kill(busy[0], signal.SIGKILL)
         _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
     assert set(results.trials(tmp_path / "results" / "hit")["status"]) == {"complete"}
@@ -448,71 +401,6 @@ def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
         for array in (shared.items, shared.offsets, shared.futures):
             assert not array.flags.owndata
             assert not array.flags.writeable  # it lies in the object store
-
-
-@contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs for as long as the block, or shorter; all of its family ends with it."""
-    with subprocess.Popen(
-        [COMMAND, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                kill_family(process)
-
-
-def kill_family(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for a process and all that it started."""
-    for pid in family(process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.communicate()
-
-
-def wait_for_epochs(folder: Path, process: subprocess.Popen[str], epochs: int) -> None:
-    """Until the journal has so many epochs."""
-    while lines_with(folder, '"epoch"') < epochs:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.01)
-        assert process.poll() is None, process.communicate()
-
-
-def lines_with(folder: Path, text: str) -> int:
-    path = folder / journal.FILE
-    return path.read_text().count(text) if path.exists() else 0
-
-
-def same_curves(one: Path, other: Path) -> None:
-    """Each epoch of each trial is there once, and the same, whatever happened in between."""
-    curves = [results.epochs(folder) for folder in (one, other)]
-    kept = [name for name in curves[0] if not name.startswith("time/")]
-    pd.testing.assert_frame_equal(curves[0][kept], curves[1][kept])
-
-
-def named(pid: int) -> str:
-    """The command line of a process."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-
-
-def family(pid: int) -> set[int]:
-    """`pid` and its descendants (Linux)."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    members = {pid}
-    while grown := {child for child, parent in parents.items() if parent in members} - members:
-        members |= grown
-    return members
 
 
 def listening_beyond_loopback(pid: int) -> list[str]:

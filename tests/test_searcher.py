@@ -198,7 +198,8 @@ def test_a_new_session_proposes_what_the_old_one_would_have(sampler: str) -> Non
         settings["startup_trials"] = 2
     space = Space.from_dict(SPACE.to_dict() | {"search": {"sampler": settings}}, "space")
     samplers = make_sampler(space, seed=3)
-    undisturbed, past = searcher_with(sampler=samplers), []
+    undisturbed = searcher_with(sampler=samplers)
+    past: list[PastTrial] = []
     for number in range(6):
         values = suggested(undisturbed, str(number))
         resumed = searcher_with(sampler=samplers, past=past)

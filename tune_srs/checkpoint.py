@@ -5,6 +5,7 @@ times that of the weights. `best.safetensors` holds the weights of its best epoc
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -99,6 +100,18 @@ def load_best(storage: Storage, trial: int, best: Best) -> TrialConfig:
     best.weights, facts = _parsed(content, place)
     best.epoch, best.metrics = facts["epoch"], facts["metrics"]
     return TrialConfig.from_dict(facts["config"], place)
+
+
+def saved_epochs(storage: Storage, trial: int) -> list[tuple[int, dict[str, float]]]:
+    """The epochs, with their metrics, of the files that can be read, the earlier one first."""
+    epochs = {}
+    for file in (LAST, BEST):
+        content = storage.read(_name(trial, file))
+        if content is not None:
+            with suppress(DataError):
+                _, facts = _parsed(content, file)
+                epochs[facts["epoch"]] = facts["metrics"]
+    return sorted(epochs.items())
 
 
 def forget_last(storage: Storage, trial: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_srs.datasets.sequences import Sequences
@@ -54,10 +55,11 @@ def _join(address: str) -> None:
         if port.isdigit():  # where nothing listens, Ray would try for a quarter of an hour
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError, OverflowError) as error:
+    except (OSError, ValueError, RuntimeError, OverflowError, RayError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ConfigError(
-            f"--address: no Ray cluster at {address} ({reason}); start one with `ray start --head`"
+            f"--address: no Ray cluster at {address} that lets us in ({reason}); start one with "
+            f"`ray start --head`, or give its token in RAY_AUTH_TOKEN"
         ) from error
 
 

@@ -185,6 +185,13 @@ class Request:
     def plan(self, stored: Plan | None) -> Plan:
         """A new plan, or the one `stored` by the run to resume, with which all given must agree."""
         fixed, search, asked = map(_given, (self.overrides, self.search, self.resources))
+        kept = stored.resources.model_dump() if stored else {}
+        resources = validated(Resources, kept | asked, "search")
+        if stored and resources.storage != stored.resources.storage:
+            raise ConfigError(
+                f"--storage: the checkpoints are in {stored.resources.storage or 'the run'}; "
+                f"leave it out"
+            )
         if self.space is None:
             if stored is None:
                 raise ConfigError("search: SPACE.yaml is missing; see search_spaces/ for some")
@@ -193,18 +200,10 @@ class Request:
                     "--resume: settings are those of the run; give --name and, if need be, "
                     "other resources"
                 )
-            resources = validated(Resources, stored.resources.model_dump() | asked, "search")
-            if resources.storage != stored.resources.storage:
-                raise ConfigError(
-                    f"--storage: the checkpoints are in {stored.resources.storage or 'the run'}; "
-                    f"leave it out"
-                )
             return replace(stored, resources=resources)
         space = Space.from_yaml(self.space, fixed=fixed, search=search)
-        plan = Plan(self.name, space, self.seed or 0, validated(Resources, asked, "search"))
-        if stored is not None and (plan.to_dict() | {"resources": None}) != (
-            stored.to_dict() | {"resources": None}
-        ):
+        plan = Plan(self.name, space, self.seed or 0, resources)
+        if stored and plan.to_dict() != replace(stored, resources=resources).to_dict():
             raise ConfigError(
                 f"--resume: {self.space} or the options differ from what {self.name} began with; "
                 f"give --name alone"

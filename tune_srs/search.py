@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_srs import early_stopping, events, outcome, results
-from tune_srs.checkpoint import forget_last, trial_name
+from tune_srs.checkpoint import forget_last, saved_epochs, trial_name
 from tune_srs.cluster import check_storage, connected, logged, node_resources
 from tune_srs.console import Console
 from tune_srs.datasets.sequences import PreparedData
@@ -50,46 +50,45 @@ def run(plan: Plan, data: PreparedData, folder: Path, console: Console) -> bool:
     trial gave a metric, or if it cannot go on for want of disk or storage.
     """
     plan.check(folder, resume=False)
-    with _ray(plan, data, folder):
-        if not plan.storage(folder).is_empty():
-            raise ConfigError(
-                f"--storage: {plan.storage(folder).place} holds another run; "
-                f"choose another --name or place"
-            )
-        outcome.begin(plan, data, folder)
-        return _search(plan, data, folder, console)
+    return _search(plan, data, folder, console, new=True)
 
 
 def resume(plan: Plan, data: PreparedData, folder: Path, console: Console) -> bool:
     """Go on with an interrupted `plan`, from whatever there is of it; see `run`."""
     plan.check(folder, resume=True)
-    with _ray(plan, data, folder):
-        return _search(plan, data, folder, console)
+    return _search(plan, data, folder, console, new=False)
 
 
-@contextmanager
-def _ray(plan: Plan, data: PreparedData, folder: Path) -> Iterator[None]:
-    """Ray with room for the trials, or a `ConfigError` that says what is missing."""
-    with connected(plan.resources, data.validation):
-        plan.resources.check(node_resources())
-        storage = plan.storage(folder) if plan.resources.storage else None
-        check_storage(storage)
-        yield
+def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new: bool) -> bool:
+    space = plan.space
+    with ExitStack() as held:
+        with connected(plan.resources, data.validation):
+            _check_cluster(plan, folder, new)
+            if new:
+                outcome.begin(plan, data, folder)
+            held.enter_context(_alone(folder))
+            held.enter_context(logged(folder / "ray.log"))
+            _sweep(folder)
+            compile_kernels(space.base.train, console.say)  # before several workers do
+            journal = Journal(folder, space.search.metrics, space.search.modes)
+            recorder = Recorder(journal, space, folder, plan.storage(folder), console)
+            ending = Ending(recorder)
+            missing = space.trials - sum(r.status != "unfinished" for r in journal.trials)
+            if missing and ending.reason() is None:
+                with console.watching(journal, space), _terminated_as_interrupted():
+                    _tune(plan, data, recorder, ending, missing)
+        return _conclude(plan, data, recorder, ending, console)  # no worker writes any more
 
 
-def _search(plan: Plan, data: PreparedData, folder: Path, console: Console) -> bool:
-    with _alone(folder), logged(folder / "ray.log"):
-        space = plan.space
-        _sweep(folder)
-        compile_kernels(space.base.train, console.say)  # before several workers do
-        journal = Journal(folder, space.search.metrics, space.search.modes)
-        recorder = Recorder(journal, space, folder, plan.storage(folder), console)
-        ending = Ending(recorder)
-        missing = space.trials - sum(r.status != "unfinished" for r in journal.trials)
-        if missing and ending.reason() is None:
-            with console.watching(journal, space), _terminated_as_interrupted():
-                _tune(plan, data, recorder, ending, missing)
-        return _conclude(plan, data, folder, recorder, ending, console)
+def _check_cluster(plan: Plan, folder: Path, new: bool) -> None:
+    """A `ConfigError` that says what is missing, before anything is written."""
+    plan.resources.check(node_resources())
+    check_storage(plan.storage(folder) if plan.resources.storage else None)
+    if new and not plan.storage(folder).is_empty():
+        raise ConfigError(
+            f"--storage: {plan.storage(folder).place} holds another run; "
+            f"choose another --name or place"
+        )
 
 
 @contextmanager
@@ -139,7 +138,7 @@ def _tune(
             name="tune",
             storage_path=scratch,
             resources_per_trial=share,
-            search_alg=RecordingSearcher(plan, recorder.journal, recorder.folder),
+            search_alg=RecordingSearcher(plan, recorder),
             scheduler=EarlyStopping(plan.space, recorder.journal),
             num_samples=missing,
             max_failures=RETRIES,
@@ -153,9 +152,9 @@ def _tune(
 
 
 class RecordingSearcher(OptunaSearcher):
-    """Begins with what the journal holds, and notes each trial before it may start."""
+    """Begins with what the journal holds, and has each trial noted before it may start."""
 
-    def __init__(self, plan: Plan, journal: Journal, folder: Path) -> None:
+    def __init__(self, plan: Plan, recorder: "Recorder") -> None:
         super().__init__(
             plan.space.suggest,
             plan.space.search.metrics,
@@ -164,21 +163,14 @@ class RecordingSearcher(OptunaSearcher):
             time_attr="epoch",
             points=plan.space.points(),
             at_once=lambda: plan.resources.room(node_resources()),
-            past=[past_trial(record) for record in journal.trials],
+            past=[past_trial(record) for record in recorder.journal.trials],
         )
-        self._journal = journal
-        self._folder = folder
-        self._params = list(plan.space.params)
+        self._recorder = recorder
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        config = super().suggest(trial_id)
-        if config is not None:
-            number = config["trial"]
-            values = {name: value for name, value in config.items() if name != "trial"}
-            if number == len(self._journal.trials):
-                self._journal.begin(number, values)
-                events.write_start(trial_folder(self._folder, number), self._params, values)
-        return config
+        if self._recorder.cannot_go_on or (config := super().suggest(trial_id)) is None:
+            return None
+        return config if self._recorder.begin(config) else None
 
 
 class EarlyStopping(FIFOScheduler):
@@ -216,6 +208,16 @@ class Recorder(tune.Callback):
         self.cannot_go_on: str | None = None  # why, if so
         self._console = console
         self._table_due = 0.0
+
+    def begin(self, config: dict[str, Any]) -> bool:
+        """Note a trial, or that one goes on; False if it cannot be noted, and must not start."""
+        number: int = config["trial"]
+        values = {name: value for name, value in config.items() if name != "trial"}
+        with self._writing():
+            if number == len(self.journal.trials):
+                events.write_start(trial_folder(self.folder, number), self.space.params, values)
+                self.journal.begin(number, values)
+        return number < len(self.journal.trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -256,6 +258,14 @@ class Recorder(tune.Callback):
                 self.write_table()
                 # of many trials the table takes long: a twentieth of the time at most
                 self._table_due = self.journal.elapsed + 20 * (self.journal.elapsed - began)
+
+    def end_all(self, reason: str) -> None:
+        """End the trials that a search leaves behind which is over; their workers are gone."""
+        for record in self.journal.trials:
+            if record.status == "unfinished":
+                for epoch, metrics in saved_epochs(self.storage, record.number):
+                    self.journal.report(record.number, epoch, metrics)  # it was cut off untold
+                self.end(record.number, "stopped", reason)
 
     def write_table(self) -> None:
         results.write_trials(self.folder, self.journal.trials, self.space)
@@ -304,25 +314,18 @@ def _reason(trial: Trial) -> str:
 
 
 def _conclude(
-    plan: Plan,
-    data: PreparedData,
-    folder: Path,
-    recorder: Recorder,
-    ending: Ending,
-    console: Console,
+    plan: Plan, data: PreparedData, recorder: Recorder, ending: Ending, console: Console
 ) -> bool:
     """After Tune: what each trial has come to, and the export of the best if the search is over."""
-    journal = recorder.journal
+    journal, folder = recorder.journal, recorder.folder
+    reason = None if recorder.cannot_go_on else ending.reason()
+    if reason:
+        recorder.end_all(reason)
     if recorder.cannot_go_on:
         raise SearchError(f"{recorder.cannot_go_on}; mend that, then {plan.how_to_resume(folder)}")
-    reason = ending.reason()
-    if reason:
-        for record in journal.trials:
-            if record.status == "unfinished":
-                recorder.end(record.number, "stopped", reason)
     recorder.write_table()
-    searcher = RecordingSearcher(plan, journal, folder)
-    write_study(searcher.study, folder / "study.db", plan.name)
+    study = RecordingSearcher(plan, recorder).study
+    write_study(study, folder / "study.db", plan.name)
     ended = sum(record.status != "unfinished" for record in journal.trials)
     if ended < plan.space.trials and not reason:
         console.say(
@@ -330,8 +333,6 @@ def _conclude(
             f"{plan.how_to_resume(folder)}"
         )
         return False
-    for record in journal.trials:  # a worker may have saved once more when the search was over
-        forget_last(recorder.storage, record.number)
     if reason:
         console.say(f"over after {ended} trials: {reason}")
     outcome.export_winner(folder, plan, journal, recorder.storage, data)
