@@ -131,12 +131,12 @@ MOMENTS = [
     more('"epoch"', 13),
     more('"begin"', 1),
     more('"end"', 1),
-    more('"end"', 2),
+    more('"epoch"', 3),
     more('"epoch"', 20),
     kill_at(lambda run: lines_with(run, '"end"') == TRIALS),  # before the export
     kill_at(lambda run: any(run.glob(".aside-*/best"))),  # in it
 ]
-TRIALS = 6
+TRIALS = 10
 LONG = {
     "fixed": SPACE["fixed"] | {"train.max_epochs": 40},  # type: ignore[operator]
     "search": {

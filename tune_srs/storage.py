@@ -74,4 +74,6 @@ class Storage:
                 f"--storage: {self.place} cannot be used ({error}); "
                 f"give a path, s3://BUCKET/PATH or gs://BUCKET/PATH"
             ) from error
+        if not base:
+            raise ConfigError(f"--storage: {self.place} names no bucket; give s3://BUCKET/PATH")
         return system, base.rstrip("/")
