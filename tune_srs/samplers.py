@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -29,7 +30,7 @@ def make_sampler(space: Space, seed: int) -> MakeSampler:
     settings = space.search.sampler
 
     def make(number: int) -> BaseSampler:
-        own_seed = (seed + number) % 2**32
+        own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         match settings:
             case TPESettings():
                 return TPESampler(
