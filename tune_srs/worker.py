@@ -41,13 +41,22 @@ def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, storag
     try:
         _train_and_report(config, space, sequences, storage)
     except Exception as error:
-        own = isinstance(error, TuneSRSError | OSError)
-        reason = str(error) if own else f"{type(error).__name__}: {error}"
-        reason = " ".join(reason.split())[:500]
         fatal = isinstance(error, OSError)  # a full disk, a storage that cannot be reached
+        reason = _reason(error, storage)
         tune.report({"error": reason, "fatal": fatal, "traceback": traceback.format_exc()})
     finally:
         clear_device()
+
+
+def _reason(error: Exception, storage: Storage) -> str:
+    match error:
+        case TuneSRSError():
+            text = str(error)
+        case OSError():
+            text = f"{error.filename or storage.place}: {error.strerror or error}"
+        case _:
+            text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
 
 
 def _train_and_report(
