@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 from tune_srs import results
+from tune_srs.console import Console
 from tune_srs.datasets.prepare import prepare
+from tune_srs.journal import Journal, TrialRecord
 from tune_srs.plan import Plan, Resources, available_cpus
 from tune_srs.search import run
 from tune_srs.space import Space
@@ -26,14 +28,14 @@ def measure(dataset: str, trials: int, epochs: int) -> dict[str, float]:
     fixed: dict[str, object] = {"data.name": dataset, "train.max_epochs": epochs}
     if dataset == "synthetic":
         fixed |= {"data.synthetic.users": 60, "model.max_length": 50}
-    space = Space.from_dict(SPACE, "benchmark", fixed=fixed, trials=trials)
+    space = Space.from_dict(SPACE, "benchmark", fixed=fixed, search={"trials": trials})
     memory: list[float] = []
     with tempfile.TemporaryDirectory() as parent:
         data = prepare(space.base.data, Path("data" if dataset == "ml-100k" else parent))
         folder = Path(parent) / "overhead"
         plan = Plan("overhead", space, 0, Resources(gpus_per_trial=0))
         started = time.perf_counter()
-        run(plan, data, folder, lambda line: memory.append(worker_memory()))
+        run(plan, data, folder, Watch(memory))
         wall = time.perf_counter() - started
         table = results.epochs(folder)
     busy = table[["time/train_s", "time/evaluate_s"]].to_numpy().sum()
@@ -46,6 +48,17 @@ def measure(dataset: str, trials: int, epochs: int) -> dict[str, float]:
         f"workers' GiB after {share}%": memory[max(0, len(memory) * share // 100 - 1)]
         for share in (10, 25, 50, 75, 100)
     }
+
+
+class Watch(Console):
+    """Notes the workers' memory whenever a trial has ended."""
+
+    def __init__(self, memory: list[float]) -> None:
+        super().__init__()
+        self._memory = memory
+
+    def trial_ended(self, record: TrialRecord, journal: Journal, space: Space) -> None:
+        self._memory.append(worker_memory())
 
 
 def worker_memory() -> float:

@@ -76,3 +76,19 @@ def test_fast_and_plain_rank_alike(num_heads: int) -> None:
     model = SASRec(config, 40, torch.Generator().manual_seed(0)).eval()
     ranks, _ = Evaluator(sequences, EvaluationConfig(), torch.device("cpu")).ranks(model)
     assert ranks.tolist() == plain_ranks(plain_copy(model, config), sequences)
+
+
+def test_searchers_are_compared_on_the_same_curves(tmp_path: Path) -> None:
+    data = ("--users", "40", "--items", "60", "--mean-length", "24")
+    options = ("--curves", "curves.csv", *data, "--epochs", "3", "--seeds", "2")
+    printed = run(tmp_path, "search_quality", *options)
+    for method in ("grid", "random + ASHA", "OptunaSearch", "ours"):
+        assert method in printed
+
+
+def test_what_many_trials_cost_is_measured(tmp_path: Path) -> None:
+    printed = run(tmp_path, "search_scaling", "searcher", "--trials", "12", "24", "--epochs", "5")
+    assert printed.count("ms a suggestion") == 2
+    printed = run(tmp_path, "search_scaling", "records", "--trials", "20", "--epochs", "5")
+    for what in ("noting a report", "reading the journal", "study.db", "peak memory"):
+        assert what in printed

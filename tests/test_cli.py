@@ -12,7 +12,8 @@ import torch
 import yaml
 
 import tune_srs
-from tune_srs import cli, results
+from tune_srs import cli
+from tune_srs.journal import Journal
 
 Run = Callable[..., "Outcome"]
 METRIC = "val/ndcg_rel@10"
@@ -251,14 +252,14 @@ def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: st
     }
     (folder / "search.yaml").write_text(yaml.safe_dump(plan))
     (folder / "trials.csv").write_text(
-        f"trial,trial_id,status,epochs,best_epoch,seconds,error,train.lr,{METRIC}\n"
-        "0,a,complete,3,2,1.5,,0.1,0.2\n"
+        f"trial,status,epochs,best_epoch,seconds,reason,train.lr,{METRIC}\n"
+        "0,complete,3,2,1.5,,0.1,0.2\n"
     )
     (folder / "yardsticks.json").write_text(json.dumps({"popularity": {METRIC: 0.1}}))
     (folder / "best" / "metrics.json").write_text(json.dumps({"test": {"best": {METRIC: 0.1}}}))
-    (folder / "tune" / "trial_00000").mkdir(parents=True)
-    epoch = {"trial": 0, "train.lr": 0.1, "epoch": 1, METRIC: 0.2}
-    results.append_epoch(folder / "tune" / "trial_00000", epoch)
+    record = Journal(folder, [METRIC], ["max"])
+    record.begin(0, {"train.lr": 0.1})
+    record.report(0, 1, {METRIC: 0.2})
     assert run(command, "mine").status == 0
 
     content = (folder / name).read_text()

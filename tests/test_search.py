@@ -1,6 +1,7 @@
 """Real searches: real Ray, real Optuna, real files, started as a user starts them."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,65 +13,32 @@ import pandas as pd
 import pytest
 import ray
 import torch
-import yaml
 from optuna.trial import TrialState
+from searches import (
+    COMMAND,
+    METRIC,
+    SPACE,
+    check_study,
+    family,
+    named,
+    run,
+    same_curves,
+    started,
+    wait_for_epochs,
+    write_space,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tune_srs import checkpoint, export, outcome, results
+from tune_srs import export, journal, results
+from tune_srs.cluster import connected
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.evaluate import Evaluator
-from tune_srs.plan import Plan, Resources
-from tune_srs.search import local_ray
-from tune_srs.space import Space
-from tune_srs.train import train
+from tune_srs.plan import Resources
 
 pytestmark = pytest.mark.slow
 
-COMMAND = str(Path(sys.executable).parent / "tune-srs")
-METRIC = "val/ndcg@10"
-SPACE = {
-    "description": "a tiny search",
-    "search": {
-        "metric": METRIC,
-        "trials": 5,
-        "scheduler": {"type": "asha", "grace_period": 1, "reduction_factor": 2},
-    },
-    "fixed": {
-        "data.name": "synthetic",
-        "data.num_futures": 3,
-        "data.synthetic.users": 60,
-        "data.synthetic.items": 60,
-        "data.synthetic.mean_length": 16,
-        "model.hidden_units": 8,
-        "model.max_length": 16,
-        "train.batch_size": 16,
-        "train.max_epochs": 4,
-    },
-    "params": {
-        "train.lr": {"type": "categorical", "choices": [0.01, 1e-7]},
-        "loss.num_positives": {"type": "categorical", "choices": [1, 2]},
-        "loss.relevance": {
-            "type": "categorical",
-            "choices": ["linear", "power"],
-            "when": {"loss.num_positives": [2]},
-        },
-    },
-    "baselines": [{"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"}],
-}
-
-
 DATA = TrialConfig().with_overrides(SPACE["fixed"]).data  # type: ignore[arg-type]
-
-
-def write_space(folder: Path, **changes: object) -> None:
-    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE | changes), encoding="utf-8")
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +55,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
-        "search.yaml", "yardsticks.json", "trials.csv", "study.db", "ray.log", "tune", "best",
+        "search.yaml", "yardsticks.json", "journal.jsonl", "trials.csv", "study.db", "ray.log",
+        "tune", "best", ".lock",
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
         "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "README.md",
@@ -119,14 +88,7 @@ def test_every_trial_is_in_the_table_with_the_metrics_of_its_best_epoch(
 
 def test_optuna_knows_which_trials_were_stopped_early(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder / 'study.db'}")
-    table = results.trials(folder).set_index("trial_id")
-    assert len(study.trials) == 5
-    for trial in study.trials:
-        row = table.loc[trial.user_attrs["trial_id"]]
-        expected = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
-        assert trial.state == expected[row["status"]]
-        assert len(trial.intermediate_values) == row["epochs"]
+    check_study(folder)
 
 
 def test_the_winner_is_exported_and_scored_on_the_test_futures(searched: tuple[Path, str]) -> None:
@@ -174,9 +136,10 @@ def test_it_ends_with_the_table_the_export_and_the_tensorboard_line(
     lines = searched[1].splitlines()
     assert "tensorboard --logdir results/tiny/tune" in lines[-1]
     assert "results/tiny/best" in lines[-2]
+    assert len(lines) <= 15 + 2  # of three trials it were 15
+    assert any("results/tiny/ray.log" in line for line in lines)
     shown = run(searched[0], "results", "tiny")
     assert shown.returncode == 0
-    assert shown.stdout.strip() in searched[1]
     for row in ("popularity", "markov", "best"):
         assert any(line.startswith(row) for line in shown.stdout.splitlines())
 
@@ -188,7 +151,10 @@ def test_tensorboard_reads_every_trial(searched: tuple[Path, str]) -> None:
     for trial in trials:
         events = EventAccumulator(str(trial))
         events.Reload()
-        assert "ray/tune/val/ndcg_10" in events.Tags()["scalars"]
+        assert {METRIC, "train/loss", "time/train_s"} <= set(events.Tags()["scalars"])
+        told = results.epochs(searched[0] / "results" / "tiny")
+        curve = told[told["trial"] == int(trial.name[-5:])][METRIC]
+        assert [e.value for e in events.Scalars(METRIC)] == pytest.approx(curve.tolist())
 
 
 def test_a_report_is_written(searched: tuple[Path, str]) -> None:
@@ -241,46 +207,12 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert list(after["trial"]) == [0, 1, 2, 3]
     assert set(after["status"]) <= {"complete", "stopped"}
     kept = after[after["trial"].isin(ended["trial"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept, ended.reset_index(drop=True), check_dtype=False)
+    ended = ended.reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept[ended.columns], ended, check_dtype=False)
     curves = results.epochs(folder).groupby("trial")["epoch"]
     assert curves.count().tolist() == after["epochs"].tolist()
     assert curves.max().tolist() == after["epochs"].tolist()
     assert (folder / "best" / "config.yaml").exists()
-
-
-def test_what_a_forgotten_trial_left_is_not_taken_for_another_s(tmp_path: Path) -> None:
-    write_space(tmp_path, search={"metric": METRIC, "trials": 1})
-    space = Space.from_yaml(tmp_path / "space.yaml")
-    data = prepare(space.base.data, tmp_path / "data")
-    other = space.base.with_overrides({"train.lr": 0.5, "model.hidden_units": 4})
-    report = next(train(other, data.validation))
-    best = checkpoint.Best(METRIC, "max")
-    best.update(report)
-    folder = outcome.trial_folder(tmp_path / "results" / "cut", 0)
-    checkpoint.Checkpoint.of(other, report, best).write(folder)
-    results.append_epoch(folder, {"trial": 0, "epoch": 9, METRIC: 1.0})
-    run_folder = tmp_path / "results" / "cut"
-    Plan("cut", space, 0, Resources()).write(data, run_folder / "search.yaml")
-    scores = outcome.yardsticks(data, space.base.evaluation)
-    (run_folder / "yardsticks.json").write_text(json.dumps(scores))
-    done = run(tmp_path, "search", "--resume", "--name", "cut")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert results.epochs(run_folder)["epoch"].tolist() == [1, 2, 3, 4]
-    assert TrialConfig.from_yaml(run_folder / "best" / "config.yaml").train.lr == 0.01
-
-
-def test_cut_before_the_first_trial_it_begins_on_resume(tmp_path: Path) -> None:
-    write_space(tmp_path, search={"metric": METRIC, "trials": 1})
-    space = Space.from_yaml(tmp_path / "space.yaml")
-    data = prepare(space.base.data, tmp_path / "data")
-    folder = tmp_path / "results" / "cut"
-    folder.mkdir(parents=True)
-    Plan("cut", space, 0, Resources()).write(data, folder / "search.yaml")
-    scores = outcome.yardsticks(data, space.base.evaluation)
-    (folder / "yardsticks.json").write_text(json.dumps(scores))
-    done = run(tmp_path, "search", "--resume", "--name", "cut")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(results.trials(folder)["status"]) == ["complete"]
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
@@ -291,14 +223,22 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     table = results.trials(tmp_path / "results" / "one").sort_values("train.lr")
     assert list(table["status"]) == ["complete", "failed"]
-    assert "lower train.lr" in table["error"].iloc[1]
+    assert "lower train.lr" in table["reason"].iloc[1]
+    check_study(tmp_path / "results" / "one")
+    assert "1 complete, 0 stopped early, 1 failed" in done.stdout
 
-    rates["train.lr"]["choices"] = [1e30, 1e31]
+
+def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
+    rates = {"train.lr": {"type": "float", "low": 1e30, "high": 1e31}}
+    search = {"metric": METRIC, "trials": 500, "scheduler": {"type": "none"}}
     write_space(tmp_path, params=rates, search=search, baselines=[])
     done = run(tmp_path, "search", "space.yaml", "--name", "none")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "lower train.lr" in done.stderr
+    table = results.trials(tmp_path / "results" / "none")
+    assert 5 <= len(table) < 12
+    assert "lower train.lr" in table["reason"].iloc[0]
 
 
 def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) -> None:
@@ -324,9 +264,139 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
     assert results.epochs(folder).groupby("trial").size().tolist() == table["epochs"].tolist()
 
 
+def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: Path) -> None:
+    endless = SPACE["fixed"] | {"train.max_epochs": 100000}  # type: ignore[operator]
+    search = {"metric": METRIC, "scheduler": {"type": "none"}, "time_budget": "2h"}
+    write_space(tmp_path, fixed=endless, search=search)
+    folder = tmp_path / "results" / "timed"
+    with started(tmp_path, "search", "space.yaml", "--name", "timed") as process:
+        wait_for_epochs(folder, process, 5)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    path = folder / journal.FILE
+    lines = path.read_text().splitlines()
+    later = json.dumps(json.loads(lines[-1]) | {"at": 2 * 3600})  # as if it had run for two hours
+    path.write_text("\n".join([*lines[:-1], later]) + "\n")
+    done = run(tmp_path, "search", "--resume", "--name", "timed")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the time budget of 2h is spent" in done.stdout
+    table = results.trials(folder)
+    assert set(table["status"]) == {"stopped"}
+    assert set(table["reason"]) == {"the time budget of 2h is spent"}
+    best = json.loads((folder / "best" / "metrics.json").read_text())
+    assert best["epoch"] == table.set_index("trial").loc[best["trial"], "best_epoch"]
+    assert best["validation"]["best"][METRIC] == table[METRIC].max()
+    assert list((folder / "tune").rglob("last.safetensors")) == []
+    check_study(folder)
+
+
+def test_patience_ends_a_trial_and_stale_trials_a_search(tmp_path: Path) -> None:
+    write_space(
+        tmp_path,
+        fixed=SPACE["fixed"] | {"train.max_epochs": 300},  # type: ignore[operator]
+        search={"metric": METRIC, "sampler": {"type": "random"}, "scheduler": {"type": "none"}},
+        params={"train.lr": {"type": "float", "low": 1e-9, "high": 1e-8}},
+        baselines=[{"train.lr": 1e-8}],
+    )
+    done = run(
+        tmp_path, "search", "space.yaml", "--name", "worn", "--num-trials", "500",
+        "--patience", "3", "--stale-trials", "4",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 trials in a row have not improved val/ndcg@10" in done.stdout
+    folder = tmp_path / "results" / "worn"
+    table = results.trials(folder)
+    assert len(table) < 30
+    complete = table[table["status"] == "complete"]
+    assert len(complete) >= 4
+    assert (complete["epochs"] == complete["best_epoch"] + 3).all()
+    check_study(folder)
+
+
+def test_two_metrics_give_a_pareto_set(tmp_path: Path) -> None:
+    metrics = [METRIC, "val/next/ndcg@10", "time/train_s"]
+    search = SPACE["search"] | {"metric": metrics, "mode": ["max", "max", "min"]}  # type: ignore[operator]
+    write_space(tmp_path, search=search)
+    done = run(tmp_path, "search", "space.yaml", "--name", "two")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "results" / "two"
+    table = results.trials(folder)
+    front = table[table["pareto"]]
+    assert table[METRIC].idxmax() in front.index or table[METRIC].max() in set(front[METRIC])
+    for _, row in table[~table["pareto"]].iterrows():
+        assert any(
+            other[METRIC] >= row[METRIC]
+            and other[metrics[1]] >= row[metrics[1]]
+            and other[metrics[2]] <= row[metrics[2]]
+            for _, other in front.iterrows()
+        )
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name="two", storage=storage)
+    assert len(study.directions) == 3
+    assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    storage.engine.dispose()
+    assert "pareto" in run(tmp_path, "results", "two").stdout
+
+
+def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
+    longer = SPACE["fixed"] | {"train.max_epochs": 60}  # type: ignore[operator]
+    rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
+    search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
+    write_space(tmp_path, fixed=longer, params=rates, search=search, baselines=[])
+    with started(tmp_path, "search", "space.yaml", "--name", "hit") as process:
+        wait_for_epochs(tmp_path / "results" / "hit", process, 5)
+        workers = [pid for pid in family(process.pid) if named(pid).startswith("ray::")]
+        busy = [pid for pid in workers if not named(pid).startswith("ray::IDLE")]
+        assert busy, [named(pid) for pid in family(process.pid)]
+        os.kill(busy[0], signal.SIGKILL)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert set(results.trials(tmp_path / "results" / "hit")["status"]) == {"complete"}
+    assert run(tmp_path, "search", "space.yaml", "--name", "unhurt").returncode == 0
+    same_curves(tmp_path / "results" / "hit", tmp_path / "results" / "unhurt")
+
+
+def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "results" / "blocked"
+    longer = SPACE["fixed"] | {"train.max_epochs": 20}  # type: ignore[operator]
+    write_space(tmp_path, fixed=longer, search={"metric": METRIC, "trials": 4})
+    with started(tmp_path, "search", "space.yaml", "--name", "blocked") as process:
+        wait_for_epochs(folder, process, 1)
+        for number in (2, 3):  # where later trials want to write
+            (folder / "tune" / f"trial_{number:05d}").write_text("in the way")
+        _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.count("\n") == 1
+    assert "trial_0000" in errors
+    assert "search --resume --name blocked" in errors
+    assert not (folder / "best").exists()
+    for number in (2, 3):
+        (folder / "tune" / f"trial_{number:05d}").unlink()
+    done = run(tmp_path, "search", "--resume", "--name", "blocked")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(results.trials(folder)["status"]) <= {"complete", "stopped"}
+    check_study(folder)
+
+
+def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
+    longer = SPACE["fixed"] | {"train.max_epochs": 5000}  # type: ignore[operator]
+    write_space(tmp_path, fixed=longer)
+    with started(tmp_path, "search", "space.yaml", "--name", "mine") as process:
+        wait_for_epochs(tmp_path / "results" / "mine", process, 1)
+        other = run(tmp_path, "search", "--resume", "--name", "mine")
+        process.send_signal(signal.SIGTERM)  # as batch systems do
+        output, _ = process.communicate()
+    assert other.returncode == 2
+    assert "another process is running this search" in other.stderr
+    assert process.returncode == 130
+    assert "search --resume --name mine" in output
+
+
 def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
     data = prepare(DATA, tmp_path)
-    with local_ray(data, tmp_path):
+    with connected(Resources(), data.validation):
         shared = ray.get(ray.put(data.validation))
         for array in (shared.items, shared.offsets, shared.futures):
             assert not array.flags.owndata
@@ -335,18 +405,8 @@ def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
 
 def listening_beyond_loopback(pid: int) -> list[str]:
     """Addresses other than loopback on which `pid` or a descendant listens (Linux)."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except FileNotFoundError:  # it ended meanwhile
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    family = {pid}
-    while grown := {child for child, parent in parents.items() if parent in family} - family:
-        family |= grown
     sockets = set()
-    for member in family:
+    for member in family(pid):
         for link in Path(f"/proc/{member}/fd").glob("*"):
             try:
                 sockets.add(str(link.readlink()))

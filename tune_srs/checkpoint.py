@@ -1,30 +1,30 @@
-"""The state of a training run in a folder: tensors as safetensors, the rest as JSON, no pickle.
+"""The state of a trial in two files: safetensors with JSON in their header, no pickle.
 
-A trial's folder holds its last checkpoint. Ray Tune does not know of it: told of a checkpoint, Tune
-writes the state of the whole search, too, which takes longer than a short epoch.
+`last.safetensors` is what a trial goes on from, and is deleted when it has ended; its size is three
+times that of the weights. `best.safetensors` holds the weights of its best epoch, and stays.
 """
 
 import json
-import shutil
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from tune_srs.config import TrialConfig
-from tune_srs.errors import SearchError
-from tune_srs.train import EpochReport, new_state
+from tune_srs.errors import DataError
+from tune_srs.storage import Storage
+from tune_srs.train import EpochReport, TrainState, new_state
 
 Tensors = dict[str, Tensor]
+LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 @dataclass
 class Best:
-    """The best epoch of a run so far, with its weights."""
+    """The best epoch of a trial so far, with its weights; epoch 0 is before the first."""
 
     metric: str
     mode: str
@@ -46,70 +46,99 @@ class Best:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A copy of all that a run needs to go on: training may, while it is written."""
+    """A copy of all that a trial needs to go on: training may, while it is written."""
 
-    epoch: int
-    tensors: Tensors
-    best_weights: Tensors
-    progress: dict[str, Any]
+    last: bytes
+    best: bytes | None  # if this epoch is the best so far
 
     @classmethod
     def of(cls, config: TrialConfig, report: EpochReport, best: Best) -> Self:
-        state = report.state
-        tensors: Tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
-        for number, optimizer in enumerate(state.optimizers):
-            for parameter, values in optimizer.state_dict()["state"].items():
-                prefix = f"optimizer.{number}.{parameter}."
-                tensors |= {prefix + name: value for name, value in values.items()}
-        tensors = {name: value.detach().clone() for name, value in tensors.items()}
-        tensors["generator"] = state.generator.get_state()
-        tensors["order"] = state.order.get_state()
-        of_best = {"epoch": best.epoch, "metrics": best.metrics}
-        of_best |= {"metric": best.metric, "mode": best.mode}
-        progress = {"config": config.to_dict(), "epoch": report.epoch, "metrics": report.metrics}
-        return cls(report.epoch, tensors, best.weights, progress | {"best": of_best})
+        facts = {"config": config.to_dict(), "epoch": report.epoch, "metrics": report.metrics}
+        last = save(_tensors(report.state), {"facts": json.dumps(facts)})
+        if best.epoch < report.epoch:
+            return cls(last, None)
+        return cls(last, save(best.weights, {"facts": json.dumps(facts)}))
 
-    def write(self, trial_folder: Path) -> None:
-        """Into `trial_folder` in place of the one before; whole or not there."""
-        trial_folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aside-", dir=trial_folder) as aside:
-            whole = Path(aside) / f"checkpoint_{self.epoch:06d}"
-            whole.mkdir()
-            save_file(self.tensors, whole / "state.safetensors")
-            save_file(self.best_weights, whole / "best.safetensors")
-            content = json.dumps(self.progress)
-            (whole / "progress.json").write_text(content, encoding="utf-8")
-            whole.rename(trial_folder / whole.name)
-        _delete(_checkpoints(trial_folder)[:-1])
+    def write(self, storage: Storage, trial: int) -> None:
+        """In place of the one before. A cut between the files leaves a best that comes again."""
+        if self.best is not None:
+            storage.write(_name(trial, BEST), self.best)
+        storage.write(_name(trial, LAST), self.last)
 
 
-def _checkpoints(trial_folder: Path) -> list[Path]:
-    return sorted(trial_folder.glob("checkpoint_*"))
+def load_last(
+    storage: Storage, trial: int, config: TrialConfig, num_items: int, best: Best
+) -> EpochReport | None:
+    """The last report of `trial`, with the state to go on from; None if there is none.
 
-
-def _delete(checkpoints: list[Path]) -> None:
-    for checkpoint in checkpoints:
-        shutil.rmtree(checkpoint)
-
-
-def forget(trial_folder: Path) -> None:
-    """Delete what an earlier trial with this folder has left."""
-    _delete(_checkpoints(trial_folder))
-
-
-def last(trial_folder: Path) -> Path | None:
-    """The checkpoint in `trial_folder`, if there is one."""
-    checkpoints = _checkpoints(trial_folder)
-    return checkpoints[-1] if checkpoints else None
-
-
-def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[EpochReport, Best]:
-    """The last report, with the state to go on from, and the best epoch, as saved."""
-    progress = load_progress(folder)
-    best = load_best(folder)
-    tensors = load_file(folder / "state.safetensors")
+    `best` becomes that of the trial. A checkpoint of another configuration counts as none: it was
+    left by a trial that the journal no longer knows. A damaged one is a `DataError`.
+    """
+    content = storage.read(_name(trial, LAST))
+    if content is None:
+        return None
+    place = f"{storage.place}/{_name(trial, LAST)}"
+    tensors, facts = _parsed(content, place)
+    if facts["config"] != config.to_dict():
+        return None
     state = new_state(config, num_items)
-    state.epoch = progress.epoch
+    try:
+        _restore(state, tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise DataError(f"{place}: damaged ({error}); delete it to train anew") from error
+    state.epoch = facts["epoch"]
+    load_best(storage, trial, best)
+    return EpochReport(facts["epoch"], facts["metrics"], state)
+
+
+def load_best(storage: Storage, trial: int, best: Best) -> TrialConfig:
+    """Fill `best` with that of `trial`; its configuration. A `DataError` if it cannot be read."""
+    place = f"{storage.place}/{_name(trial, BEST)}"
+    content = storage.read(_name(trial, BEST))
+    if content is None:
+        raise DataError(f"{place}: missing; was it deleted?")
+    best.weights, facts = _parsed(content, place)
+    best.epoch, best.metrics = facts["epoch"], facts["metrics"]
+    return TrialConfig.from_dict(facts["config"], place)
+
+
+def saved_epochs(storage: Storage, trial: int) -> list[tuple[int, dict[str, float]]]:
+    """The epochs, with their metrics, of the files that can be read, the earlier one first."""
+    epochs = {}
+    for file in (LAST, BEST):
+        content = storage.read(_name(trial, file))
+        if content is not None:
+            with suppress(DataError):
+                _, facts = _parsed(content, file)
+                epochs[facts["epoch"]] = facts["metrics"]
+    return sorted(epochs.items())
+
+
+def forget_last(storage: Storage, trial: int) -> None:
+    """Delete what only a trial that goes on needs."""
+    storage.delete(_name(trial, LAST))
+
+
+def trial_name(trial: int) -> str:
+    return f"trial_{trial:05d}"
+
+
+def _name(trial: int, file: str) -> str:
+    return f"{trial_name(trial)}/{file}"
+
+
+def _tensors(state: TrainState) -> Tensors:
+    tensors: Tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    for number, optimizer in enumerate(state.optimizers):
+        for parameter, values in optimizer.state_dict()["state"].items():
+            prefix = f"optimizer.{number}.{parameter}."
+            tensors |= {prefix + name: value for name, value in values.items()}
+    tensors["generator"] = state.generator.get_state()
+    tensors["order"] = state.order.get_state()
+    return tensors
+
+
+def _restore(state: TrainState, tensors: Tensors) -> None:
     state.model.load_state_dict(_part(tensors, "model."))
     state.generator.set_state(tensors["generator"])
     state.order.set_state(tensors["order"])
@@ -120,45 +149,17 @@ def load(config: TrialConfig, num_items: int, folder: Path) -> tuple[EpochReport
             moments.setdefault(int(parameter), {})[kind] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    return EpochReport(progress.epoch, progress.metrics, state), best
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a trial has come."""
-
-    config: TrialConfig
-    epoch: int  # epochs done
-    metrics: dict[str, float]  # of the last one
-    best: Best  # without its weights
-
-
-def load_best(folder: Path) -> Best:
-    """The best epoch with its weights."""
-    best = load_progress(folder).best
-    best.weights = load_file(folder / "best.safetensors")
-    return best
-
-
-def load_progress(folder: Path) -> Progress:
-    path = folder / "progress.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    config = TrialConfig.from_dict(values["config"], str(path))
-    return Progress(config, values["epoch"], values["metrics"], Best(**values["best"]))
-
-
-def progress_of(trial_folder: Path) -> Progress | None:
-    """The same of a trial that may be running: its checkpoint is replaced now and then."""
-    folder = last(trial_folder)
-    while folder:
-        try:
-            return load_progress(folder)
-        except FileNotFoundError:
-            tried, folder = folder, last(trial_folder)
-            if tried == folder:
-                raise SearchError(f"{folder}: damaged, progress.json is missing") from None
-    return None
-
-
-def _part(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:
+def _part(tensors: Tensors, prefix: str) -> Tensors:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _parsed(content: bytes, place: str) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and facts of a file; its header is JSON behind eight bytes of its length."""
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, json.loads(header["__metadata__"]["facts"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{place}: damaged ({error}); delete it to train anew") from error

@@ -174,12 +174,33 @@ def search(
     dataset: Annotated[str | None, typer.Option(help="Short for --set data.name=NAME.")] = None,
     num_trials: Annotated[int | None, typer.Option(help="Instead of the space's own.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Of each trial.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Such as 45m or 2h30m; then it ends.")
+    ] = None,
+    stale_trials: Annotated[
+        int | None, typer.Option(help="End when so many in a row have not improved.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without improvement that end a trial.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Of what is proposed. [default: 0]")
     ] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
     gpus_per_trial: Annotated[
         float | None, typer.Option(help="[default: 0.25 where there is a GPU]")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Trials at a time. [default: as many as there is room for]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, or auto. [default: this machine alone]")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="Of the checkpoints: a shared folder, s3://… or gs://…."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
@@ -196,10 +217,27 @@ def search(
     """
     from tune_srs.datasets.prepare import prepare
     from tune_srs.plan import Plan, Request, typed
-    from tune_srs.results import run_folder
+    from tune_srs.results import conclusion, run_folder
 
-    overrides = {"data.name": dataset, "train.max_epochs": max_epochs} | _overrides(settings)
-    request = Request(name, space, overrides, num_trials, seed, cpus_per_trial, gpus_per_trial)
+    request = Request(
+        name,
+        space,
+        overrides={"data.name": dataset, "train.max_epochs": max_epochs} | _overrides(settings),
+        search={
+            "trials": num_trials,
+            "time_budget": time_budget,
+            "stale_trials": stale_trials,
+            "patience": patience,
+        },
+        seed=seed,
+        resources={
+            "cpus_per_trial": cpus_per_trial,
+            "gpus_per_trial": gpus_per_trial,
+            "at_once": at_once,
+            "address": address,
+            "storage": storage,
+        },
+    )
     folder = run_folder(results_folder, name) if resume else results_folder / name
     plan = request.plan(stored=Plan.read(folder) if resume else None)
     plan.check(folder, resume)
@@ -208,14 +246,19 @@ def search(
         plan.check_data(data, folder)
 
     from tune_srs import search as searching
+    from tune_srs.console import Console
 
-    _describe(plan, data, folder)
-    ended = (searching.resume if resume else searching.run)(plan, data, folder, _say)
-    if not ended:
+    console = Console()
+    for line in _describe(plan, data, folder):
+        console.say(line)
+    go = searching.resume if resume else searching.run
+    if not go(plan, data, folder, console):
         raise typer.Exit(INTERRUPTED)
-    _show(folder)
-    print(f"the best configuration and model: {folder / 'best'}")
-    print(f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}")
+    for line in conclusion(folder):
+        console.say(line)
+    console.say(f"all trials: {typed('tune-srs')} results {name}{plan.place(folder)}")
+    console.say(f"the best configuration and model: {folder / 'best'}")
+    console.say(f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}")
 
 
 @app.command("results")
@@ -266,27 +309,24 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
     return overrides
 
 
-def _say(message: str) -> None:
-    print(message, flush=True)
-
-
-def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> None:
+def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> list[str]:
     """What is about to run, before anything takes time."""
     from tune_srs.plan import typed
 
-    space, facts = plan.space, data.manifest
-    _say(
+    space, facts, search = plan.space, data.manifest, plan.space.search
+    aims = ", ".join(
+        f"{mode} {name}" for name, mode in zip(search.metrics, search.modes, strict=True)
+    )
+    lines = [
         f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
         f"{facts['interactions']} interactions, {space.base.data.num_futures} futures each to "
-        f"validate and test; fingerprint {data.fingerprint[:12]}"
-    )
-    _say(
+        f"validate and test; fingerprint {data.fingerprint[:12]}",
         f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
-        f"{plan.resources.at_once()} at once, for the {space.search.mode} of {space.search.metric}"
-    )
+        f"for {aims}; Ray's log: {folder / 'ray.log'}",
+    ]
     if (note := space.early_stopping_note()) is not None:
-        _say(note)
-    _say(f"watch it: {typed('tensorboard')} --logdir {folder / 'tune'}")
+        lines.append(note)
+    return [*lines, f"watch it: {typed('tensorboard')} --logdir {folder / 'tune'}"]
 
 
 def _show(folder: Path) -> None:

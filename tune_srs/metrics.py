@@ -37,7 +37,8 @@ def names(cutoffs: Iterable[int]) -> list[str]:
 
 def check_metric(name: str, cutoffs: Iterable[int], place: str) -> None:
     """A `ConfigError` unless `name` is something that an epoch reports."""
-    known = [f"val/{metric}" for metric in names(cutoffs)] + ["train/loss"]
+    known = [f"val/{metric}" for metric in names(cutoffs)]
+    known += ["train/loss", "time/train_s", "time/evaluate_s"]
     if name not in known:
         raise ConfigError(f"{place}: unknown metric {name}{nearest(name, known)}")
 

@@ -1,57 +1,65 @@
 """What a search is worth: the yardsticks before it, the winner's test score and export after it."""
 
+import json
+import tempfile
 from pathlib import Path
 
 import torch
 
-from tune_srs import checkpoint, export, results
+from tune_srs import export, results
 from tune_srs.baselines import BASELINES
+from tune_srs.checkpoint import Best, load_best
 from tune_srs.config import EvaluationConfig
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import SearchError
 from tune_srs.evaluate import Evaluator
+from tune_srs.journal import Journal
 from tune_srs.model import SASRec
+from tune_srs.plan import Plan
+from tune_srs.storage import Storage
 
 Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
 
 
-def yardsticks(data: PreparedData, config: EvaluationConfig) -> Scores:
-    """The baselines' scores on the validation futures."""
-    return _score_baselines(data, data.validation, config, "val")
+def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
+    """Make the new `folder` of a run, with its plan and the yardsticks: whole, or not at all."""
+    scores = _score_baselines(data, data.validation, plan.space.base.evaluation, "val")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
+        aside = Path(parent) / folder.name
+        aside.mkdir()
+        plan.write(data, aside / "search.yaml")
+        (aside / "yardsticks.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+        aside.rename(folder)
 
 
-def export_winner(folder: Path, name: str, metric: str, mode: str, data: PreparedData) -> None:
+def export_winner(
+    folder: Path, plan: Plan, journal: Journal, storage: Storage, data: PreparedData
+) -> None:
     """Score the best trial and the baselines on the test futures, once, and write `best/`.
 
-    Raises `SearchError` if no trial gave a metric.
+    Raises `SearchError` if no trial gave a metric, `DataError` if its weights cannot be read.
     """
-    table = results.trials(folder)
-    if metric not in table or table[metric].isna().all():
-        reason = next(iter(table["error"].dropna()), "none was recorded")
+    winner = journal.best()
+    metric, mode = plan.space.search.metrics[0], plan.space.search.modes[0]
+    if winner is None:
+        reason = next((r.reason for r in journal.trials if r.reason), "none was recorded")
         raise SearchError(f"{folder}: no trial gave {metric}; the first error: {reason}")
-    ranked = table.dropna(subset=metric).sort_values(metric, ascending=mode == "min", kind="stable")
-    number = int(ranked["trial"].iloc[0])
-    last = checkpoint.last(trial_folder(folder, number))
-    if last is None:
-        raise SearchError(f"{folder}: trial {number} has no checkpoint; was it deleted?")
-    progress, best = checkpoint.load_progress(last), checkpoint.load_best(last)
+    best = Best(metric, mode)
+    config = load_best(storage, winner.number, best)
     # as many epochs as the trial had, so that training it again ends where it did
-    config = progress.config.with_overrides({"train.max_epochs": progress.epoch})
+    config = config.with_overrides({"train.max_epochs": winner.epochs})
 
     model = SASRec(config.model, data.validation.num_items, torch.Generator())
     model.load_state_dict(best.weights)
     scores = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model.eval()).means()
     test = {"best": {f"test/{key}": value for key, value in scores.items()}}
     test |= _score_baselines(data, data.test, config.evaluation, "test")
-    validation = {"best": best.metrics}
-    validation |= results.read_json(folder / "yardsticks.json")
-    metrics = {"trial": number, "epoch": best.epoch, "validation": validation, "test": test}
-    export.write(folder / "best", name, config, best.weights, data, metrics)
-
-
-def trial_folder(folder: Path, number: int) -> Path:
-    """Where a trial of the run in `folder` keeps what it writes."""
-    return folder / "tune" / f"trial_{number:05d}"
+    validation = {"best": best.metrics} | results.read_json(folder / "yardsticks.json")
+    metrics = {
+        "trial": winner.number, "epoch": best.epoch, "validation": validation, "test": test
+    }  # fmt: skip
+    export.write(folder / "best", plan.name, config, best.weights, data, metrics)
 
 
 def _score_baselines(

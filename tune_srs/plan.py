@@ -5,8 +5,8 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tune_srs.config import Settings, dump_yaml, validated
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.space import Space
+from tune_srs.storage import Storage
 from tune_srs.train import device_of
 
 PACKAGES = ("tune-srs", "torch", "ray", "optuna", "numpy", "pandas")
@@ -37,23 +38,52 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_gpus_per_trial() -> float:
-    """Four trials share a GPU, where there is one."""
-    return 0.25 if torch.cuda.is_available() else 0.0
+def this_machine() -> dict[str, float]:
+    """What Ray starts with on this machine."""
+    return {"CPU": available_cpus(), "GPU": torch.cuda.device_count()}
 
 
 class Resources(Settings):
-    """What a trial takes; as many trials run at once as fit the machine."""
+    """Where a search runs and what a trial takes there; nothing of it changes a trial's numbers."""
 
     cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(default_factory=default_gpus_per_trial, ge=0)
+    gpus_per_trial: float | None = Field(None, ge=0, description="None: 0.25 where there is a GPU")
+    at_once: int | None = Field(None, ge=1, description="None: as many trials as there is room for")
+    address: str | None = Field(None, description="of a Ray cluster; None: this machine alone")
+    storage: str | None = Field(
+        None, description="place of the checkpoints; None: the run's folder"
+    )
 
-    def at_once(self) -> int:
-        """How many trials this machine runs at the same time."""
-        shares = [available_cpus() / self.cpus_per_trial]
-        if self.gpus_per_trial:
-            shares.append(torch.cuda.device_count() / self.gpus_per_trial)
-        return int(min(shares))
+    def of_a_trial(self, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """What a trial takes on a cluster of these nodes."""
+        gpus = self.gpus_per_trial
+        if gpus is None:
+            gpus = 0.25 if any(node.get("GPU") for node in nodes) else 0.0
+        return {"CPU": self.cpus_per_trial} | ({"GPU": gpus} if gpus else {})
+
+    def room(self, nodes: Sequence[Mapping[str, float]]) -> int:
+        """How many trials run at the same time on a cluster of these nodes."""
+        asked = self.of_a_trial(nodes).items()
+        fit = (min(node.get(kind, 0) / amount for kind, amount in asked) for node in nodes)
+        total = sum(int(number + 1e-9) for number in fit)  # 1 / 0.1 GPUs are ten
+        return total if self.at_once is None else min(self.at_once, total)
+
+    def check(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """Refuse what can never be scheduled on a cluster of these nodes."""
+        where = "this machine" if self.address is None else "the largest node"
+        for kind, amount in self.of_a_trial(nodes).items():
+            largest = max((node.get(kind, 0) for node in nodes), default=0)
+            if amount > largest:
+                raise ConfigError(
+                    f"--{kind.lower()}s-per-trial: {amount:g} asked, but {where} has {largest:g}; "
+                    f"ask for at most that"
+                )
+        fit = self.room(nodes)
+        if fit < (self.at_once or 1):
+            raise ConfigError(
+                f"--at-once: {self.at_once or 1} asked, but there is room for {fit} such trials; "
+                f"ask for at most that, or for less a trial"
+            )
 
 
 @dataclass(frozen=True)
@@ -111,17 +141,11 @@ class Plan:
             raise ConfigError(
                 f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}"
             )
-        device_of(self.space.base.train)
-        there = {"cpus": available_cpus(), "gpus": torch.cuda.device_count()}
-        for kind, available in there.items():
-            asked = getattr(self.resources, f"{kind}_per_trial")
-            if asked > available:
-                raise ConfigError(
-                    f"--{kind}-per-trial: {asked:g} asked, but this machine has {available}; "
-                    f"ask for at most that"
-                )
-        if self.space.base.train.device == "cuda" and not self.resources.gpus_per_trial:
+        if self.space.base.train.device == "cuda" and self.resources.gpus_per_trial == 0:
             raise ConfigError("--gpus-per-trial: 0, but train.device is cuda; ask for a share")
+        if self.resources.address is None:
+            device_of(self.space.base.train)
+            self.resources.check([this_machine()])
 
     def check_data(self, data: PreparedData, folder: Path) -> None:
         """Refuse to resume on other data than the run began with."""
@@ -132,9 +156,19 @@ class Plan:
                 f"{data.fingerprint[:12]}; bring the former back, or start a search by another name"
             )
 
+    def storage(self, folder: Path) -> Storage:
+        """Where the trials of the run in `folder` keep their checkpoints."""
+        if self.resources.storage is None:
+            return Storage(str(folder.resolve() / "tune"))
+        return Storage(self.resources.storage).within(self.name)
+
+    def place(self, folder: Path) -> str:
+        """What a command needs to find the run in `folder`, beside its name."""
+        return "" if folder.parent == Path("results") else f" --results-folder {folder.parent}"
+
     def how_to_resume(self, folder: Path) -> str:
-        place = "" if folder.parent == Path("results") else f" --results-folder {folder.parent}"
-        return f"go on with: {typed('tune-srs')} search --resume --name {self.name}{place}"
+        command = f"{typed('tune-srs')} search --resume --name {self.name}{self.place(folder)}"
+        return f"go on with: {command}"
 
 
 @dataclass(frozen=True)
@@ -144,27 +178,38 @@ class Request:
     name: str
     space: Path | None
     overrides: Mapping[str, Any]
-    num_trials: int | None
+    search: Mapping[str, Any]  # settings of the space's section `search`
     seed: int | None
-    cpus_per_trial: float | None
-    gpus_per_trial: float | None
+    resources: Mapping[str, Any]
 
     def plan(self, stored: Plan | None) -> Plan:
         """A new plan, or the one `stored` by the run to resume, with which all given must agree."""
-        fixed = {key: value for key, value in self.overrides.items() if value is not None}
-        shares = {"cpus_per_trial": self.cpus_per_trial, "gpus_per_trial": self.gpus_per_trial}
-        shares = {key: value for key, value in shares.items() if value is not None}
+        fixed, search, asked = map(_given, (self.overrides, self.search, self.resources))
+        kept = stored.resources.model_dump() if stored else {}
+        resources = validated(Resources, kept | asked, "search")
+        if stored and resources.storage != stored.resources.storage:
+            raise ConfigError(
+                f"--storage: the checkpoints are in {stored.resources.storage or 'the run'}; "
+                f"leave it out"
+            )
         if self.space is None:
             if stored is None:
                 raise ConfigError("search: SPACE.yaml is missing; see search_spaces/ for some")
-            if fixed or shares or self.num_trials is not None or self.seed is not None:
-                raise ConfigError("--resume: settings are those of the run; give --name alone")
-            return stored
-        space = Space.from_yaml(self.space, fixed=fixed, trials=self.num_trials)
-        plan = Plan(self.name, space, self.seed or 0, validated(Resources, shares, "search"))
-        if stored is not None and plan.to_dict() != stored.to_dict():
+            if fixed or search or self.seed is not None:
+                raise ConfigError(
+                    "--resume: settings are those of the run; give --name and, if need be, "
+                    "other resources"
+                )
+            return replace(stored, resources=resources)
+        space = Space.from_yaml(self.space, fixed=fixed, search=search)
+        plan = Plan(self.name, space, self.seed or 0, resources)
+        if stored and plan.to_dict() != replace(stored, resources=resources).to_dict():
             raise ConfigError(
                 f"--resume: {self.space} or the options differ from what {self.name} began with; "
                 f"give --name alone"
             )
         return plan
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

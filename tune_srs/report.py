@@ -58,7 +58,7 @@ def write_report(folder: Path) -> list[Path]:
         title=escape(str(settings["name"])),
         description=escape(str(settings["space"]["description"])),
         tables=tables,
-        metric=escape(settings["space"]["search"]["metric"]),
+        metric=escape(results.searched(folder).metrics[0]),
         picture=base64.b64encode(picture.read_bytes()).decode(),
         settings=escape(dump_yaml(settings)),
     )
@@ -72,7 +72,7 @@ def learning_curves(folder: Path) -> Figure:
     if epochs.empty:
         raise ConfigError(f"{folder}: no trial has reported an epoch yet; run the search first")
     settings = results.settings(folder)
-    metric = settings["space"]["search"]["metric"]
+    metric = results.searched(folder).metrics[0]
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     groups = _groups(epochs)
     for (label, group), colour in zip(groups.items(), _cycle(len(groups)), strict=True):

@@ -2,17 +2,22 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from tune_srs.config import nearest, read_yaml
+from tune_srs import journal
+from tune_srs.checkpoint import trial_name
+from tune_srs.config import nearest, read_yaml, validated
 from tune_srs.errors import ConfigError, DataError
+from tune_srs.journal import TrialRecord
+from tune_srs.space import SearchSettings, Space
 
-EPOCHS = "epochs.jsonl"  # of a trial, in its folder
+FIRST_COLUMNS = ("trial", "status", "epochs", "best_epoch", "seconds", "reason")
 SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
 
 
@@ -26,12 +31,18 @@ def run_folder(results: Path, name: str) -> Path:
     return folder
 
 
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial of the run in `folder` keeps its TensorBoard events and its checkpoints."""
+    return folder / "tune" / trial_name(number)
+
+
 def trials(folder: Path) -> pd.DataFrame:
     """One row a trial, none before the first has ended.
 
-    Columns: `trial` (its number), `trial_id` (Ray's), `status` (complete, stopped early, failed or
-    unfinished), `epochs` and `best_epoch`, `seconds`, `error` (why it failed), its parameters by
-    dotted name, and its metrics at its best epoch.
+    Columns: `trial` (its number), `status` (complete, stopped early, failed or unfinished),
+    `epochs`, `best_epoch`, `seconds` (from its begin, pauses left out), `reason` (why it was
+    stopped or failed), its parameters by dotted name, and its metrics at its best epoch; of several
+    searched metrics also `pareto`: whether no other trial is better in all of them.
     """
     path = folder / "trials.csv"
     if not path.exists():
@@ -40,36 +51,63 @@ def trials(folder: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
     except ValueError as error:
         raise DataError(f"{path}: damaged ({error}); restore it, or search again") from error
-    missing = {"trial", "trial_id", "status", "epochs", "best_epoch", "error"} - set(table)
+    missing = set(FIRST_COLUMNS) - set(table)
     if missing:
         raise DataError(f"{path}: damaged, no column {min(missing)}; restore it, or search again")
     return table
 
 
-def append_epoch(trial_folder: Path, row: dict[str, Any]) -> None:
-    """Note an epoch of a trial: its number, its parameters, the epoch and its metrics."""
-    with (trial_folder / EPOCHS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+def write_trials(folder: Path, records: Sequence[TrialRecord], space: Space) -> None:
+    """Write what `trials` reads."""
+    rows = [
+        {
+            "trial": record.number,
+            "status": record.status,
+            "epochs": record.epochs,
+            "best_epoch": record.best_epoch,
+            "seconds": round(record.seconds, 3),
+            "reason": record.reason,
+            **record.values,
+            **record.best_metrics,
+        }
+        for record in records
+    ]
+    table = pd.DataFrame(rows, columns=None if rows else list(FIRST_COLUMNS))
+    metrics = space.search.metrics
+    if len(metrics) > 1 and set(metrics) <= set(table):
+        table["pareto"] = pareto(table[metrics], space.search.modes)
+    params = [name for name in space.params if name in table]
+    first = [*FIRST_COLUMNS, *(["pareto"] if "pareto" in table else []), *params]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    write_aside(folder / "trials.csv", lambda aside: table.to_csv(aside, index=False))
 
 
-def forget_epochs(trial_folder: Path) -> None:
-    """Delete what was noted of an earlier trial with this folder."""
-    (trial_folder / EPOCHS).unlink(missing_ok=True)
+def pareto(values: pd.DataFrame, modes: Sequence[str]) -> list[bool]:
+    """Which rows no other row dominates: as good in every column, and better in one."""
+    signs = np.array([1.0 if mode == "max" else -1.0 for mode in modes])
+    scores = values.to_numpy(dtype=float) * signs
+    return [
+        bool(np.isfinite(own).all())
+        and not ((scores >= own).all(axis=1) & (scores > own).any(axis=1)).any()
+        for own in scores
+    ]
 
 
 def epochs(folder: Path) -> pd.DataFrame:
     """One row a trial and epoch: `trial`, `epoch`, its parameters, and the metrics of the epoch."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted((folder / "tune").glob(f"*/{EPOCHS}")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # the line that is being written just now
-                continue
-    if not rows:
+    if not (folder / journal.FILE).exists():
         return pd.DataFrame({"trial": pd.Series(dtype=int), "epoch": pd.Series(dtype=int)})
-    # a resumed trial notes its last epoch again, as it may have been cut off before it did
-    table = pd.DataFrame(rows).drop_duplicates(["trial", "epoch"], keep="last")
+    values: dict[int, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    for event in journal.events(folder):
+        trial = event["trial"]
+        if "begin" in event:
+            values[trial] = event["begin"]
+        elif "epoch" in event:
+            rows.append(
+                {"trial": trial, "epoch": event["epoch"], **values[trial], **event["metrics"]}
+            )
+    table = pd.DataFrame(rows, columns=None if rows else ["trial", "epoch"])
     return table.sort_values(["trial", "epoch"], ignore_index=True)
 
 
@@ -82,8 +120,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "seed",
         "resources",
         "space.description",
-        "space.search.metric",
-        "space.search.mode",
+        "space.search",
         "space.params",
         "data.fingerprint",
     ):
@@ -128,18 +165,23 @@ class Summary:
     frame: pd.DataFrame
 
 
+def searched(folder: Path) -> SearchSettings:
+    """What a run searches for, and how."""
+    return validated(SearchSettings, settings(folder)["space"]["search"], f"{folder}/search.yaml")
+
+
 def summaries(folder: Path) -> list[Summary]:
     """The trials beside the yardsticks, best first; then the test scores, once they are there."""
-    plan = settings(folder)
-    search = plan["space"]["search"]
-    metric = search["metric"]
-    shown = list(dict.fromkeys([metric, *(f"val/{name}" for name in SHOWN_METRICS)]))
+    plan, search = settings(folder), searched(folder)
+    metric = search.metrics[0]
+    shown = list(dict.fromkeys([*search.metrics, *(f"val/{name}" for name in SHOWN_METRICS)]))
     table = trials(folder)
     if metric in table:
-        table = table.sort_values(metric, ascending=search["mode"] == "min", kind="stable")
+        table = table.sort_values(metric, ascending=search.modes[0] == "min", kind="stable")
     table = table.astype({"trial": "string"})
     both = pd.concat([table, yardsticks(folder)], ignore_index=True)
-    columns = ["trial", "status", "epochs", "best_epoch", *plan["space"]["params"], *shown]
+    columns = ["trial", "status", "pareto", "epochs", "best_epoch", *plan["space"]["params"]]
+    columns += [*shown, "reason"] if (table["status"] == "failed").any() else shown
     title = "trials and yardsticks, on the validation futures"
     tables = [Summary(title, both.reindex(columns=[c for c in columns if c in both]))]
     test = test_scores(folder)
@@ -148,6 +190,24 @@ def summaries(folder: Path) -> list[Summary]:
         test = test[[name for name in names if name in test]].rename_axis("scorer").reset_index()
         tables.append(Summary("the best trial and the yardsticks, on the test futures", test))
     return tables
+
+
+def conclusion(folder: Path) -> list[str]:
+    """What a search came to: a line on its trials, and one on the best of them."""
+    table, metric = trials(folder), searched(folder).metrics[0]
+    count = table["status"].value_counts()
+    lines = [
+        f"{len(table)} trials: {count.get('complete', 0)} complete, {count.get('stopped', 0)} "
+        f"stopped early, {count.get('failed', 0)} failed; {table['epochs'].sum()} epochs"
+    ]
+    best = read_json(folder / "best" / "metrics.json")
+    value = best["validation"]["best"][metric]
+    line = f"best: trial {best['trial']} at epoch {best['epoch']}, {metric} {value:.4f}"
+    on_test = metric.replace("val/", "test/")
+    if on_test in best["test"]["best"]:
+        scores = ", ".join(f"{name} {values[on_test]:.4f}" for name, values in best["test"].items())
+        line += f"; {on_test}: {scores}"
+    return [*lines, line]
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,309 +1,339 @@
-"""The search: Ray Tune runs trials of `train`, Optuna proposes, ASHA stops the poor ones early.
+"""The search: Ray Tune runs trials, Optuna proposes them, the poor ones are stopped early.
 
-Ray is imported here and in `searcher.py` only.
+Ray is imported here, in `searcher.py`, `worker.py` and `cluster.py` only. Tune keeps nothing that a
+search goes on from: `journal.py` does, and each session begins with what stands there.
 """
 
-import json
 import logging
 import os
+import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any
 
-# Ray reads these when it is imported, or later; workers import this module, too
-os.environ |= {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # no tables of Tune's own
-    # how long a worker waits for a stopped trial to end its step; less, and the next trial fails
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "86400",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # off, Ray binds to loopback on every system
-}
+from tune_srs.worker import run_trial  # isort: skip  (sets what Ray reads when it is imported)
 
-import pandas as pd
-import ray
+from filelock import FileLock, Timeout
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune_srs import checkpoint, outcome, results
-from tune_srs.checkpoint import Checkpoint
-from tune_srs.config import TrialConfig
-from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.plan import Plan, available_cpus
-from tune_srs.searcher import OptunaSearcher, write_study
-from tune_srs.space import Space
-from tune_srs.train import EpochReport, clear_device, compile_kernels, train
+from tune_srs import early_stopping, events, outcome, results
+from tune_srs.checkpoint import forget_last, saved_epochs, trial_name
+from tune_srs.cluster import check_storage, connected, logged, node_resources
+from tune_srs.console import Console
+from tune_srs.datasets.sequences import PreparedData
+from tune_srs.errors import ConfigError, SearchError
+from tune_srs.journal import Journal, Status
+from tune_srs.plan import Plan
+from tune_srs.results import trial_folder
+from tune_srs.samplers import make_sampler
+from tune_srs.searcher import OptunaSearcher
+from tune_srs.space import Space, seconds
+from tune_srs.storage import Storage
+from tune_srs.study import past_trial, write_study
+from tune_srs.train import compile_kernels
 
-Say = Callable[[str], None]
-OBJECT_STORE_SLACK = 128 * 2**20
+RETRIES = 3  # of a trial whose worker died
+FAILURES_IN_VAIN = 5  # trials that may fail before any has given a metric
+METRIC_GROUPS = ("val/", "train/", "time/")
+logger = logging.getLogger("ray.tune_srs")  # into ray.log
 
 
-def run(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
+def run(plan: Plan, data: PreparedData, folder: Path, console: Console) -> bool:
     """Run `plan` into the new `folder`. True if it ended, False if it was interrupted.
 
     Raises `ConfigError` if `folder` exists or the resources are not there, `SearchError` if no
-    trial gave a metric.
+    trial gave a metric, or if it cannot go on for want of disk or storage.
     """
     plan.check(folder, resume=False)
-    yardsticks = outcome.yardsticks(data, plan.space.base.evaluation)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
-        aside = Path(parent) / folder.name
-        aside.mkdir()
-        plan.write(data, aside / "search.yaml")
-        (aside / "yardsticks.json").write_text(json.dumps(yardsticks, indent=2), encoding="utf-8")
-        aside.rename(folder)
-    return _fit(plan, data, folder, say)
+    return _search(plan, data, folder, console, new=True)
 
 
-def resume(plan: Plan, data: PreparedData, folder: Path, say: Say = print) -> bool:
+def resume(plan: Plan, data: PreparedData, folder: Path, console: Console) -> bool:
     """Go on with an interrupted `plan`, from whatever there is of it; see `run`."""
     plan.check(folder, resume=True)
-    return _fit(plan, data, folder, say)
+    return _search(plan, data, folder, console, new=False)
 
 
-def _fit(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
-    path = str((folder / "tune").resolve())
-    compile_kernels(plan.space.base.train, say)  # before several workers do at the same time
-    # all workers start together; one after another, a short trial's ends before the next is there
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.resources.at_once())
+def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new: bool) -> bool:
+    space = plan.space
+    with ExitStack() as held:
+        with connected(plan.resources, data.validation):
+            _check_cluster(plan, folder, new)
+            if new:
+                outcome.begin(plan, data, folder)
+            held.enter_context(_alone(folder))
+            held.enter_context(logged(folder / "ray.log"))
+            _sweep(folder)
+            compile_kernels(space.base.train, console.say)  # before several workers do
+            journal = Journal(folder, space.search.metrics, space.search.modes)
+            recorder = Recorder(journal, space, folder, plan.storage(folder), console)
+            ending = Ending(recorder)
+            missing = space.trials - sum(r.status != "unfinished" for r in journal.trials)
+            if missing and ending.reason() is None:
+                with console.watching(journal, space), _terminated_as_interrupted():
+                    _tune(plan, data, recorder, ending, missing)
+        return _conclude(plan, data, recorder, ending, console)  # no worker writes any more
+
+
+def _check_cluster(plan: Plan, folder: Path, new: bool) -> None:
+    """A `ConfigError` that says what is missing, before anything is written."""
+    plan.resources.check(node_resources())
+    check_storage(plan.storage(folder) if plan.resources.storage else None)
+    if new and not plan.storage(folder).is_empty():
+        raise ConfigError(
+            f"--storage: {plan.storage(folder).place} holds another run; "
+            f"choose another --name or place"
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes must not run the same search; the system lets go when one is killed."""
     try:
-        with local_ray(data, folder):
-            if tune.Tuner.can_restore(path):
-                tuner = tune.Tuner.restore(path, _trainable(plan, data, folder.resolve()))
-            else:
-                tuner = _new_tuner(plan, data, folder.resolve(), say)
-            tuner.fit()
-    except KeyboardInterrupt:  # twice, or while Ray starts: once, Tune ends well by itself
-        say(f"interrupted; {plan.how_to_resume(folder)}")
-        raise
-    return _conclude(plan, data, folder, say)
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(
+            f"{folder}: another process is running this search; wait for it"
+        ) from None
 
 
-def _new_tuner(plan: Plan, data: PreparedData, folder: Path, say: Say) -> tune.Tuner:
-    return tune.Tuner(
-        _trainable(plan, data, folder),
-        tune_config=tune.TuneConfig(
-            search_alg=OptunaSearcher(plan.space, plan.seed, plan.resources.at_once()),
-            scheduler=_scheduler(plan.space),
-            num_samples=plan.space.trials,
-            reuse_actors=True,
-            trial_dirname_creator=_trial_folder,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder),
-            verbose=0,
-            sync_config=tune.SyncConfig(sync_period=5),
-            callbacks=[Recorder(folder, plan.space, say)],
-        ),
-    )
+def _sweep(folder: Path) -> None:
+    """Delete what was being written when a session was killed; see `Storage.write`."""
+    for left in [*folder.glob(".aside-*"), *folder.glob("tune/*/.aside-*")]:
+        shutil.rmtree(left)
 
 
-def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, run: Path) -> None:
-    """One trial, in a worker that other trials share."""
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as batch systems send it before they kill, is treated like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
-        _train_and_report(config, space, sequences, run)
+        yield
     finally:
-        clear_device()
+        signal.signal(signal.SIGTERM, before)
 
 
-def _train_and_report(
-    config: dict[str, Any], space: Space, sequences: Sequences, run: Path
+def _tune(
+    plan: Plan, data: PreparedData, recorder: "Recorder", ending: "Ending", missing: int
 ) -> None:
-    """Train, save and report every epoch.
-
-    The next epoch is trained while the last one is saved and Tune takes its report.
-    """
-    values = {key: value for key, value in config.items() if key != "trial"}
-    trial = space.config(values, f"trial {config['trial']}")
-    folder = outcome.trial_folder(run, config["trial"])
-    state, best = None, checkpoint.Best(space.search.metric, space.search.mode)
-    saved = checkpoint.last(folder)
-    if saved and checkpoint.load_progress(saved).config == trial:
-        before, best = checkpoint.load(trial, sequences.num_items, saved)
-        state = before.state
-        _tell(before, best, config, trial, folder)  # it may have been cut off before that
-    else:  # left by a trial that Tune no longer knew of, and proposed anew
-        checkpoint.forget(folder)
-        results.forget_epochs(folder)
-    stop = Event()
-    epochs = train(trial, sequences, state, stop)
-    with ThreadPoolExecutor(1) as ahead:
-        try:
-            following = ahead.submit(next, epochs, None)
-            while (report := following.result()) is not None:
-                best.update(report)
-                saved_epoch = Checkpoint.of(trial, report, best)
-                following = ahead.submit(next, epochs, None)
-                saved_epoch.write(folder)
-                _tell(report, best, config, trial, folder)
-        finally:
-            stop.set()  # nobody waits for the epoch that has begun
+    """Let Ray Tune run the `missing` trials, those first that an earlier session has begun."""
+    nodes = node_resources()
+    resources = plan.resources
+    # all workers start together; one after another, a short trial's ends before the next is there
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.room(nodes))
+    # one copy of the data on each machine; the test futures never reach a worker
+    trainable = tune.with_parameters(
+        run_trial, space=plan.space, sequences=data.validation, storage=recorder.storage
+    )
+    share = {kind.lower(): amount for kind, amount in resources.of_a_trial(nodes).items()}
+    with tempfile.TemporaryDirectory(prefix="tune-srs-") as scratch:
+        tune.run(
+            trainable,
+            name="tune",
+            storage_path=scratch,
+            resources_per_trial=share,
+            search_alg=RecordingSearcher(plan, recorder),
+            scheduler=EarlyStopping(plan.space, recorder.journal),
+            num_samples=missing,
+            max_failures=RETRIES,
+            stop=ending,
+            callbacks=[recorder],
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            trial_dirname_creator=lambda trial: trial_name(trial.config["trial"]),
+            verbose=0,
+        )
 
 
-def _tell(
-    report: EpochReport,
-    best: checkpoint.Best,
-    config: dict[str, Any],
-    trial: TrialConfig,
-    folder: Path,
-) -> None:
-    """Note an epoch and report it; leaves by SystemExit when Tune stops the trial."""
-    results.append_epoch(folder, config | report.metrics | {"epoch": report.epoch})
-    progress = {
-        "epoch": report.epoch,
-        "best_epoch": best.epoch,
-        "finished": report.epoch == trial.train.max_epochs,
-    }
-    tune.report(report.metrics | progress)
+class RecordingSearcher(OptunaSearcher):
+    """Begins with what the journal holds, and has each trial noted before it may start."""
+
+    def __init__(self, plan: Plan, recorder: "Recorder") -> None:
+        super().__init__(
+            plan.space.suggest,
+            plan.space.search.metrics,
+            plan.space.search.modes,
+            make_sampler(plan.space, plan.seed),
+            time_attr="epoch",
+            points=plan.space.points(),
+            at_once=lambda: plan.resources.room(node_resources()),
+            past=[past_trial(record) for record in recorder.journal.trials],
+        )
+        self._recorder = recorder
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self._recorder.cannot_go_on or (config := super().suggest(trial_id)) is None:
+            return None
+        return config if self._recorder.begin(config) else None
+
+
+class EarlyStopping(FIFOScheduler):
+    """A rule of `early_stopping.py` as Tune's scheduler."""
+
+    def __init__(self, space: Space, journal: Journal) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._metric: str = space.search.metrics[0]
+        self._sign = 1 if space.search.modes[0] == "max" else -1
+        self._journal = journal
+        self._rule = early_stopping.rule(space.search.scheduler)
+        for record in journal.trials:
+            for epoch, values in record.reports:
+                self._rule.stops(record.number, epoch, self._sign * values[0])
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        number = trial.config["trial"]
+        if "error" in result or result["epoch"] < self._journal.trials[number].epochs:
+            return TrialScheduler.CONTINUE  # it ends by itself, or repeats what has been judged
+        value = self._sign * result[self._metric]
+        stops = self._rule.stops(number, result["epoch"], value)
+        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
 
 
 class Recorder(tune.Callback):
-    """Keeps `trials.csv` current and says a line for each trial that ends."""
+    """Notes what happens: in the journal, in `trials.csv`, for TensorBoard and on the console."""
 
-    def __init__(self, folder: Path, space: Space, say: Say) -> None:
-        self._folder = folder
-        self._space = space
-        self._say = say
-        self._ended: dict[str, dict[str, Any]] = {}  # rows that change no more, by Ray's id
+    def __init__(
+        self, journal: Journal, space: Space, folder: Path, storage: Storage, console: Console
+    ) -> None:
+        self.journal = journal
+        self.space = space
+        self.folder = folder
+        self.storage = storage
+        self.cannot_go_on: str | None = None  # why, if so
+        self._console = console
+        self._table_due = 0.0
+
+    def begin(self, config: dict[str, Any]) -> bool:
+        """Note a trial, or that one goes on; False if it cannot be noted, and must not start."""
+        number: int = config["trial"]
+        values = {name: value for name, value in config.items() if name != "trial"}
+        with self._writing():
+            if number == len(self.journal.trials):
+                events.write_start(trial_folder(self.folder, number), self.space.params, values)
+                self.journal.begin(number, values)
+        return number < len(self.journal.trials)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        if "error" in result:
+            logger.error("trial %s failed:\n%s", trial.config["trial"], result["traceback"])
+            if result["fatal"]:
+                self.cannot_go_on = result["error"]
+            return
+        number, epoch = trial.config["trial"], result["epoch"]
+        metrics = {name: result[name] for name in result if name.startswith(METRIC_GROUPS)}
+        with self._writing():
+            if self.journal.report(number, epoch, metrics):
+                events.write_epoch(trial_folder(self.folder, number), epoch, metrics)
 
     def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        self._record(trials, trial)
+        result = trial.last_result
+        if "error" not in result:
+            by_itself = result.get("finished")
+            status: Status = "complete" if by_itself else "stopped"
+            self.end(trial.config["trial"], status, None if by_itself else "early stopping")
+        elif not result["fatal"]:
+            self.end(trial.config["trial"], "failed", result["error"])
 
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        self._record(trials, trial)
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self.end(trial.config["trial"], "failed", _reason(trial))
 
-    def _record(self, trials: list[Trial], over: Trial) -> None:
-        """`over` has ended, though Tune sets its status only after telling of it."""
-        unfinished = []
-        for trial in trials:
-            status = _status(trial, trial is over)
-            if status == "unfinished":
-                unfinished.append(trial_row(trial, status, self._folder))
-            elif trial.trial_id not in self._ended:
-                self._ended[trial.trial_id] = trial_row(trial, status, self._folder)
-        self._write([*self._ended.values(), *unfinished])
-        row, ended = self._ended[over.trial_id], len(self._ended)
-        metric = self._space.search.metric
-        result = f"{metric} {row[metric]:.4f}" if metric in row else row["error"]
-        self._say(
-            f"[{ended}/{self._space.trials}] trial {row['trial']} {row['status']} "
-            f"after {row['epochs']} epochs: {result}"
-        )
+    def end(self, number: int, status: Status, reason: str | None) -> None:
+        with self._writing():
+            self.journal.end(number, status, reason)
+            forget_last(self.storage, number)
+            events.write_end(trial_folder(self.folder, number), failed=status == "failed")
+            self._console.trial_ended(self.journal.trials[number], self.journal, self.space)
+            if self.journal.elapsed >= self._table_due:
+                began = self.journal.elapsed
+                self.write_table()
+                # of many trials the table takes long: a twentieth of the time at most
+                self._table_due = self.journal.elapsed + 20 * (self.journal.elapsed - began)
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        table = pd.DataFrame(rows).sort_values("trial")
-        first = ["trial", "trial_id", "status", "epochs", "best_epoch", "seconds", "error"]
-        params = [name for name in self._space.params if name in table]
-        metrics = [name for name in table if name not in (*first, *params)]
-        table = table[[*first, *params, *metrics]]
-        results.write_aside(
-            self._folder / "trials.csv", lambda aside: table.to_csv(aside, index=False)
-        )
+    def end_all(self, reason: str) -> None:
+        """End the trials that a search leaves behind which is over; their workers are gone."""
+        for record in self.journal.trials:
+            if record.status == "unfinished":
+                for epoch, metrics in saved_epochs(self.storage, record.number):
+                    self.journal.report(record.number, epoch, metrics)  # it was cut off untold
+                self.end(record.number, "stopped", reason)
+
+    def write_table(self) -> None:
+        results.write_trials(self.folder, self.journal.trials, self.space)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tune would take what is raised here for a failure of the trial."""
+        try:
+            yield
+        except OSError as error:
+            self.cannot_go_on = f"{error.filename or self.folder}: {error.strerror or error}"
 
 
-def trial_row(trial: Trial, status: str, run: Path) -> dict[str, Any]:
-    """What `trials.csv` tells of one trial; its metrics are those of its best epoch."""
-    row: dict[str, Any] = {"trial_id": trial.trial_id, **trial.config}
-    row |= {"status": status, "error": None, "epochs": 0, "best_epoch": None}
-    row["seconds"] = trial.last_result.get("time_total_s", 0.0)
-    if progress := checkpoint.progress_of(outcome.trial_folder(run, trial.config["trial"])):
-        best = progress.best
-        row |= {"epochs": progress.epoch, "best_epoch": best.epoch, **best.metrics}
-    if status == "failed":
-        row["error"] = _reason(trial)
-    return row
+class Ending(tune.Stopper):
+    """Whether the search is over before all its trials are."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, for Tune's snapshot, which is never read."""
+        return {}
+
+    def stop_all(self) -> bool:
+        return bool(self._recorder.cannot_go_on or self.reason())
+
+    def reason(self) -> str | None:
+        journal, search = self._recorder.journal, self._recorder.space.search
+        if search.time_budget and journal.elapsed >= seconds(search.time_budget):
+            return f"the time budget of {search.time_budget} is spent"
+        if search.stale_trials and journal.stale() >= search.stale_trials:
+            return f"{search.stale_trials} trials in a row have not improved {search.metrics[0]}"
+        failed = [record for record in journal.trials if record.status == "failed"]
+        if len(failed) >= FAILURES_IN_VAIN and journal.best() is None:
+            return f"all of {len(failed)} trials have failed, the first: {failed[0].reason}"
+        return None
 
 
 def _reason(trial: Trial) -> str:
-    """The last line of the traceback, which Tune writes here first and stores a little later."""
-    local = Path(trial.error_file or "")
-    text = local.read_text(encoding="utf-8") if local.is_file() else str(trial.get_error() or "")
-    return (text.strip().splitlines() or ["the worker ended without a reason"])[-1]
+    """The first line of what Ray tells of a worker's end."""
+    text = str(trial.get_error() or "").strip()
+    return f"the worker died {RETRIES + 1} times: {(text.splitlines() or ['no reason given'])[0]}"
 
 
-def _status(trial: Trial, over: bool = False) -> str:
-    if trial.status == Trial.ERROR:
-        return "failed"
-    if trial.status != Trial.TERMINATED and not over:
-        return "unfinished"
-    return "complete" if trial.last_result.get("finished") else "stopped"
-
-
-def _conclude(plan: Plan, data: PreparedData, folder: Path, say: Say) -> bool:
-    """After Tune: the copy of the study and, if every trial has ended, the winner's export."""
-    searcher = OptunaSearcher(plan.space, plan.seed, plan.resources.at_once())
-    searcher.restore_from_dir(str(folder / "tune"))
-    write_study(searcher.study, folder / "study.db")
-    ended = int((results.trials(folder)["status"] != "unfinished").sum())
-    if ended < plan.space.trials:
-        say(
+def _conclude(
+    plan: Plan, data: PreparedData, recorder: Recorder, ending: Ending, console: Console
+) -> bool:
+    """After Tune: what each trial has come to, and the export of the best if the search is over."""
+    journal, folder = recorder.journal, recorder.folder
+    reason = None if recorder.cannot_go_on else ending.reason()
+    if reason:
+        recorder.end_all(reason)
+    if recorder.cannot_go_on:
+        raise SearchError(f"{recorder.cannot_go_on}; mend that, then {plan.how_to_resume(folder)}")
+    recorder.write_table()
+    study = RecordingSearcher(plan, recorder).study
+    write_study(study, folder / "study.db", plan.name)
+    ended = sum(record.status != "unfinished" for record in journal.trials)
+    if ended < plan.space.trials and not reason:
+        console.say(
             f"interrupted: {ended} of {plan.space.trials} trials have ended and are kept; "
             f"{plan.how_to_resume(folder)}"
         )
         return False
-    outcome.export_winner(folder, plan.name, plan.space.search.metric, plan.space.search.mode, data)
+    if reason:
+        console.say(f"over after {ended} trials: {reason}")
+    outcome.export_winner(folder, plan, journal, recorder.storage, data)
     return True
-
-
-@contextmanager
-def local_ray(data: PreparedData, folder: Path) -> Iterator[None]:
-    """Ray on this machine, on loopback only, without a dashboard; what it says is in `ray.log`."""
-    train_part = data.validation
-    arrays = (train_part.items, train_part.offsets, train_part.futures)
-    ray.init(
-        num_cpus=available_cpus(),
-        object_store_memory=OBJECT_STORE_SLACK + 2 * sum(array.nbytes for array in arrays),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    logger, log = logging.getLogger("ray"), logging.FileHandler(folder / "ray.log")
-    console, logger.handlers = logger.handlers, [log]
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        logger.handlers = console
-        log.close()
-
-
-def _trainable(plan: Plan, data: PreparedData, folder: Path) -> Any:
-    """The trial function with the data in Ray's object store: one copy for all trials.
-
-    The validation split only: the test futures never reach a worker.
-    """
-    bound = tune.with_parameters(run_trial, space=plan.space, sequences=data.validation, run=folder)
-    resources = {"cpu": plan.resources.cpus_per_trial}
-    if plan.resources.gpus_per_trial:
-        resources["gpu"] = plan.resources.gpus_per_trial
-    return tune.with_resources(bound, resources)
-
-
-def _trial_folder(trial: Trial) -> str:
-    return outcome.trial_folder(Path(), trial.config["trial"]).name
-
-
-def _scheduler(space: Space) -> TrialScheduler:
-    settings = space.search.scheduler
-    if settings.type == "none":
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    max_epochs = space.base.train.max_epochs
-    return ASHAScheduler(
-        time_attr="epoch",
-        metric=space.search.metric,
-        mode=space.search.mode,
-        max_t=max_epochs,
-        grace_period=min(settings.grace_period, max_epochs),
-        reduction_factor=settings.reduction_factor,
-    )

@@ -3,106 +3,164 @@
 Ray's own OptunaSearch tells Optuna that a trial which the scheduler stopped early is complete, with
 the value of its last epoch. Here such a trial is told as pruned, with all its reports, which TPE
 and the importances know how to read; one that raised, or whose metric is no number, as failed.
+
+Nothing in this file is about recommenders, or about this package.
 """
 
 import math
-import pickle
 import warnings
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.samplers import BaseSampler
+from optuna.trial import FixedTrial, TrialState
 from ray.tune.search import Searcher
-
-from tune_srs.results import write_aside
-from tune_srs.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial of an earlier session: `state` is None if it is to go on."""
+
+    state: TrialState | None
+    params: Values
+    reports: Sequence["Report"]
+
+
+Report = tuple[int, Sequence[float]]  # step, and a value for each metric
+
+
+@dataclass
+class _Running:
+    trial: optuna.Trial
+    best: Sequence[float] = ()
+
 
 class OptunaSearcher(Searcher):
-    """Suggests configurations `{"trial": number, dotted name: value, …}` from a `Space`.
+    """Suggests `{"trial": number, **space(trial)}`.
 
-    A result must hold `epoch`, the metric, and `finished`: whether the trial ended by itself. While
-    `at_once` trials run none is suggested, so that each suggestion knows all that have ended.
+    A result must hold the metrics, `time_attr` (an increasing integer), and `finished`: whether the
+    trial ended by itself; one that holds `error` failed. The value of a complete trial is that of
+    its best step. Of several metrics the first one decides which step that is; Optuna takes no
+    reports of such trials.
+
+    `space` is called with an `optuna.Trial` and returns the configuration; `metrics` and `modes`
+    are what to optimise, and "max" or "min" for each; `sampler` gives the one for a trial's number,
+    and as each trial has a new one, it needs no state of its own; `points` are values of parameters
+    to be tried first; while `at_once` trials run none is suggested, so that each suggestion knows
+    all that have ended; `past` are the trials of an earlier session, in the order of their numbers.
     """
 
-    def __init__(self, space: Space, seed: int, at_once: int) -> None:
-        super().__init__(metric=space.search.metric, mode=space.search.mode)
+    def __init__(
+        self,
+        space: Callable[[optuna.Trial | FixedTrial], dict[str, Any]],
+        metrics: Sequence[str],
+        modes: Sequence[str],
+        sampler: Callable[[int], BaseSampler],
+        *,
+        time_attr: str = "training_iteration",
+        points: Sequence[Values] = (),
+        at_once: Callable[[], float] = lambda: math.inf,
+        past: Sequence[PastTrial] = (),
+    ) -> None:
+        super().__init__(metric=metrics[0], mode=modes[0])
         self._space = space
+        self._metrics = metrics
+        self._sampler = sampler
+        self._time_attr = time_attr
         self._at_once = at_once
-        self._trials: dict[str, optuna.Trial] = {}  # running ones, by Ray's id
+        self._running: dict[str, _Running] = {}  # by Ray's id
+        self._to_go_on: dict[int, PastTrial] = {}
+        self._begun = len(past)
         self.study = optuna.create_study(
-            direction="maximize" if space.search.mode == "max" else "minimize",
-            sampler=_sampler(space, seed),
+            directions=["maximize" if mode == "max" else "minimize" for mode in modes]
         )
-        for point in space.points():
-            self.study.enqueue_trial(point)
+        for number, trial in enumerate(past):
+            if trial.state is None:
+                self._to_go_on[number] = trial
+                self.study.enqueue_trial(dict(trial.params))
+            else:
+                self.study.add_trial(self._frozen(trial, trial.state))
+        for point in points[len(past) :]:
+            self.study.enqueue_trial(dict(point))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if len(self._trials) >= self._at_once:
+        if len(self._running) >= self._at_once():
             return None
-        trial = self._trials[trial_id] = self.study.ask()
-        trial.set_user_attr("trial_id", trial_id)
-        return {"trial": trial.number, **self._space.suggest(trial)}
+        if not self._to_go_on:
+            self.study.sampler = self._sampler(self._begun)
+            self._begun += 1
+        trial = self.study.ask()  # what is enqueued comes first, in the order of the numbers
+        values = self._space(trial)
+        running = self._running[trial_id] = _Running(trial)
+        if past := self._to_go_on.pop(trial.number, None):
+            for step, report in past.reports:
+                self._take(running, step, report)
+        return {"trial": trial.number, **values}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if math.isfinite(result[self.metric]):
-            _report(self._trials[trial_id], result[self.metric], result["epoch"])
+        if "error" not in result:
+            self._take(self._running[trial_id], result[self._time_attr], self._values(result))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        trial = self._trials.pop(trial_id)
-        value = (result or {}).get(self.metric, math.nan)
-        if error or result is None or not math.isfinite(value):
-            self.study.tell(trial, state=TrialState.FAIL)
+        running = self._running.pop(trial_id)
+        values = self._values(result or {})
+        if error or not result or "error" in result or not all(map(math.isfinite, values)):
+            self.study.tell(running.trial, state=TrialState.FAIL)
             return
         # the report on which a scheduler stops a trial comes here only
-        _report(trial, value, result["epoch"])
+        self._take(running, result[self._time_attr], values)
         if result["finished"]:
-            self.study.tell(trial, value)
+            self.study.tell(running.trial, running.best)
         else:
-            self.study.tell(trial, state=TrialState.PRUNED)
+            self.study.tell(running.trial, state=TrialState.PRUNED)
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(pickle.dumps((self.study, self._trials)))
+        """Nothing: what is to be kept goes into `past` of the next session's searcher."""
 
     def restore(self, checkpoint_path: str) -> None:
-        self.study, self._trials = pickle.loads(Path(checkpoint_path).read_bytes())
+        raise NotImplementedError("give the trials so far as `past`")
 
+    def _values(self, result: Values) -> list[float]:
+        return [result.get(metric, math.nan) for metric in self._metrics]
 
-def write_study(study: optuna.Study, path: Path) -> None:
-    """A copy of `study` as an sqlite file, written aside and renamed."""
+    def _take(self, running: _Running, step: int, values: Sequence[float]) -> None:
+        """Note a report, also of a step that was reported before: a resumed trial repeats some."""
+        if not all(map(math.isfinite, values)):
+            return
+        if not running.best or self._better(values, running.best):
+            running.best = values
+        if len(self._metrics) == 1:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The reported value is ignored")
+                running.trial.report(values[0], step)
 
-    def write(aside: Path) -> None:
-        storage = f"sqlite:///{aside}"
-        copy = optuna.create_study(
-            storage=storage, study_name=path.parent.name, direction=study.direction
-        )
-        copy.add_trials(study.trials)
+    def _better(self, values: Sequence[float], than: Sequence[float]) -> bool:
+        return values[0] > than[0] if self.mode == "max" else values[0] < than[0]
 
-    write_aside(path, write)
-
-
-def _report(trial: optuna.Trial, value: float, epoch: int) -> None:
-    """Report, also an epoch that was reported before: a resumed trial repeats some."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The reported value is ignored")
-        trial.report(value, step=epoch)
-
-
-def _sampler(space: Space, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler asked for; of a grid every point is enqueued, so none is left to sample."""
-    if space.search.sampler.type != "tpe":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=space.search.sampler.startup_trials,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
+    def _frozen(self, past: PastTrial, state: TrialState) -> optuna.trial.FrozenTrial:
+        """The trial as `study.tell` leaves it."""
+        as_suggested = FixedTrial(dict(past.params))
+        self._space(as_suggested)
+        single = len(self._metrics) == 1
+        values: Sequence[float] | None = None
+        if state == TrialState.COMPLETE:
+            values = past.reports[0][1]
+            for _, report in past.reports[1:]:
+                values = report if self._better(report, values) else values
+        elif state == TrialState.PRUNED and single and past.reports:
+            values = past.reports[-1][1]
+        return optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=dict(past.params),
+            distributions=as_suggested.distributions,
+            intermediate_values={step: r[0] for step, r in past.reports} if single else None,
         )

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field, model_validator
+import pandas as pd
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tune_srs.config import (
     Settings,
@@ -113,29 +114,174 @@ Distribution = Categorical | Float | Int
 DISTRIBUTIONS: dict[str, type[Any]] = {"categorical": Categorical, "float": Float, "int": Int}
 
 
-class SchedulerSettings(Settings):
-    """Which trials are stopped early: ASHA (arXiv 1810.05934) or none."""
+class ASHASettings(Settings):
+    """Asynchronous successive halving (arXiv 1810.05934)."""
 
-    type: Literal["asha", "none"] = "asha"
+    type: Literal["asha"] = "asha"
     grace_period: int = Field(20, ge=1, description="epochs before a trial may be stopped")
     reduction_factor: int = Field(3, ge=2, description="one in so many passes a rung")
 
 
-class SamplerSettings(Settings):
-    """Who proposes: Optuna's TPE, uniform random, or every point of a grid once."""
+class HyperbandSettings(Settings):
+    """Asynchronous Hyperband (arXiv 1603.06560): ASHA in brackets of ever longer grace periods."""
 
-    type: Literal["tpe", "random", "grid"] = "tpe"
+    type: Literal["hyperband"]
+    grace_period: int = Field(5, ge=1, description="epochs, in the bracket that is quickest")
+    reduction_factor: int = Field(3, ge=2, description="one in so many passes a rung")
+    brackets: int = Field(3, ge=1, description="grace periods of 1, f, f² … times the shortest")
+
+
+class MedianStoppingSettings(Settings):
+    """Stops what stays below the median of the others' running averages (Vizier, 2017)."""
+
+    type: Literal["median"]
+    grace_period: int = Field(20, ge=1, description="epochs before a trial may be stopped")
+    min_trials: int = Field(3, ge=1, description="others needed for a comparison")
+
+
+class NoEarlyStopping(Settings):
+    """Every trial trains to its end."""
+
+    type: Literal["none"]
+
+
+class TPESettings(Settings):
+    """Optuna's tree-structured Parzen estimator."""
+
+    type: Literal["tpe"] = "tpe"
     startup_trials: int = Field(10, ge=1, description="random ones before TPE begins")
+    multivariate: bool = Field(True, description="models parameters together")
+    group: bool = Field(True, description="conditional parameters in groups; multivariate only")
+    constant_liar: bool = Field(True, description="takes running trials for poor ones")
+
+    @model_validator(mode="after")
+    def _groups_are_of_several(self) -> Self:
+        if self.group and not self.multivariate:
+            raise ValueError("group needs multivariate: true; set group: false")
+        return self
+
+
+class GPSettings(Settings):
+    """Optuna's Gaussian process; parameters with `when` are drawn independently."""
+
+    type: Literal["gp"]
+    startup_trials: int = Field(10, ge=1, description="random ones before the process begins")
+
+
+class CMAESSettings(Settings):
+    """CMA-ES over the ranges that are always active; the other parameters are drawn randomly."""
+
+    type: Literal["cmaes"]
+    startup_trials: int = Field(10, ge=1, description="random ones before CMA-ES begins")
+
+
+class RandomSettings(Settings):
+    """Each trial for itself."""
+
+    type: Literal["random"]
+
+
+class GridSettings(Settings):
+    """Every point of the space exactly once."""
+
+    type: Literal["grid"]
+
+
+class QMCSettings(Settings):
+    """A scrambled Sobol sequence: random, but even over the whole space."""
+
+    type: Literal["qmc"]
+
+
+def _kind(value: Any) -> Any:
+    """The `type` that a mapping or settings have."""
+    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+
+
+Scheduler = Annotated[
+    Annotated[ASHASettings, Tag("asha")]
+    | Annotated[HyperbandSettings, Tag("hyperband")]
+    | Annotated[MedianStoppingSettings, Tag("median")]
+    | Annotated[NoEarlyStopping, Tag("none")],
+    Discriminator(
+        _kind,
+        custom_error_type="scheduler",
+        custom_error_message="type must be one of asha, hyperband, median, none",
+    ),
+]
+Sampler = Annotated[
+    Annotated[TPESettings, Tag("tpe")]
+    | Annotated[GPSettings, Tag("gp")]
+    | Annotated[CMAESSettings, Tag("cmaes")]
+    | Annotated[RandomSettings, Tag("random")]
+    | Annotated[GridSettings, Tag("grid")]
+    | Annotated[QMCSettings, Tag("qmc")],
+    Discriminator(
+        _kind,
+        custom_error_type="sampler",
+        custom_error_message="type must be one of tpe, gp, cmaes, random, grid, qmc",
+    ),
+]
+Mode = Literal["max", "min"]
 
 
 class SearchSettings(Settings):
-    """The `search` section of a space."""
+    """The `search` section of a space.
 
-    metric: str = "val/ndcg_rel@10"
-    mode: Literal["max", "min"] = "max"
+    Of several metrics, the first one decides which epoch is a trial's best, which trials are
+    stopped early and which one is exported; Optuna searches for all of them at the same time.
+    """
+
+    metric: str | list[str] = "val/ndcg_rel@10"
+    mode: Mode | list[Mode] = "max"
     trials: int | None = Field(None, ge=1, description="None: 20, or all of a grid")
-    scheduler: SchedulerSettings = SchedulerSettings()
-    sampler: SamplerSettings = SamplerSettings()
+    time_budget: str | None = Field(None, description="such as 90s, 45m or 2h30m, pauses left out")
+    stale_trials: int | None = Field(
+        None, ge=1, description="ends when so many in a row have not improved the first metric"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="epochs without improvement after which a trial is complete"
+    )
+    scheduler: Scheduler = ASHASettings()
+    sampler: Sampler = TPESettings()
+
+    @field_validator("time_budget")
+    @classmethod
+    def _is_a_duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            seconds(value)
+        return value
+
+    @model_validator(mode="after")
+    def _a_mode_for_each_metric(self) -> Self:
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"metric: expected one name or different ones, got {self.metric}")
+        if isinstance(self.mode, list) and len(self.mode) != len(self.metrics):
+            raise ValueError(
+                f"mode: {len(self.mode)} given for {len(self.metrics)} metrics; "
+                f"give one for all or one for each"
+            )
+        return self
+
+    @property
+    def metrics(self) -> list[str]:
+        return [self.metric] if isinstance(self.metric, str) else self.metric
+
+    @property
+    def modes(self) -> list[Mode]:
+        """One for each of `metrics`."""
+        return self.mode if isinstance(self.mode, list) else [self.mode] * len(self.metrics)
+
+
+def seconds(duration: str) -> float:
+    """`90s`, `45m`, `2h30m`, `1d` → seconds; a ValueError for anything else."""
+    try:
+        value = pd.Timedelta(duration).total_seconds()
+    except ValueError:
+        value = 0.0
+    if not value > 0 or duration.strip().isdigit():
+        raise ValueError(f"expected a duration such as 90s, 45m or 2h30m, but got {duration!r}")
+    return value
 
 
 class _SpaceFile(Settings):
@@ -167,19 +313,19 @@ class Space:
         values: Mapping[str, Any],
         source: str,
         fixed: Mapping[str, Any] | None = None,
-        trials: int | None = None,
+        search: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Validate a space; `fixed` replaces entries of its own, `trials` its number of trials.
+        """Validate a space; `fixed` and `search` replace entries of its own.
 
         Raises `ConfigError` for anything that could fail in a trial: the space is rehearsed.
         """
         file = validated(_SpaceFile, values, source)
-        search = file.search
-        if trials is not None:
-            if search.sampler.type == "grid":
-                raise ConfigError(f"{source}: a grid runs each point once; leave out --num-trials")
-            wanted = search.model_dump() | {"trials": trials}
-            search = validated(SearchSettings, wanted, f"{source}: search")
+        asked = file.search.model_dump() | dict(search or {})
+        settings = validated(SearchSettings, asked, f"{source}: search")
+        if settings.sampler.type == "grid" and settings.trials is not None:
+            raise ConfigError(
+                f"{source}: a grid runs each point once; leave out --num-trials and search.trials"
+            )
         fixed = file.fixed | dict(fixed or {})
         params = _parameters(file.params, source)
         for key in fixed:
@@ -188,7 +334,7 @@ class Space:
                     f"{source}: {key} is both fixed and searched; remove it from fixed or params"
                 )
         base = TrialConfig().with_overrides(fixed, f"{source}: fixed")
-        space = cls(file.description, search, fixed, params, file.baselines, base)
+        space = cls(file.description, settings, fixed, params, file.baselines, base)
         space._check_metric(source)
         space._check_baselines(source)
         space._rehearse(source)
@@ -214,7 +360,7 @@ class Space:
     def early_stopping_note(self) -> str | None:
         """Why no trial can be stopped early, if the settings have it so."""
         scheduler, epochs = self.search.scheduler, self.base.train.max_epochs
-        if scheduler.type == "asha" and scheduler.grace_period >= epochs:
+        if scheduler.type != "none" and scheduler.grace_period >= epochs:
             return (
                 f"note: no trial can be stopped early, as the grace period of "
                 f"{scheduler.grace_period} epochs is not less than train.max_epochs={epochs}"
@@ -248,7 +394,8 @@ class Space:
         return points
 
     def _check_metric(self, source: str) -> None:
-        check_metric(self.search.metric, self.base.evaluation.cutoffs, f"{source}: search.metric")
+        for metric in self.search.metrics:
+            check_metric(metric, self.base.evaluation.cutoffs, f"{source}: search.metric")
         continuous = [k for k, p in self.params.items() if not isinstance(p, Categorical)]
         if self.search.sampler.type == "grid" and continuous:
             raise ConfigError(

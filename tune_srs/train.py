@@ -4,6 +4,7 @@ Its random numbers come from generators of its own, all seeded by `train.seed`, 
 repeats itself on the same machine and can go on from a saved state as if never interrupted.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def train(
         if stop.is_set():
             return
         trained = time.perf_counter()
-        if loss != loss or loss in (float("inf"), float("-inf")):
+        if not math.isfinite(loss):
             raise SearchError(f"epoch {epoch}: the loss is {loss}; lower train.lr")
         state.model.eval()
         metrics = {f"val/{name}": value for name, value in evaluator(state.model).means().items()}
@@ -176,6 +177,8 @@ def train(
         metrics["train/loss"] = loss
         metrics["time/train_s"] = trained - started
         metrics["time/evaluate_s"] = evaluated - trained
+        if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            raise SearchError(f"epoch {epoch}: {bad[0]} is {metrics[bad[0]]}; lower train.lr")
         state.epoch = epoch
         yield EpochReport(epoch, metrics, state)
 

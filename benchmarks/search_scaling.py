@@ -1,0 +1,139 @@
+"""What ten thousand trials cost the driver: suggesting, noting, reading, memory and disk.
+
+python benchmarks/search_scaling.py searcher --sampler tpe --trials 100 500 1000 2000 10000
+python benchmarks/search_scaling.py records --trials 10000 --epochs 50
+"""
+
+import argparse
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from optuna.trial import TrialState
+
+from tune_srs import events, results
+from tune_srs.early_stopping import rule
+from tune_srs.journal import Journal
+from tune_srs.samplers import make_sampler
+from tune_srs.searcher import OptunaSearcher, PastTrial
+from tune_srs.space import Space
+from tune_srs.study import past_trial, write_study
+
+SPACE = Path(__file__).parents[1] / "search_spaces" / "relevance.yaml"
+STOPPED = 0.7  # share of the trials that are stopped early, after a fifth of the epochs
+METRICS = 40  # reported each epoch
+
+
+def past_trials(space: Space, count: int, epochs: int) -> list[PastTrial]:
+    """Trials of random points with random curves, most of them stopped early."""
+    dice = random.Random(0)
+    proposer = searcher_with(space.from_dict(space.to_dict() | RANDOM, "benchmark"), ())
+    trials = []
+    for number in range(count):
+        values = proposer.suggest(str(number))
+        assert values is not None
+        proposer.on_trial_complete(str(number), None, error=True)
+        state = TrialState.PRUNED if dice.random() < STOPPED else TrialState.COMPLETE
+        length = epochs // 5 if state == TrialState.PRUNED else epochs
+        height = dice.random()
+        curve = [(epoch, (height * (1 - 1 / epoch),)) for epoch in range(1, length + 1)]
+        trials.append(PastTrial(state, {k: v for k, v in values.items() if k != "trial"}, curve))
+    return trials
+
+
+RANDOM = {"search": {"sampler": {"type": "random"}}}
+
+
+def searcher_with(space: Space, past: Sequence[PastTrial]) -> OptunaSearcher:
+    search = space.search
+    return OptunaSearcher(
+        space.suggest,
+        search.metrics,
+        search.modes,
+        make_sampler(space, 0),
+        time_attr="epoch",
+        past=past,
+    )
+
+
+def suggesting(sampler: str, counts: Sequence[int], epochs: int, times: int = 11) -> None:
+    """Milliseconds that a suggestion takes after so many trials."""
+    space = Space.from_yaml(SPACE, search={"sampler": {"type": sampler}, "trials": None})
+    past = past_trials(space, max(counts), epochs)
+    for count in counts:
+        searcher = searcher_with(space, past[:count])
+        taken = [timed(partial(searcher.suggest, str(number))) for number in range(times)]
+        print(f"{sampler}, {count} trials: {1000 * median(taken):.1f} ms a suggestion", flush=True)
+
+
+def records(count: int, epochs: int) -> None:
+    """What the journal and all that is made from it take for `count` trials."""
+    space = Space.from_yaml(SPACE)
+    past = past_trials(space, count, epochs)
+    names = [f"val/metric{number}@10" for number in range(METRICS - 1)]
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
+        journal = Journal(folder, space.search.metrics, space.search.modes)
+        stopping = rule(space.search.scheduler)
+        reports, started = 0, time.perf_counter()
+        for number, trial in enumerate(past):
+            journal.begin(number, dict(trial.params))
+            for epoch, (value,) in trial.reports:
+                metrics = dict.fromkeys(names, value) | {space.search.metrics[0]: value}
+                stopping.stops(number, epoch, value)
+                journal.report(number, epoch, metrics)
+                reports += 1
+            journal.end(number, "complete" if trial.state == TrialState.COMPLETE else "stopped")
+        noting = time.perf_counter() - started
+        print(f"{count} trials, {reports} reports of {METRICS} metrics")
+        print(f"noting a report: {1e6 * noting / reports:.0f} us")
+        size = (folder / "journal.jsonl").stat().st_size
+        print(f"journal: {size / 2**20:.0f} MiB")
+        event = timed(lambda: events.write_epoch(folder / "tune" / "trial_00000", 1, metrics))
+        print(f"TensorBoard events of a report: {1e6 * event:.0f} us")
+        reread = timed(lambda: Journal(folder, space.search.metrics, space.search.modes))
+        print(f"reading the journal to resume: {reread:.1f} s")
+        print_time("trials.csv", lambda: results.write_trials(folder, journal.trials, space))
+        print_time("results.trials", lambda: results.trials(folder))
+        print_time("results.epochs", lambda: results.epochs(folder))
+        study = searcher_with(space, [past_trial(record) for record in journal.trials]).study
+        print_time("study.db", lambda: write_study(study, folder / "study.db", "benchmark"))
+        print(f"study.db: {(folder / 'study.db').stat().st_size / 2**20:.0f} MiB")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory of this process: {peak:.2f} GiB")
+
+
+def timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def print_time(what: str, call: Callable[[], object]) -> None:
+    print(f"{what}: {timed(call):.1f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    searcher = parts.add_parser("searcher")
+    searcher.add_argument("--sampler", default="tpe")
+    searcher.add_argument("--trials", type=int, nargs="+", default=[100, 500, 1000, 2000, 10000])
+    searcher.add_argument("--epochs", type=int, default=50)
+    recording = parts.add_parser("records")
+    recording.add_argument("--trials", type=int, default=10000)
+    recording.add_argument("--epochs", type=int, default=50)
+    options = parser.parse_args()
+    if options.part == "searcher":
+        suggesting(options.sampler, options.trials, options.epochs)
+    else:
+        records(options.trials, options.epochs)
+
+
+if __name__ == "__main__":
+    main()

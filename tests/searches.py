@@ -1,0 +1,145 @@
+"""Searches as a user starts them, and what several test files ask of their results."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import yaml
+from optuna.trial import TrialState
+
+from tune_srs import journal, results
+
+COMMAND = str(Path(sys.executable).parent / "tune-srs")
+METRIC = "val/ndcg@10"
+SPACE = {
+    "description": "a tiny search",
+    "search": {
+        "metric": METRIC,
+        "trials": 5,
+        "scheduler": {"type": "asha", "grace_period": 1, "reduction_factor": 2},
+    },
+    "fixed": {
+        "data.name": "synthetic",
+        "data.num_futures": 3,
+        "data.synthetic.users": 60,
+        "data.synthetic.items": 60,
+        "data.synthetic.mean_length": 16,
+        "model.hidden_units": 8,
+        "model.max_length": 16,
+        "train.batch_size": 16,
+        "train.max_epochs": 4,
+    },
+    "params": {
+        "train.lr": {"type": "categorical", "choices": [0.01, 1e-7]},
+        "loss.num_positives": {"type": "categorical", "choices": [1, 2]},
+        "loss.relevance": {
+            "type": "categorical",
+            "choices": ["linear", "power"],
+            "when": {"loss.num_positives": [2]},
+        },
+    },
+    "baselines": [{"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"}],
+}
+
+
+def write_space(folder: Path, **changes: object) -> None:
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE | changes), encoding="utf-8")
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def check_study(folder: Path) -> None:
+    """`study.db` tells what `trials.csv` and the journal tell."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name=folder.name, storage=storage)
+    table, curves = results.trials(folder), results.epochs(folder)
+    states = {
+        "complete": TrialState.COMPLETE,
+        "stopped": TrialState.PRUNED,
+        "failed": TrialState.FAIL,
+    }
+    assert [trial.state for trial in study.trials] == [states[word] for word in table["status"]]
+    for trial, (_, row) in zip(study.trials, table.iterrows(), strict=True):
+        curve = curves[curves["trial"] == trial.number].set_index("epoch")[METRIC]
+        assert trial.intermediate_values == curve.to_dict()
+        assert all(row[name] == value for name, value in trial.params.items())
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == row[METRIC]
+    storage.engine.dispose()
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs for as long as the block, or shorter; all of its family ends with it."""
+    with subprocess.Popen(
+        [COMMAND, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                kill_family(process)
+
+
+def kill_family(process: subprocess.Popen[str]) -> None:
+    """SIGKILL for a process and all that it started."""
+    for pid in family(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for_epochs(folder: Path, process: subprocess.Popen[str], epochs: int) -> None:
+    """Until the journal has so many epochs."""
+    while lines_with(folder, '"epoch"') < epochs:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None, process.communicate()
+
+
+def lines_with(folder: Path, text: str) -> int:
+    path = folder / journal.FILE
+    return path.read_text().count(text) if path.exists() else 0
+
+
+def same_curves(one: Path, other: Path) -> None:
+    """Each epoch of each trial is there once, and the same, whatever happened in between."""
+    curves = [results.epochs(folder) for folder in (one, other)]
+    kept = [name for name in curves[0] if "time/" not in str(name)]
+    pd.testing.assert_frame_equal(curves[0][kept], curves[1][kept])
+
+
+def named(pid: int) -> str:
+    """The command line of a process, empty when it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def family(pid: int) -> set[int]:
+    """`pid` and its descendants (Linux)."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    members = {pid}
+    while grown := {child for child, parent in parents.items() if parent in members} - members:
+        members |= grown
+    return members

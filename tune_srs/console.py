@@ -1,0 +1,106 @@
+"""What a search shows while it runs: a live display in a terminal, plain lines elsewhere."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rich.console
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tune_srs.journal import Journal, TrialRecord
+from tune_srs.space import Space, seconds
+
+WORDS: dict[Any, str] = {"complete": "complete", "stopped": "stopped early", "failed": "failed"}
+
+
+class Console:
+    """Prints lines, and between them how a search stands."""
+
+    def __init__(self, console: rich.console.Console | None = None) -> None:
+        self._console = console or rich.console.Console(highlight=False)
+
+    def say(self, line: str) -> None:
+        """A line of news, above the live display where there is one."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    @contextmanager
+    def watching(self, journal: Journal, space: Space) -> Iterator[None]:
+        """In a terminal, show how the search stands for as long as the block lasts."""
+        if not self._console.is_terminal:
+            yield
+            return
+        before = journal.elapsed, sum(record.epochs for record in journal.trials)
+
+        def render() -> RenderableType:
+            return state(journal, space, *before)
+
+        with Live(console=self._console, get_renderable=render, transient=True):
+            yield
+
+    def trial_ended(self, record: TrialRecord, journal: Journal, space: Space) -> None:
+        """A line a trial; in a terminal for failures only, as the rest is on display."""
+        if self._console.is_terminal and record.status != "failed":
+            return
+        ended = sum(other.status != "unfinished" for other in journal.trials)
+        metric = space.search.metrics[0]
+        value = record.best_metrics.get(metric)
+        result = record.reason if value is None else f"{metric} {value:.4f}"
+        if record.status == "failed":
+            result = record.reason
+        self.say(
+            f"[{ended}/{space.trials}] trial {record.number} {WORDS[record.status]} "
+            f"after {record.epochs} epochs: {result}"
+        )
+
+
+def state(
+    journal: Journal, space: Space, elapsed_before: float, epochs_before: int
+) -> RenderableType:
+    """How the search stands; `…_before` is what earlier sessions did."""
+    trials = list(journal.trials)
+    count: Counter[str] = Counter(record.status for record in trials)
+    ended = len(trials) - count["unfinished"]
+    max_epochs = space.base.train.max_epochs
+    begun = sum(r.epochs for r in trials if r.status == "unfinished") / max_epochs
+    epochs = sum(record.epochs for record in trials)
+    rate = (epochs - epochs_before) / max(journal.elapsed - elapsed_before, 1e-9)
+
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        ProgressBar(total=space.trials, completed=ended + begun, width=40),
+        f"{ended}/{space.trials} trials",
+        f"{clock(journal.elapsed)} gone, {_remaining(journal, space, ended + begun)} left",
+    )
+    numbers = ", ".join(
+        [f"{count['unfinished']} running"]
+        + [f"{count[status]} {word}" for status, word in WORDS.items()]
+    )
+    rows: list[Any] = [bar, Text(f"{numbers}; {rate:.2f} epochs/s")]
+    if best := journal.best():
+        metric = space.search.metrics[0]
+        values = ", ".join(f"{name}={value}" for name, value in best.values.items())
+        rows.append(
+            Text(f"best: trial {best.number}, {metric} {best.best_metrics[metric]:.4f} ({values})")
+        )
+    return Group(*rows)
+
+
+def _remaining(journal: Journal, space: Space, done: float) -> str:
+    estimates = []
+    if done:
+        estimates.append(journal.elapsed / done * (space.trials - done))
+    if space.search.time_budget:
+        estimates.append(seconds(space.search.time_budget) - journal.elapsed)
+    return clock(max(0.0, min(estimates))) if estimates else "?"
+
+
+def clock(duration: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(duration), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,79 @@
+"""Where trials keep their checkpoints: a folder, or an object store, of whole files only."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow
+from pyarrow import fs
+
+from tune_srs.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A place by its path or URI (`s3://bucket/path`, `gs://…`); what lies there has a name.
+
+    A name may hold slashes. Every machine that trains must reach the place by the same words.
+    """
+
+    place: str
+
+    def within(self, name: str) -> "Storage":
+        """The place called `name` in this one."""
+        if "://" not in self.place:
+            return Storage(str(Path(self.place).resolve() / name))
+        parts = urlsplit(self.place)
+        return Storage(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None if there is none."""
+        system, base = self._resolve()
+        try:
+            with system.open_input_file(f"{base}/{name}") as file:
+                return bytes(file.read())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file there in place of one of the same name: whole, or not at all."""
+        system, base = self._resolve()
+        path = f"{base}/{name}"
+        if not isinstance(system, fs.LocalFileSystem):  # an object is there when it is whole
+            with system.open_output_stream(path) as file:
+                file.write(content)
+            return
+        folder = Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder) as aside:
+            whole = Path(aside) / Path(path).name
+            whole.write_bytes(content)
+            whole.replace(path)
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        system, base = self._resolve()
+        try:
+            system.delete_file(f"{base}/{name}")
+        except FileNotFoundError:
+            return
+
+    def is_empty(self) -> bool:
+        system, base = self._resolve()
+        return not system.get_file_info(fs.FileSelector(base, allow_not_found=True))
+
+    def _resolve(self) -> tuple[fs.FileSystem, str]:
+        try:
+            if "://" in self.place:
+                system, base = fs.FileSystem.from_uri(self.place)
+            else:
+                system, base = fs.LocalFileSystem(), self.place
+        except (ValueError, pyarrow.ArrowException) as error:
+            raise ConfigError(
+                f"--storage: {self.place} cannot be used ({error}); "
+                f"give a path, s3://BUCKET/PATH or gs://BUCKET/PATH"
+            ) from error
+        if not base:
+            raise ConfigError(f"--storage: {self.place} names no bucket; give s3://BUCKET/PATH")
+        return system, base.rstrip("/")
