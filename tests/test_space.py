@@ -159,7 +159,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown scheduler": (
         {"params": {"train.lr": LR}, "search": {"scheduler": {"type": "ash"}}},
-        "search.scheduler.type",
+        "search.scheduler: type must be one of",
     ),
     "no trials": ({"params": {"train.lr": LR}, "search": {"trials": 0}}, "search.trials"),
     "grid of a range": (
@@ -193,4 +193,4 @@ def test_bad_spaces_are_refused_in_one_line(values: dict[str, Any], message: str
 def test_a_grid_takes_no_number_of_trials() -> None:
     (path,) = (path for path in SPACES if path.stem == "paper-grid")
     with pytest.raises(ConfigError, match="leave out --num-trials"):
-        Space.from_yaml(path, trials=3)
+        Space.from_yaml(path, search={"trials": 3})

@@ -123,6 +123,11 @@ def trial_name(trial: int) -> str:
     return f"trial_{trial:05d}"
 
 
+def last_name(trial: int) -> str:
+    """The file in the storage that a trial goes on from."""
+    return _name(trial, LAST)
+
+
 def _name(trial: int, file: str) -> str:
     return f"{trial_name(trial)}/{file}"
 

@@ -22,7 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_srs import early_stopping, events, outcome, results
-from tune_srs.checkpoint import forget_last, saved_epochs, trial_name
+from tune_srs.checkpoint import forget_last, last_name, saved_epochs, trial_name
 from tune_srs.cluster import check_storage, connected, logged, node_resources
 from tune_srs.console import Console
 from tune_srs.datasets.sequences import PreparedData
@@ -68,10 +68,10 @@ def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new:
                 outcome.begin(plan, data, folder)
             held.enter_context(_alone(folder))
             held.enter_context(logged(folder / "ray.log"))
-            _sweep(folder)
             compile_kernels(space.base.train, console.say)  # before several workers do
             journal = Journal(folder, space.search.metrics, space.search.modes)
             recorder = Recorder(journal, space, folder, plan.storage(folder), console)
+            recorder.sweep()
             ending = Ending(recorder)
             missing = space.trials - sum(r.status != "unfinished" for r in journal.trials)
             if missing and ending.reason() is None:
@@ -84,7 +84,7 @@ def _check_cluster(plan: Plan, folder: Path, new: bool) -> None:
     """A `ConfigError` that says what is missing, before anything is written."""
     plan.resources.check(node_resources())
     check_storage(plan.storage(folder) if plan.resources.storage else None)
-    if new and not plan.storage(folder).is_empty():
+    if new and plan.storage(folder).names():
         raise ConfigError(
             f"--storage: {plan.storage(folder).place} holds another run; "
             f"choose another --name or place"
@@ -101,12 +101,6 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"{folder}: another process is running this search; wait for it"
         ) from None
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what was being written when a session was killed; see `Storage.write`."""
-    for left in [*folder.glob(".aside-*"), *folder.glob("tune/*/.aside-*")]:
-        shutil.rmtree(left)
 
 
 @contextmanager
@@ -208,6 +202,16 @@ class Recorder(tune.Callback):
         self.cannot_go_on: str | None = None  # why, if so
         self._console = console
         self._table_due = 0.0
+
+    def sweep(self) -> None:
+        """Delete what a session that was killed could not."""
+        for left in self.folder.glob(".aside-*"):
+            shutil.rmtree(left)
+        self.storage.sweep()
+        names = set(self.storage.names())
+        for record in self.journal.trials:
+            if record.status != "unfinished" and last_name(record.number) in names:
+                forget_last(self.storage, record.number)
 
     def begin(self, config: dict[str, Any]) -> bool:
         """Note a trial, or that one goes on; False if it cannot be noted, and must not start."""
