@@ -6,8 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
-from typing import IO
+from io import BufferedIOBase, BytesIO
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -130,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-def unchunked(stream: IO[bytes]) -> bytes:
+def unchunked(stream: BufferedIOBase) -> bytes:
     """The content of chunks: size in hexadecimal and extensions, line end, bytes, line end."""
     whole = b""
     while size := int(stream.readline().split(b";")[0], 16):

@@ -103,9 +103,9 @@ def kill_family(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def wait_for_epochs(folder: Path, process: subprocess.Popen[str], epochs: int) -> None:
-    """Until the journal has so many epochs."""
-    while lines_with(folder, '"epoch"') < epochs:
+def wait_for(folder: Path, process: subprocess.Popen[str], text: str, count: int) -> None:
+    """Until the journal has so many lines with `text`."""
+    while lines_with(folder, text) < count:
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.01)
         assert process.poll() is None, process.communicate()

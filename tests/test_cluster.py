@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from safetensors import safe_open
 
+from tune_srs.checkpoint import last_name
 from tune_srs.datasets.prepare import prepare
 from tune_srs.journal import Event, events
 from tune_srs.space import Space
+from tune_srs.storage import Storage
 from tune_srs.train import train
 
 pytestmark = pytest.mark.slow
@@ -220,11 +221,11 @@ def runs(process: Process) -> bool:
 
 def saved_epoch(storage: Path, trial: int) -> int:
     """Of the checkpoint that a trial would go on from; 0 if there is none."""
-    try:
-        with safe_open(storage / f"trial_{trial:05d}" / "last.safetensors", "pt") as file:
-            return int(json.loads(file.metadata()["facts"])["epoch"])
-    except FileNotFoundError:
+    content = Storage(str(storage)).read(last_name(trial))
+    if content is None:
         return 0
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return int(json.loads(header["__metadata__"]["facts"])["epoch"])
 
 
 def curve(happened: list[Event], trial: int) -> list[tuple[int, dict[str, float]]]:

@@ -38,3 +38,16 @@ def test_every_parameter_is_a_hyper_parameter(tmp_path: Path) -> None:
     assert told["loss.rate"].string_value == "-"  # inactive here
     end = HParamsPluginData.FromString(contents[metadata.SESSION_END_INFO_TAG])
     assert end.session_end_info.status == 2  # failure
+
+
+def test_a_record_that_was_cut_off_hides_nothing_that_comes_later(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        events.write_epoch(tmp_path, epoch, {"val/ndcg@10": 0.25})
+    path = tmp_path / events.FILE
+    whole = path.read_bytes()
+    for cut in (1, 5, 40, len(whole) - 3):
+        path.write_bytes(whole[:-cut])
+        events.mend(tmp_path)
+        events.write_epoch(tmp_path, 3, {"val/ndcg@10": 0.5})
+        steps = [event.step for event in read(tmp_path).Scalars("val/ndcg@10")]
+        assert steps == ([1, 3] if cut <= 40 else [3])

@@ -74,6 +74,16 @@ def test_stale_trials_are_those_that_ended_since_the_best_began(tmp_path: Path) 
     assert record.stale() == 0
 
 
+def test_a_trial_that_failed_is_not_the_best(tmp_path: Path) -> None:
+    record = written(tmp_path)
+    record.begin(2, {"train.lr": 9.0})
+    record.report(2, 1, {METRIC: 0.9})
+    record.end(2, "failed", "the loss is nan")
+    best = record.best()
+    assert best is not None
+    assert best.number == 0
+
+
 def test_of_equals_the_earlier_trial_is_the_best(tmp_path: Path) -> None:
     record = opened(tmp_path, mode="min")
     assert record.best() is None
@@ -115,6 +125,9 @@ def test_cut_off_anywhere_it_loses_what_was_cut_and_no_more(
         '{"at": "x", "trial": 0, "end": "complete"}',
         '{"at": 1, "trial": 0, "epoch": 4, "metrics": {"val/other": 1}}',
         '{"at": 1, "trial": 0, "end": "done", "reason": null}',
+        '{"at": 1, "trial": 0, "epoch": "x", "metrics": {"val/ndcg@10": 1}}',
+        '{"at": 1, "trial": 0, "epoch": 4, "metrics": 5}',
+        '{"at": 1, "trial": 1, "begin": 5}',
         "\x00\x00\x00",
         "\ufffd",
     ],

@@ -20,11 +20,12 @@ from searches import (
     SPACE,
     check_study,
     family,
+    kill_family,
     named,
     run,
     same_curves,
     started,
-    wait_for_epochs,
+    wait_for,
     write_space,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -228,16 +229,21 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     assert "1 complete, 0 stopped early, 1 failed" in done.stdout
 
 
-def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
+@pytest.mark.parametrize("epochs_before", [0, 1])
+def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path, epochs_before: int) -> None:
     rates = {"train.lr": {"type": "float", "low": 1e30, "high": 1e31}}
+    batch = {"train.batch_size": 1000 if epochs_before else 16}  # one step an epoch, or several
     search = {"metric": METRIC, "trials": 500, "scheduler": {"type": "none"}}
-    write_space(tmp_path, params=rates, search=search, baselines=[])
+    fixed = SPACE["fixed"] | batch  # type: ignore[operator]
+    write_space(tmp_path, fixed=fixed, params=rates, search=search, baselines=[])
     done = run(tmp_path, "search", "space.yaml", "--name", "none")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "lower train.lr" in done.stderr
     table = results.trials(tmp_path / "results" / "none")
     assert 5 <= len(table) < 12
+    assert set(table["epochs"]) == {epochs_before}
+    assert not (tmp_path / "results" / "none" / "best").exists()
     assert "lower train.lr" in table["reason"].iloc[0]
 
 
@@ -252,7 +258,7 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
         tmp_path,
         fixed=SPACE["fixed"] | long,  # type: ignore[operator]
         params={"train.lr": {"type": "categorical", "choices": [0.01, 1e-7, 1e-8]}},
-        search=SPACE["search"] | {"trials": 3, "sampler": {"type": "grid"}},  # type: ignore[operator]
+        search=SPACE["search"] | {"trials": None, "sampler": {"type": "grid"}},  # type: ignore[operator]
         baselines=[],
     )
     done = run(tmp_path, "search", "space.yaml", "--name", "long", "--cpus-per-trial", "2")
@@ -270,7 +276,7 @@ def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: P
     write_space(tmp_path, fixed=endless, search=search)
     folder = tmp_path / "results" / "timed"
     with started(tmp_path, "search", "space.yaml", "--name", "timed") as process:
-        wait_for_epochs(folder, process, 5)
+        wait_for(folder, process, '"epoch"', 5)
         process.send_signal(signal.SIGINT)
         process.communicate()
     path = folder / journal.FILE
@@ -344,11 +350,11 @@ def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
     search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
     write_space(tmp_path, fixed=longer, params=rates, search=search, baselines=[])
     with started(tmp_path, "search", "space.yaml", "--name", "hit") as process:
-        wait_for_epochs(tmp_path / "results" / "hit", process, 5)
-        workers = [pid for pid in family(process.pid) if named(pid).startswith("ray::")]
-        busy = [pid for pid in workers if not named(pid).startswith("ray::IDLE")]
-        assert busy, [named(pid) for pid in family(process.pid)]
-        os.kill(busy[0], signal.SIGKILL)
+        wait_for(tmp_path / "results" / "hit", process, '"epoch"', 5)
+        names = {pid: named(pid) for pid in family(process.pid)}
+        trainers = [pid for pid, name in names.items() if "ImplicitFunc" in name]  # of Tune
+        assert trainers, names
+        os.kill(trainers[0], signal.SIGKILL)
         _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
     assert set(results.trials(tmp_path / "results" / "hit")["status"]) == {"complete"}
@@ -363,7 +369,7 @@ def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
     longer = SPACE["fixed"] | {"train.max_epochs": 20}  # type: ignore[operator]
     write_space(tmp_path, fixed=longer, search={"metric": METRIC, "trials": 4})
     with started(tmp_path, "search", "space.yaml", "--name", "blocked") as process:
-        wait_for_epochs(folder, process, 1)
+        wait_for(folder, process, '"epoch"', 1)
         for number in (2, 3):  # where later trials want to write
             (folder / "tune" / f"trial_{number:05d}").write_text("in the way")
         _, errors = process.communicate()
@@ -380,11 +386,54 @@ def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
     check_study(folder)
 
 
+def test_what_was_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
+    longer = SPACE["fixed"] | {"train.max_epochs": 30}  # type: ignore[operator]
+    search = {"metric": METRIC, "trials": 3, "scheduler": {"type": "none"}, "sampler": "random"}
+    write_space(tmp_path, fixed=longer, search=search)
+    place = "a#b é?"
+    folder = tmp_path / place / "cut"
+    with started(
+        tmp_path, "search", "space.yaml", "--name", "cut", "--results-folder", place
+    ) as process:
+        wait_for(folder, process, '"end"', 1)
+        wait_for(folder, process, '"epoch"', 35)
+        kill_family(process)
+    for path in folder.glob("tune/*/*.safetensors"):  # of trials that ended and that go on
+        path.write_bytes(path.read_bytes()[:100])
+    (folder / "yardsticks.json").unlink()
+    done = run(tmp_path, "search", "--resume", "--name", "cut", "--results-folder", place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "again" in done.stdout or "anew" in done.stdout
+    assert run(tmp_path, "search", "space.yaml", "--name", "whole").returncode == 0
+    whole = tmp_path / "results" / "whole"
+    same_curves(folder, whole)
+    bests = [json.loads((one / "best" / "metrics.json").read_text()) for one in (folder, whole)]
+    assert bests[0]["test"] == bests[1]["test"]
+
+
+def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None:
+    write_space(tmp_path)
+    folder = tmp_path / "results" / "lost"
+    with started(tmp_path, "search", "space.yaml", "--name", "lost") as process:
+        wait_for(folder, process, '"end"', 1)
+        kill_family(process)
+    (folder / "trials.csv").touch()
+    content = (folder / journal.FILE).read_text()
+    (folder / journal.FILE).unlink()
+    done = run(tmp_path, "search", "--resume", "--name", "lost")
+    assert done.returncode == 2
+    assert "journal.jsonl: missing" in done.stderr
+    (folder / journal.FILE).write_text(content.replace('"train.lr": 0.01', '"train.lr": 0.5'))
+    done = run(tmp_path, "search", "--resume", "--name", "lost")
+    assert done.returncode == 2
+    assert "which the space does not" in done.stderr
+
+
 def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
     longer = SPACE["fixed"] | {"train.max_epochs": 5000}  # type: ignore[operator]
     write_space(tmp_path, fixed=longer)
     with started(tmp_path, "search", "space.yaml", "--name", "mine") as process:
-        wait_for_epochs(tmp_path / "results" / "mine", process, 1)
+        wait_for(tmp_path / "results" / "mine", process, '"epoch"', 1)
         other = run(tmp_path, "search", "--resume", "--name", "mine")
         process.send_signal(signal.SIGTERM)  # as batch systems do
         output, _ = process.communicate()

@@ -74,6 +74,47 @@ def test_a_configuration_is_defaults_then_fixed_then_suggested() -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no metric": ({"params": {"train.lr": LR}, "search": {"metric": []}}, "metric: expected one"),
+    "a metric twice": (
+        {"params": {"train.lr": LR}, "search": {"metric": ["val/ndcg@10", "val/ndcg@10"]}},
+        "metric: expected one name or different ones",
+    ),
+    "a mode too many": (
+        {"params": {"train.lr": LR}, "search": {"mode": ["max", "min"]}},
+        "2 given for 1 metrics",
+    ),
+    "time first": (
+        {"params": {"train.lr": LR}, "search": {"metric": "time/train_s", "mode": "min"}},
+        "put it behind another",
+    ),
+    "cmaes for two metrics": (
+        {
+            "params": {"train.lr": LR},
+            "search": {"metric": ["val/ndcg@10", "val/hr@10"], "sampler": "cmaes"},
+        },
+        "cmaes takes one metric",
+    ),
+    "a budget without a unit": (
+        {"params": {"train.lr": LR}, "search": {"time_budget": "90"}},
+        "such as 90s, 45m or 2h30m",
+    ),
+    "a negative budget": (
+        {"params": {"train.lr": LR}, "search": {"time_budget": "-2h"}},
+        "such as 90s, 45m or 2h30m",
+    ),
+    "no patience": ({"params": {"train.lr": LR}, "search": {"patience": 0}}, "patience"),
+    "another scheduler's option": (
+        {"params": {"train.lr": LR}, "search": {"scheduler": {"type": "none", "brackets": 2}}},
+        "unknown key",
+    ),
+    "baselines of a grid": (
+        {
+            "params": {"loss.num_positives": {"type": "categorical", "choices": [1, 2]}},
+            "search": {"sampler": "grid"},
+            "baselines": [{"loss.num_positives": 1}],
+        },
+        "a grid runs its own points",
+    ),
     "misspelt parameter": ({"params": {"train.lrr": LR}}, "did you mean train.lr?"),
     "parameter without its section": ({"params": {"lr": LR}}, "did you mean train.lr?"),
     "misspelt section": ({"params": {"train.lr": LR}, "fixd": {}}, "did you mean fixed?"),
@@ -159,7 +200,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown scheduler": (
         {"params": {"train.lr": LR}, "search": {"scheduler": {"type": "ash"}}},
-        "search.scheduler.type",
+        "search.scheduler: type must be one of",
     ),
     "no trials": ({"params": {"train.lr": LR}, "search": {"trials": 0}}, "search.trials"),
     "grid of a range": (
@@ -193,4 +234,4 @@ def test_bad_spaces_are_refused_in_one_line(values: dict[str, Any], message: str
 def test_a_grid_takes_no_number_of_trials() -> None:
     (path,) = (path for path in SPACES if path.stem == "paper-grid")
     with pytest.raises(ConfigError, match="leave out --num-trials"):
-        Space.from_yaml(path, trials=3)
+        Space.from_yaml(path, search={"trials": 3})

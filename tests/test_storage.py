@@ -27,11 +27,11 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def test_what_is_written_is_read_until_it_is_deleted(storage: Storage) -> None:
     name, content = "trial_00001/last.safetensors", b"x" * 100_000
-    assert storage.is_empty()
+    assert storage.names() == []
     assert storage.read(name) is None
     storage.write(name, content)
     storage.write(name, content + b"y")  # in place of the one before
-    assert not storage.is_empty()
+    assert storage.names() == [name]
     assert storage.read(name) == content + b"y"
     storage.delete(name)
     storage.delete(name)
@@ -42,10 +42,19 @@ def test_places_within_a_place_are_apart(storage: Storage) -> None:
     one, other = storage.within("one"), storage.within("other")
     one.write("file", b"1")
     assert other.read("file") is None
-    assert other.is_empty()
+    assert other.names() == []
     assert storage.read("one/file") == b"1"
     sent = pickle.loads(pickle.dumps(one))  # as Ray does, to a worker
     assert sent.read("file") == b"1"
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("trial_00001/file", b"1")
+    (tmp_path / "trial_00001" / ".aside-x").mkdir()
+    (tmp_path / "trial_00001" / ".aside-x" / "file").write_bytes(b"2")
+    storage.sweep()
+    assert storage.names() == ["trial_00001/file"]
 
 
 def test_a_relative_folder_is_the_same_for_every_worker(

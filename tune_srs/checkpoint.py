@@ -85,7 +85,7 @@ def load_last(
     try:
         _restore(state, tensors)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise DataError(f"{place}: damaged ({error}); delete it to train anew") from error
+        raise DataError(f"{place}: damaged ({error})") from error
     state.epoch = facts["epoch"]
     load_best(storage, trial, best)
     return EpochReport(facts["epoch"], facts["metrics"], state)
@@ -96,7 +96,7 @@ def load_best(storage: Storage, trial: int, best: Best) -> TrialConfig:
     place = f"{storage.place}/{_name(trial, BEST)}"
     content = storage.read(_name(trial, BEST))
     if content is None:
-        raise DataError(f"{place}: missing; was it deleted?")
+        raise DataError(f"{place}: missing")
     best.weights, facts = _parsed(content, place)
     best.epoch, best.metrics = facts["epoch"], facts["metrics"]
     return TrialConfig.from_dict(facts["config"], place)
@@ -121,6 +121,11 @@ def forget_last(storage: Storage, trial: int) -> None:
 
 def trial_name(trial: int) -> str:
     return f"trial_{trial:05d}"
+
+
+def last_name(trial: int) -> str:
+    """The file in the storage that a trial goes on from."""
+    return _name(trial, LAST)
 
 
 def _name(trial: int, file: str) -> str:
@@ -162,4 +167,4 @@ def _parsed(content: bytes, place: str) -> tuple[Tensors, dict[str, Any]]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, json.loads(header["__metadata__"]["facts"])
     except (SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"{place}: damaged ({error}); delete it to train anew") from error
+        raise DataError(f"{place}: damaged ({error})") from error

@@ -4,7 +4,7 @@ import logging
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,20 @@ def _join(address: str) -> None:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """What Ray tells goes to the file `path` and not to the console."""
-    logger, log = logging.getLogger("ray"), logging.FileHandler(path)
-    console, level = logger.handlers, logger.level
-    logger.handlers = [log]
-    logger.setLevel(logging.INFO)
+    """What Ray and Optuna tell goes to the file `path` and not to the console."""
+    log = logging.FileHandler(path)
+    loggers = [logging.getLogger(name) for name in ("ray", "optuna")]
+    before = [(logger.handlers, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = [log]
+    loggers[0].setLevel(logging.INFO)
     try:
-        yield
+        with redirect_stdout(log.stream):  # Ray prints what it tells of workers that died
+            yield
     finally:
-        logger.handlers = console
-        logger.setLevel(level)
+        for logger, (handlers, level) in zip(loggers, before, strict=True):
+            logger.handlers = handlers
+            logger.setLevel(level)
         log.close()
 
 
@@ -86,15 +90,21 @@ def node_resources() -> list[Mapping[str, float]]:
 def check_storage(storage: Storage | None) -> None:
     """A `ConfigError` unless each node of the cluster sees what is written to `storage`."""
     nodes = _nodes()
-    if len(nodes) < 2:
-        return
     if storage is None:
-        raise ConfigError(
-            f"--storage: the cluster has {len(nodes)} nodes; give a place that all of them reach, "
-            f"a shared folder, s3://BUCKET/PATH or gs://BUCKET/PATH"
-        )
+        if len(nodes) > 1:
+            raise ConfigError(
+                f"--storage: the cluster has {len(nodes)} nodes; give a place that all of them "
+                f"reach, a shared folder, s3://BUCKET/PATH or gs://BUCKET/PATH"
+            )
+        return
     name = f".seen-{uuid.uuid4().hex}"
-    storage.write(name, b"by all?")
+    try:
+        storage.write(name, b"by all?")
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).split())[:300]
+        raise ConfigError(
+            f"--storage: {storage.place} cannot be written ({reason}); mend that, or give another"
+        ) from error
     try:
         for node in nodes:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -1,5 +1,6 @@
 """What a search shows while it runs: a live display in a terminal, plain lines elsewhere."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ class Console:
     """Prints lines, and between them how a search stands."""
 
     def __init__(self, console: rich.console.Console | None = None) -> None:
-        self._console = console or rich.console.Console(highlight=False)
+        # its own hold on stdout: while a search runs, what else is printed goes to a log
+        self._console = console or rich.console.Console(file=sys.stdout, highlight=False)
 
     def say(self, line: str) -> None:
         """A line of news, above the live display where there is one."""

@@ -48,6 +48,26 @@ def write_end(folder: Path, failed: bool) -> None:
     )
 
 
+def mend(folder: Path) -> None:
+    """Cut off a last record that was written in part, or nobody reads what comes after it."""
+    path = folder / FILE
+    if not path.exists():
+        return
+    content, whole = path.read_bytes(), 0
+    while whole + 12 <= len(content):  # length (8 bytes), its checksum (4), content, checksum (4)
+        end = whole + 16 + int.from_bytes(content[whole : whole + 8], "little")
+        if end > len(content):
+            break
+        whole = end
+    with path.open("r+b") as file:
+        file.truncate(whole)
+
+
+def forget(folder: Path) -> None:
+    """Delete what a trial has left that the journal does not know."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
 def _value(value: Any) -> Value:
     if isinstance(value, bool):
         return Value(bool_value=value)
@@ -70,7 +90,7 @@ def _hparams(tag: str, data: HParamsPluginData) -> Summary:
 def _append(folder: Path, summary: Summary, step: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    new = not path.exists()
+    new = not path.exists() or not path.stat().st_size
     with path.open("ab") as file:
         writer = RecordWriter(file)
         if new:

@@ -10,7 +10,6 @@ It is what a search that was cut off goes on from. A line is an event of one tri
 """
 
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -58,12 +57,7 @@ class Journal:
         before = 0.0
         if self._path.exists():
             _drop_what_was_cut_off(self._path)
-            for line, event in enumerate(events(folder), start=1):
-                try:
-                    self._apply(event)
-                except (KeyError, TypeError) as error:
-                    raise _damaged(self._path, line) from error
-                before = event["at"]
+            self.trials, before = replay(folder, metrics, modes)
         self._started = time.monotonic() - before
 
     @property
@@ -86,15 +80,12 @@ class Journal:
     def end(self, trial: int, status: Status, reason: str | None = None) -> None:
         self._write({"trial": trial, "end": status, "reason": reason}, lasting=True)
 
-    def score(self, record: TrialRecord) -> float:
-        """The searched metric at the trial's best epoch, the higher the better; -inf for none."""
-        value = record.best_metrics.get(self._metrics[0], math.nan)
-        return self._sign * value if value == value else -math.inf
-
     def best(self) -> TrialRecord | None:
-        """The trial with the best epoch so far, the earlier one of equals."""
-        best = max(self.trials, key=self.score, default=None)
-        return best if best and best.best_epoch else None
+        """The trial with the best epoch so far that has not failed, the earlier one of equals."""
+        scored = [record for record in self.trials if record.status != "failed"]
+        scored = [record for record in scored if record.best_epoch is not None]
+        metric = self._metrics[0]
+        return max(scored, key=lambda r: self._sign * r.best_metrics[metric], default=None)
 
     def stale(self) -> int:
         """How many trials have ended since the best one began."""
@@ -115,22 +106,39 @@ class Journal:
             except OSError as error:
                 file.truncate(end)
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
-        self._apply(event)
+        _apply(event, self.trials, self._metrics, self._sign)
 
-    def _apply(self, event: Event) -> None:
-        if "begin" in event:
-            self.trials.append(TrialRecord(event["trial"], event["begin"], event["at"]))
-            return
-        record = self.trials[event["trial"]]
-        record.seconds = event["at"] - record.began
-        if "end" in event:
-            record.status, record.reason = event["end"], event["reason"]
-            return
-        metrics = event["metrics"]
-        record.reports.append((event["epoch"], tuple(metrics[name] for name in self._metrics)))
-        value = self._sign * metrics[self._metrics[0]]
-        if record.best_epoch is None or value > self.score(record):
-            record.best_epoch, record.best_metrics = event["epoch"], metrics
+
+def replay(
+    folder: Path, metrics: Sequence[str], modes: Sequence[str]
+) -> tuple[list[TrialRecord], float]:
+    """The trials of the run in `folder`, which may be running, and the seconds it has run."""
+    trials: list[TrialRecord] = []
+    elapsed = 0.0
+    sign = 1 if modes[0] == "max" else -1
+    for line, event in enumerate(events(folder), start=1):
+        try:
+            _apply(event, trials, metrics, sign)
+        except KeyError as error:  # not the metrics of this search
+            raise _damaged(folder / FILE, line) from error
+        elapsed = event["at"]
+    return trials, elapsed
+
+
+def _apply(event: Event, trials: list[TrialRecord], metrics: Sequence[str], sign: int) -> None:
+    if "begin" in event:
+        trials.append(TrialRecord(event["trial"], event["begin"], event["at"]))
+        return
+    record = trials[event["trial"]]
+    record.seconds = event["at"] - record.began
+    if "end" in event:
+        record.status, record.reason = event["end"], event.get("reason")
+        return
+    reported = event["metrics"]
+    record.reports.append((event["epoch"], tuple(reported[name] for name in metrics)))
+    first = metrics[0]
+    if not record.best_metrics or sign * reported[first] > sign * record.best_metrics[first]:
+        record.best_epoch, record.best_metrics = event["epoch"], reported
 
 
 def events(folder: Path) -> Iterator[Event]:
@@ -161,11 +169,17 @@ def _parsed(line: str, begun: int) -> Event | None:
         event = json.loads(line)
         trial, kinds = event["trial"], {"begin", "epoch", "end"} & set(event)
         known = trial == begun if kinds == {"begin"} else 0 <= trial < begun
-        right = len(kinds) == 1 and known and event["at"] >= 0
-        if "end" in kinds:
-            right = right and event["end"] in get_args(Status)
-        return event if right else None
-    except (ValueError, KeyError, TypeError):
+        (kind,) = kinds
+        match kind:
+            case "begin":
+                right = isinstance(event["begin"], dict)
+            case "epoch":
+                numbers = [event["epoch"], *event["metrics"].values()]
+                right = all(isinstance(number, int | float) for number in numbers)
+            case "end":
+                right = event["end"] in get_args(Status)
+        return event if right and known and event["at"] >= 0 else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -2,21 +2,25 @@
 
 import json
 import tempfile
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import torch
 
-from tune_srs import export, results
+from tune_srs import export
 from tune_srs.baselines import BASELINES
 from tune_srs.checkpoint import Best, load_best
-from tune_srs.config import EvaluationConfig
+from tune_srs.config import EvaluationConfig, TrialConfig
 from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.errors import SearchError
+from tune_srs.errors import ConfigError, DataError, SearchError
 from tune_srs.evaluate import Evaluator
-from tune_srs.journal import Journal
+from tune_srs.journal import Journal, TrialRecord
 from tune_srs.model import SASRec
 from tune_srs.plan import Plan
+from tune_srs.space import Space
 from tune_srs.storage import Storage
+from tune_srs.train import train
 
 Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
 
@@ -30,23 +34,40 @@ def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
         aside.mkdir()
         plan.write(data, aside / "search.yaml")
         (aside / "yardsticks.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
-        aside.rename(folder)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if folder.exists():
+                raise ConfigError(
+                    f"{folder}: exists and is never overwritten; choose another --name"
+                ) from None
+            raise
 
 
 def export_winner(
-    folder: Path, plan: Plan, journal: Journal, storage: Storage, data: PreparedData
+    folder: Path,
+    plan: Plan,
+    journal: Journal,
+    storage: Storage,
+    data: PreparedData,
+    say: Callable[[str], None],
 ) -> None:
     """Score the best trial and the baselines on the test futures, once, and write `best/`.
 
-    Raises `SearchError` if no trial gave a metric, `DataError` if its weights cannot be read.
+    Weights that cannot be read are trained again: a trial repeats itself. Raises `SearchError` if
+    no trial gave a metric.
     """
     winner = journal.best()
     metric, mode = plan.space.search.metrics[0], plan.space.search.modes[0]
     if winner is None:
         reason = next((r.reason for r in journal.trials if r.reason), "none was recorded")
-        raise SearchError(f"{folder}: no trial gave {metric}; the first error: {reason}")
+        raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
     best = Best(metric, mode)
-    config = load_best(storage, winner.number, best)
+    try:
+        config = load_best(storage, winner.number, best)
+    except DataError as error:
+        say(f"{error}; training trial {winner.number} again for {winner.best_epoch} epochs")
+        config = _train_again(plan.space, winner, best, data)
     # as many epochs as the trial had, so that training it again ends where it did
     config = config.with_overrides({"train.max_epochs": winner.epochs})
 
@@ -55,11 +76,19 @@ def export_winner(
     scores = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model.eval()).means()
     test = {"best": {f"test/{key}": value for key, value in scores.items()}}
     test |= _score_baselines(data, data.test, config.evaluation, "test")
-    validation = {"best": best.metrics} | results.read_json(folder / "yardsticks.json")
+    validation = {"best": best.metrics}
+    validation |= _score_baselines(data, data.validation, config.evaluation, "val")
     metrics = {
         "trial": winner.number, "epoch": best.epoch, "validation": validation, "test": test
     }  # fmt: skip
     export.write(folder / "best", plan.name, config, best.weights, data, metrics)
+
+
+def _train_again(space: Space, winner: TrialRecord, best: Best, data: PreparedData) -> TrialConfig:
+    config = space.config(winner.values, f"trial {winner.number}")
+    for report in islice(train(config, data.validation), winner.best_epoch):
+        best.update(report)
+    return config
 
 
 def _score_baselines(

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -164,7 +165,9 @@ class Plan:
 
     def place(self, folder: Path) -> str:
         """What a command needs to find the run in `folder`, beside its name."""
-        return "" if folder.parent == Path("results") else f" --results-folder {folder.parent}"
+        if folder.parent == Path("results"):
+            return ""
+        return f" --results-folder {shlex.quote(str(folder.parent))}"
 
     def how_to_resume(self, folder: Path) -> str:
         command = f"{typed('tune-srs')} search --resume --name {self.name}{self.place(folder)}"

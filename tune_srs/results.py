@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,18 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 
 def trials(folder: Path) -> pd.DataFrame:
-    """One row a trial, none before the first has ended.
+    """One row a trial: out of `trials.csv` or, where that is not up to date, the journal.
 
     Columns: `trial` (its number), `status` (complete, stopped early, failed or unfinished),
     `epochs`, `best_epoch`, `seconds` (from its begin, pauses left out), `reason` (why it was
     stopped or failed), its parameters by dotted name, and its metrics at its best epoch; of several
     searched metrics also `pareto`: whether no other trial is better in all of them.
     """
-    path = folder / "trials.csv"
+    path, record = folder / "trials.csv", folder / journal.FILE
+    if record.exists() and not (path.exists() and path.stat().st_mtime >= record.stat().st_mtime):
+        search = searched(folder)
+        records, _ = journal.replay(folder, search.metrics, search.modes)
+        return trial_table(records, search, settings(folder)["space"]["params"])
     if not path.exists():
         return pd.DataFrame({"trial": pd.Series(dtype=int), "status": pd.Series(dtype=str)})
     try:
@@ -59,6 +63,14 @@ def trials(folder: Path) -> pd.DataFrame:
 
 def write_trials(folder: Path, records: Sequence[TrialRecord], space: Space) -> None:
     """Write what `trials` reads."""
+    table = trial_table(records, space.search, space.params)
+    write_aside(folder / "trials.csv", lambda aside: table.to_csv(aside, index=False))
+
+
+def trial_table(
+    records: Sequence[TrialRecord], search: SearchSettings, searched_params: Iterable[str]
+) -> pd.DataFrame:
+    """See `trials`."""
     rows = [
         {
             "trial": record.number,
@@ -73,13 +85,13 @@ def write_trials(folder: Path, records: Sequence[TrialRecord], space: Space) -> 
         for record in records
     ]
     table = pd.DataFrame(rows, columns=None if rows else list(FIRST_COLUMNS))
-    metrics = space.search.metrics
+    metrics = search.metrics
     if len(metrics) > 1 and set(metrics) <= set(table):
-        table["pareto"] = pareto(table[metrics], space.search.modes)
-    params = [name for name in space.params if name in table]
+        alive = table[metrics].where(table["status"] != "failed")
+        table["pareto"] = pareto(alive, search.modes)
+    params = [name for name in searched_params if name in table]
     first = [*FIRST_COLUMNS, *(["pareto"] if "pareto" in table else []), *params]
-    table = table[[*first, *(name for name in table if name not in first)]]
-    write_aside(folder / "trials.csv", lambda aside: table.to_csv(aside, index=False))
+    return table[[*first, *(name for name in table if name not in first)]]
 
 
 def pareto(values: pd.DataFrame, modes: Sequence[str]) -> list[bool]:
@@ -207,7 +219,11 @@ def conclusion(folder: Path) -> list[str]:
     if on_test in best["test"]["best"]:
         scores = ", ".join(f"{name} {values[on_test]:.4f}" for name, values in best["test"].items())
         line += f"; {on_test}: {scores}"
-    return [*lines, line]
+    lines.append(line)
+    if "pareto" in table:
+        numbers = ", ".join(map(str, table.loc[table["pareto"], "trial"]))
+        lines.append(f"the Pareto set: trials {numbers}")
+    return lines
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

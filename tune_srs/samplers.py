@@ -41,7 +41,11 @@ def make_sampler(space: Space, seed: int) -> MakeSampler:
                     constant_liar=settings.constant_liar,
                 )
             case GPSettings():
-                return GPSampler(seed=own_seed, n_startup_trials=settings.startup_trials)
+                return GPSampler(
+                    seed=own_seed,
+                    n_startup_trials=settings.startup_trials,
+                    warn_independent_sampling=False,
+                )
             case CMAESSettings():
                 return CmaEsSampler(
                     seed=own_seed,

@@ -22,12 +22,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_srs import early_stopping, events, outcome, results
-from tune_srs.checkpoint import forget_last, saved_epochs, trial_name
+from tune_srs.checkpoint import forget_last, last_name, saved_epochs, trial_name
 from tune_srs.cluster import check_storage, connected, logged, node_resources
 from tune_srs.console import Console
 from tune_srs.datasets.sequences import PreparedData
-from tune_srs.errors import ConfigError, SearchError
-from tune_srs.journal import Journal, Status
+from tune_srs.errors import ConfigError, DataError, SearchError
+from tune_srs.journal import FILE, Journal, Status
 from tune_srs.plan import Plan
 from tune_srs.results import trial_folder
 from tune_srs.samplers import make_sampler
@@ -60,6 +60,22 @@ def resume(plan: Plan, data: PreparedData, folder: Path, console: Console) -> bo
 
 
 def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new: bool) -> bool:
+    try:
+        return _run_or_go_on(plan, data, folder, console, new)
+    except KeyboardInterrupt:  # twice, or outside of Tune: once, Tune ends well by itself
+        if (folder / "search.yaml").exists():
+            console.say(f"interrupted; {plan.how_to_resume(folder)}")
+        raise
+    except OSError as error:
+        place = error.filename or folder
+        raise SearchError(
+            f"{place}: {error.strerror or error}; mend that, then {plan.how_to_resume(folder)}"
+        ) from error
+
+
+def _run_or_go_on(
+    plan: Plan, data: PreparedData, folder: Path, console: Console, new: bool
+) -> bool:
     space = plan.space
     with ExitStack() as held:
         with connected(plan.resources, data.validation):
@@ -68,10 +84,10 @@ def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new:
                 outcome.begin(plan, data, folder)
             held.enter_context(_alone(folder))
             held.enter_context(logged(folder / "ray.log"))
-            _sweep(folder)
             compile_kernels(space.base.train, console.say)  # before several workers do
-            journal = Journal(folder, space.search.metrics, space.search.modes)
+            journal = _journal(folder, space)
             recorder = Recorder(journal, space, folder, plan.storage(folder), console)
+            recorder.sweep()
             ending = Ending(recorder)
             missing = space.trials - sum(r.status != "unfinished" for r in journal.trials)
             if missing and ending.reason() is None:
@@ -80,11 +96,26 @@ def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new:
         return _conclude(plan, data, recorder, ending, console)  # no worker writes any more
 
 
+def _journal(folder: Path, space: Space) -> Journal:
+    """The journal of the run, which belongs to `space`."""
+    if (folder / "trials.csv").exists() and not (folder / FILE).exists():
+        raise DataError(f"{folder / FILE}: missing; bring it back, or search by another name")
+    journal = Journal(folder, space.search.metrics, space.search.modes)
+    for record in journal.trials:
+        for name, value in record.values.items():
+            if name not in space.params or not space.params[name].contains(value):
+                raise DataError(
+                    f"{folder / FILE}: trial {record.number} has {name}={value!r}, which the space "
+                    f"does not; bring the file back as it was"
+                )
+    return journal
+
+
 def _check_cluster(plan: Plan, folder: Path, new: bool) -> None:
     """A `ConfigError` that says what is missing, before anything is written."""
     plan.resources.check(node_resources())
     check_storage(plan.storage(folder) if plan.resources.storage else None)
-    if new and not plan.storage(folder).is_empty():
+    if new and plan.storage(folder).names():
         raise ConfigError(
             f"--storage: {plan.storage(folder).place} holds another run; "
             f"choose another --name or place"
@@ -101,12 +132,6 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"{folder}: another process is running this search; wait for it"
         ) from None
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what was being written when a session was killed; see `Storage.write`."""
-    for left in [*folder.glob(".aside-*"), *folder.glob("tune/*/.aside-*")]:
-        shutil.rmtree(left)
 
 
 @contextmanager
@@ -208,6 +233,19 @@ class Recorder(tune.Callback):
         self.cannot_go_on: str | None = None  # why, if so
         self._console = console
         self._table_due = 0.0
+        self._noted: set[int] = set()  # trials that said that they train anew
+
+    def sweep(self) -> None:
+        """Delete what a session that was killed could not."""
+        for left in self.folder.glob(".aside-*"):
+            shutil.rmtree(left)
+        self.storage.sweep()
+        names = set(self.storage.names())
+        for record in self.journal.trials:
+            if record.status == "unfinished":
+                events.mend(trial_folder(self.folder, record.number))
+            elif last_name(record.number) in names:
+                forget_last(self.storage, record.number)
 
     def begin(self, config: dict[str, Any]) -> bool:
         """Note a trial, or that one goes on; False if it cannot be noted, and must not start."""
@@ -215,6 +253,7 @@ class Recorder(tune.Callback):
         values = {name: value for name, value in config.items() if name != "trial"}
         with self._writing():
             if number == len(self.journal.trials):
+                events.forget(trial_folder(self.folder, number))
                 events.write_start(trial_folder(self.folder, number), self.space.params, values)
                 self.journal.begin(number, values)
         return number < len(self.journal.trials)
@@ -228,6 +267,9 @@ class Recorder(tune.Callback):
                 self.cannot_go_on = result["error"]
             return
         number, epoch = trial.config["trial"], result["epoch"]
+        if result["note"] and number not in self._noted:
+            self._noted.add(number)
+            self._console.say(result["note"])
         metrics = {name: result[name] for name in result if name.startswith(METRIC_GROUPS)}
         with self._writing():
             if self.journal.report(number, epoch, metrics):
@@ -302,15 +344,18 @@ class Ending(tune.Stopper):
         if search.stale_trials and journal.stale() >= search.stale_trials:
             return f"{search.stale_trials} trials in a row have not improved {search.metrics[0]}"
         failed = [record for record in journal.trials if record.status == "failed"]
-        if len(failed) >= FAILURES_IN_VAIN and journal.best() is None:
+        ended = sum(record.status != "unfinished" for record in journal.trials)
+        if len(failed) >= FAILURES_IN_VAIN and len(failed) == ended:
             return f"all of {len(failed)} trials have failed, the first: {failed[0].reason}"
         return None
 
 
 def _reason(trial: Trial) -> str:
-    """The first line of what Ray tells of a worker's end."""
-    text = str(trial.get_error() or "").strip()
-    return f"the worker died {RETRIES + 1} times: {(text.splitlines() or ['no reason given'])[0]}"
+    """What Ray tells of a worker's end, which it writes here first and stores a little later."""
+    local = Path(trial.error_file or "")
+    text = local.read_text(encoding="utf-8") if local.is_file() else str(trial.get_error() or "")
+    lines = [line.strip() for line in text.splitlines() if "Error:" in line or "died" in line]
+    return f"the worker died {RETRIES + 1} times: {(lines or ['no reason was given'])[-1][:300]}"
 
 
 def _conclude(
@@ -335,5 +380,5 @@ def _conclude(
         return False
     if reason:
         console.say(f"over after {ended} trials: {reason}")
-    outcome.export_winner(folder, plan, journal, recorder.storage, data)
+    outcome.export_winner(folder, plan, journal, recorder.storage, data, console.say)
     return True

@@ -245,6 +245,11 @@ class SearchSettings(Settings):
     scheduler: Scheduler = ASHASettings()
     sampler: Sampler = TPESettings()
 
+    @field_validator("scheduler", "sampler", mode="before")
+    @classmethod
+    def _a_name_alone_will_do(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
     @field_validator("time_budget")
     @classmethod
     def _is_a_duration(cls, value: str | None) -> str | None:
@@ -256,6 +261,13 @@ class SearchSettings(Settings):
     def _a_mode_for_each_metric(self) -> Self:
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise ValueError(f"metric: expected one name or different ones, got {self.metric}")
+        if self.metrics[0].startswith("time/"):
+            raise ValueError(
+                f"metric: the first one decides which epoch of a trial is exported, which "
+                f"{self.metrics[0]} cannot; put it behind another"
+            )
+        if len(self.metrics) > 1 and self.sampler.type == "cmaes":
+            raise ValueError("sampler: cmaes takes one metric; use tpe, gp, qmc or random")
         if isinstance(self.mode, list) and len(self.mode) != len(self.metrics):
             raise ValueError(
                 f"mode: {len(self.mode)} given for {len(self.metrics)} metrics; "
@@ -335,6 +347,8 @@ class Space:
                 )
         base = TrialConfig().with_overrides(fixed, f"{source}: fixed")
         space = cls(file.description, settings, fixed, params, file.baselines, base)
+        if file.baselines and settings.sampler.type == "grid":
+            raise ConfigError(f"{source}: baselines: a grid runs its own points; remove them")
         space._check_metric(source)
         space._check_baselines(source)
         space._rehearse(source)

@@ -1,5 +1,6 @@
 """Where trials keep their checkpoints: a folder, or an object store, of whole files only."""
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +60,19 @@ class Storage:
         except FileNotFoundError:
             return
 
-    def is_empty(self) -> bool:
+    def names(self) -> list[str]:
+        """Of all files that are there."""
         system, base = self._resolve()
-        return not system.get_file_info(fs.FileSelector(base, allow_not_found=True))
+        selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
+        found = (info for info in system.get_file_info(selector) if info.is_file)
+        return [info.path.removeprefix(f"{base}/") for info in found]
+
+    def sweep(self) -> None:
+        """Delete what was being written when a writer was killed; nobody may be writing."""
+        system, base = self._resolve()
+        if isinstance(system, fs.LocalFileSystem):
+            for left in Path(base).glob("**/.aside-*"):
+                shutil.rmtree(left)
 
     def _resolve(self) -> tuple[fs.FileSystem, str]:
         try:

@@ -30,7 +30,8 @@ def write_study(study: optuna.Study, path: Path, name: str) -> None:
     """A copy of the trials of `study` that have ended as an sqlite file, put there in one step."""
 
     def write(aside: Path) -> None:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{aside}")
+        url = sqlalchemy.URL.create("sqlite", database=str(aside))
+        storage = optuna.storages.RDBStorage(url.render_as_string())
         optuna.create_study(storage=storage, study_name=name, directions=study.directions)
         trials = study.get_trials(deepcopy=False, states=[s for s in TrialState if s.is_finished()])
         with storage.engine.begin() as connection:

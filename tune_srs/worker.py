@@ -14,7 +14,6 @@ os.environ |= {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "86400",
 }
 
-import logging
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -67,8 +66,9 @@ def _train_and_report(
     values = {key: value for key, value in config.items() if key != "trial"}
     trial = space.config(values, f"trial {number}")
     best = Best(space.search.metrics[0], space.search.modes[0])
-    before = _checkpoint(storage, number, trial, sequences.num_items, best)
-    if before and _tell(before, best, space, trial):  # it may have been cut off before it was told
+    before, note = _checkpoint(storage, number, trial, sequences.num_items, best)
+    # it may have been cut off before it was told
+    if before and _tell(before, best, space, trial, note):
         return
     stop = Event()
     epochs = train(trial, sequences, before.state if before else None, stop)
@@ -80,7 +80,7 @@ def _train_and_report(
                 checkpoint = Checkpoint.of(trial, report, best)
                 following = ahead.submit(next, epochs, None)
                 checkpoint.write(storage, number)
-                if _tell(report, best, space, trial):
+                if _tell(report, best, space, trial, note):
                     return
         finally:
             stop.set()  # nobody waits for the epoch that has begun
@@ -88,18 +88,20 @@ def _train_and_report(
 
 def _checkpoint(
     storage: Storage, number: int, trial: TrialConfig, num_items: int, best: Best
-) -> EpochReport | None:
+) -> tuple[EpochReport | None, str | None]:
+    """The epoch to go on from, if there is one, and why there is none although there should be."""
     try:
-        return load_last(storage, number, trial, num_items, best)
+        return load_last(storage, number, trial, num_items, best), None
     except DataError as error:  # the epochs before it come out the same again
-        logging.getLogger(__name__).warning("trial %d trains anew: %s", number, error)
-        return None
+        return None, f"trial {number} trains anew: {error}"
 
 
-def _tell(report: EpochReport, best: Best, space: Space, trial: TrialConfig) -> bool:
+def _tell(
+    report: EpochReport, best: Best, space: Space, trial: TrialConfig, note: str | None
+) -> bool:
     """Report an epoch; True if it was the last. Leaves by SystemExit when Tune stops the trial."""
     patience = space.search.patience
     worn_out = patience is not None and report.epoch - best.epoch >= patience
     finished = worn_out or report.epoch == trial.train.max_epochs
-    tune.report(report.metrics | {"epoch": report.epoch, "finished": finished})
+    tune.report(report.metrics | {"epoch": report.epoch, "finished": finished, "note": note})
     return finished
