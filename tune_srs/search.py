@@ -90,7 +90,7 @@ def _run_or_go_on(
             recorder.sweep()
             ending = Ending(recorder)
             missing = space.trials - sum(r.status != "unfinished" for r in journal.trials)
-            if missing and ending.reason() is None:
+            if missing and not ending.stop_all():
                 with console.watching(journal, space), _terminated_as_interrupted():
                     _tune(plan, data, recorder, ending, missing)
         return _conclude(plan, data, recorder, ending, console)  # no worker writes any more
@@ -335,7 +335,7 @@ class Ending(tune.Stopper):
         return {}
 
     def stop_all(self) -> bool:
-        return bool(self._recorder.cannot_go_on or self.reason())
+        return bool(self._recorder.cannot_go_on or self.in_vain() or self.reason())
 
     def reason(self) -> str | None:
         journal, search = self._recorder.journal, self._recorder.space.search
@@ -343,10 +343,15 @@ class Ending(tune.Stopper):
             return f"the time budget of {search.time_budget} is spent"
         if search.stale_trials and journal.stale() >= search.stale_trials:
             return f"{search.stale_trials} trials in a row have not improved {search.metrics[0]}"
+        return None
+
+    def in_vain(self) -> str | None:
+        """Why going on would burn the budget, if so."""
+        journal = self._recorder.journal
         failed = [record for record in journal.trials if record.status == "failed"]
         ended = sum(record.status != "unfinished" for record in journal.trials)
         if len(failed) >= FAILURES_IN_VAIN and len(failed) == ended:
-            return f"all of {len(failed)} trials have failed, the first: {failed[0].reason}"
+            return f"all of {len(failed)} trials failed, the first for this: {failed[0].reason}"
         return None
 
 
@@ -363,6 +368,9 @@ def _conclude(
 ) -> bool:
     """After Tune: what each trial has come to, and the export of the best if the search is over."""
     journal, folder = recorder.journal, recorder.folder
+    if in_vain := ending.in_vain():
+        recorder.write_table()
+        raise SearchError(f"{folder}: {in_vain}; mend the space and search by another name")
     reason = None if recorder.cannot_go_on else ending.reason()
     if reason:
         recorder.end_all(reason)
