@@ -254,9 +254,10 @@ def search(
     go = searching.resume if resume else searching.run
     if not go(plan, data, folder, console):
         raise typer.Exit(INTERRUPTED)
-    for line in conclusion(folder):
+    counts, *rest = conclusion(folder)
+    console.say(f"{counts}; all of them: {typed('tune-srs')} results {name}{plan.place(folder)}")
+    for line in rest:
         console.say(line)
-    console.say(f"all trials: {typed('tune-srs')} results {name}{plan.place(folder)}")
     console.say(f"the best configuration and model: {folder / 'best'}")
     console.say(f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}")
 
@@ -319,8 +320,8 @@ def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> list[str]:
     )
     lines = [
         f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
-        f"{facts['interactions']} interactions, {space.base.data.num_futures} futures each to "
-        f"validate and test; fingerprint {data.fingerprint[:12]}",
+        f"{facts['interactions']} interactions, {data.validation.num_futures} futures a user to "
+        f"validate and {data.test.num_futures} to test; fingerprint {data.fingerprint[:12]}",
         f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
         f"for {aims}; Ray's log: {folder / 'ray.log'}",
     ]
