@@ -199,7 +199,8 @@ def test_a_trial_goes_on_elsewhere_when_its_node_dies(cluster: Cluster, tmp_path
     ends = [number for number, event in enumerate(happened) if "end" in event]
     assert [happened[number]["end"] for number in ends] == ["complete", "complete"]
     cut = happened[ends[1]]["trial"]
-    assert 20 <= len(curve(happened[: ends[0]], cut)) < EPOCHS  # it waited until there was room
+    # it waited until there was room; of what was saved, the last epoch may not have been told
+    assert 19 <= len(curve(happened[: ends[0]], cut)) < EPOCHS
     assert all(epoch == 0 or epoch >= 20 for epoch in saved[cut])  # and did not begin again
 
     space = Space.from_yaml(tmp_path / "space.yaml")

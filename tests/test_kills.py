@@ -81,7 +81,9 @@ def test_files_are_whole_whenever_their_writer_is_killed(tmp_path: Path) -> None
         assert content is None or (len(content) == SIZE and len(set(content)) == 1)
         record = Journal(folder, [METRIC], ["max"])
         assert all((trial.epochs, trial.status) == (3, "complete") for trial in record.trials[:-1])
-        assert len(record.trials) - len(results.trials(folder)) in (0, 1, 2)
+        table = folder / "trials.csv"
+        ended = len(pd.read_csv(table)) if table.exists() else 0
+        assert len(record.trials) - ended in (0, 1, 2)
 
 
 def kill_at(moment: Callable[[Path], bool]) -> Callable[[Path, subprocess.Popen[str]], None]:

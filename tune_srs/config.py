@@ -8,6 +8,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Hashable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -88,6 +89,12 @@ class LogConfig(Settings):
                 f"must be one of {', '.join(known)}, or a pattern such as %d/%m/%Y, "
                 f"but got {value!r}"
             )
+        if value not in known:
+            try:
+                datetime.strptime("", value)
+            except ValueError as error:
+                if "does not match" not in str(error):  # which every pattern says of no text
+                    raise ValueError(f"no pattern: {error}") from None
         return value
 
 

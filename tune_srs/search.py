@@ -67,6 +67,8 @@ def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new:
             console.say(f"interrupted; {plan.how_to_resume(folder)}")
         raise
     except OSError as error:
+        if not (folder / "search.yaml").is_file():  # it has not begun
+            raise
         place = error.filename or folder
         raise SearchError(
             f"{place}: {error.strerror or error}; mend that, then {plan.how_to_resume(folder)}"

@@ -18,6 +18,7 @@ from tune_srs.config import DataConfig, LogConfig
 from tune_srs.datasets import delimited, files, logs
 from tune_srs.datasets.columns import ITEM, RATING, TIMESTAMP, USER
 from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import DataError
 
 START = 1_400_000_000
@@ -308,3 +309,45 @@ def test_a_log_in_chunks_is_the_whole_log(tmp_path: Path, monkeypatch: pytest.Mo
         DataError, match=r"line 52: the item id 'x' is no whole number as the others"
     ):
         list(logs.read(path, LogConfig(), silent))
+
+
+def prepared(path: Path, folder: Path) -> PreparedData:
+    config = DataConfig(name=str(path), num_futures=1)
+    return prepare(config, folder / "data", say=lambda line: None)
+
+
+def test_ids_stay_apart_however_late_their_zeros_come(tmp_path: Path) -> None:
+    path = tmp_path / "late.csv"
+    rows = [f"{row % 50 + 1},{row % 90 + 1},{1_600_000_000 + row}" for row in range(70_000)]
+    rows += [f"999,{item},{1_700_000_000 + place}" for place, item in enumerate(("007", "7", "07"))]
+    path.write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    data = prepared(path, tmp_path)
+    assert {"007", "7", "07"} <= set(data.item_ids)
+    assert len(data.item_ids) == 92
+
+
+def test_a_quote_in_an_atomic_file_is_a_character(tmp_path: Path) -> None:
+    path = tmp_path / "one.inter"
+    rows = [
+        f"1\t{'00' if row > 5 else ''}{row % 9 + 1}\t{chr(34) if row == 3 else ''}x\t{10**9 + row}"
+        for row in range(40)
+    ]
+    head = "user_id:token\titem_id:token\ttitle:token\ttimestamp:float"
+    path.write_text("\n".join([head, *rows]) + "\n")
+    assert len(prepared(path, tmp_path).item_ids) == 15
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        (["u,a,now", "u,b,2020-01-01", "u,c,2020-01-02"], "now"),
+        ([f"u,{item},{10**18 + place}" for place, item in enumerate("abc")], "microsecond"),
+    ],
+)
+def test_times_that_would_lose_their_order_are_refused(
+    rows: list[str], hint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=hint):
+        prepared(path, tmp_path)

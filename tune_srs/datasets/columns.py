@@ -54,7 +54,7 @@ def first_cell(column: pd.Series, wrong: pd.Series) -> Cell | None:
 
 def refuse_text(ids: pd.Series, role: str, place: Place) -> None:
     """`DataError` if not all ids are numbers, as those of the first lines were."""
-    if pd.api.types.is_numeric_dtype(ids.dtype):
+    if pd.api.types.is_integer_dtype(ids.dtype):
         return
     if (cell := first_cell(ids, ~ids.astype("str").str.fullmatch(NUMBER))) is not None:
         raise place.fault(

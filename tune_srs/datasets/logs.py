@@ -26,7 +26,7 @@ from tune_srs.datasets.columns import (
     checked_ids,
     checked_ratings,
 )
-from tune_srs.datasets.delimited import Layout
+from tune_srs.datasets.delimited import Layout, has_padded_numbers
 from tune_srs.datasets.files import DAMAGED, PEEK, damaged, text_file
 from tune_srs.datasets.times import Times
 from tune_srs.errors import DataError
@@ -47,6 +47,7 @@ USUAL_NAMES = {
 }
 OPTIONS = {USER: "--user-col", ITEM: "--item-col", RATING: "--rating-col", TIMESTAMP: "--time-col"}
 ROWS = 1_000_000  # of Parquet at once
+ATOMIC = r":(token|float|token_seq|float_seq)$"  # of a column's name in RecBole's atomic files
 
 
 @dataclass(frozen=True)
@@ -132,24 +133,24 @@ def _are_sequence_lines(lines: list[str], config: LogConfig) -> bool:
 
 
 def _found_table(path: Path, lines: list[str], config: LogConfig) -> Found:
-    separator = config.separator or _separator(lines)
     try:
-        rows = list(csv.reader(lines, delimiter=separator, strict=False))
+        separator = config.separator or _separator(lines)
+        first = next(csv.reader(lines[:1], delimiter=separator))
+        atomic = ".inter" in path.suffixes or any(re.search(ATOMIC, name) for name in first)
+        if atomic:  # they know no quotes
+            rows = list(csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE))
+        else:
+            rows = list(csv.reader(lines, delimiter=separator))
     except csv.Error as error:
         raise DataError(f"{path}: not parsable ({error}); check data.log.separator") from error
     if config.header:
-        names = [name.strip() for name in rows.pop(0)]
+        names = [re.sub(ATOMIC, "", name.strip()) for name in rows.pop(0)]
     else:
         names = [str(position) for position in range(len(rows[0]))]
-    atomic = [re.sub(r":(token|float|token_seq|float_seq)$", "", name) for name in names]
-    if ".inter" in path.suffixes or atomic != names:
-        names, quoted = atomic, False  # RecBole's atomic files know no quotes
-    else:
-        quoted = True
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{path}: line 1: the column name {name!r} stands twice; rename one")
-    layout = Layout(separator, len(names), config.header, quoted)
+    layout = Layout(separator, len(names), config.header, quoted=not atomic)
     return Found("table", names, layout, _numeric(names, rows))
 
 
@@ -169,7 +170,9 @@ def _numeric(names: list[str], rows: list[list[str]]) -> frozenset[str]:
         for name, field in zip(names, row, strict=False):
             columns[name].append(field)
     return frozenset(
-        name for name, fields in columns.items() if all(NUMBER.fullmatch(field) for field in fields)
+        name
+        for name, fields in columns.items()
+        if fields and all(NUMBER.fullmatch(field) for field in fields)
     )
 
 
@@ -232,7 +235,8 @@ def _tables(
             rows = records.records(stream, records.json_object, source)
             yield from records.tables(rows, columns, source)
         return
-    numeric = frozenset() if config.text_ids else found.numeric
+    as_text = config.text_ids or has_padded_numbers(text_file(path), found.layout.separator)
+    numeric = frozenset() if as_text else found.numeric
     text = frozenset(role for role in (USER, ITEM) if columns[role] not in numeric)
     positions = {role: found.names.index(name) for role, name in columns.items()}
     yield from delimited.chunks(text_file(path), found.layout, positions, text)

@@ -74,6 +74,10 @@ def _values(some: list[tuple[int, Record]], name: str, key: str, place: Place) -
             raise place.fault(line, f"no {key!r}, the {name}; mend or drop the line")
         if isinstance(value, bool) or not isinstance(value, scalar):
             raise place.fault(line, f"{key!r}, the {name}, is {value!r:.40}; mend or drop the line")
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise place.fault(line, f"{key!r}, the {name}, is {value!a:.40}: half a character")
+        if not isinstance(value, str) and abs(value) >= 2**63:
+            raise place.fault(line, f"{key!r}, the {name}, is above 2^63; make it text")
         if name in (USER, ITEM) and type(value) is not first:
             raise place.fault(
                 line,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tune_srs.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Items = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]

@@ -58,7 +58,7 @@ def _of_length(log: Interactions, needed: int, config: DataConfig, say: Say) -> 
             config,
             f"no user has the {needed} interactions that num_futures={config.num_futures} needs",
         )
-    dropped = len(log.user_ids) - int(enough.sum())
+    dropped = int(((log.lengths > 0) & ~enough).sum())  # the filters have left nothing of others
     if dropped:
         say(f"{config.name}: {dropped} users with fewer than {needed} interactions left out")
         log = log.only(enough[log.users])

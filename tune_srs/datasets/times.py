@@ -88,18 +88,31 @@ class Times:
                 f"others are; mend or drop the row, or {ORDER_HINT}",
             )
         if self._format == "ns":
+            self._whole_microseconds(numbers % 1000 != 0, column)
             return (numbers // 1000).astype("int64")
         scaled = numbers * MICROSECONDS[self._format]
         if pd.api.types.is_float_dtype(scaled.dtype):
             scaled = scaled.round()
         return scaled.astype("int64")
 
+    def _whole_microseconds(self, finer: pd.Series, column: pd.Series) -> None:
+        """Order below a microsecond would be lost."""
+        if (cell := first_cell(column, finer)) is not None:
+            raise self._place.fault(
+                cell.row,
+                f"the timestamp {cell} is finer than a microsecond; round it, or set "
+                f"data.log.time_format=order to keep such an order",
+            )
+
     def _moments(self, column: pd.Series) -> pd.Series:
         iso = self._format == "iso"
         pattern = "ISO8601" if iso else self._format
         text = column.astype("str")
         moments = pd.to_datetime(text, format=pattern, utc=True, errors="coerce")
-        if (cell := first_cell(column, moments.isna())) is not None:
+        wrong = moments.isna()
+        if iso:  # `now` and `today` are no moments of a log
+            wrong |= ~text.str.match(r"\s*[+-]?\d{4}")
+        if (cell := first_cell(column, wrong)) is not None:
             known = "ISO 8601" if iso else self._format
             raise self._place.fault(
                 cell.row,
