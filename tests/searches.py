@@ -17,6 +17,17 @@ from tune_srs import journal, results
 
 COMMAND = str(Path(sys.executable).parent / "tune-srs")
 METRIC = "val/ndcg@10"
+FIXED: dict[str, object] = {
+    "data.name": "synthetic",
+    "data.num_futures": 3,
+    "data.synthetic.users": 60,
+    "data.synthetic.items": 60,
+    "data.synthetic.mean_length": 16,
+    "model.hidden_units": 8,
+    "model.max_length": 16,
+    "train.batch_size": 16,
+    "train.max_epochs": 4,
+}
 SPACE = {
     "description": "a tiny search",
     "search": {
@@ -24,17 +35,7 @@ SPACE = {
         "trials": 5,
         "scheduler": {"type": "asha", "grace_period": 1, "reduction_factor": 2},
     },
-    "fixed": {
-        "data.name": "synthetic",
-        "data.num_futures": 3,
-        "data.synthetic.users": 60,
-        "data.synthetic.items": 60,
-        "data.synthetic.mean_length": 16,
-        "model.hidden_units": 8,
-        "model.max_length": 16,
-        "train.batch_size": 16,
-        "train.max_epochs": 4,
-    },
+    "fixed": FIXED,
     "params": {
         "train.lr": {"type": "categorical", "choices": [0.01, 1e-7]},
         "loss.num_positives": {"type": "categorical", "choices": [1, 2]},

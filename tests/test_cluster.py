@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from searches import FIXED
 
 from tune_srs.checkpoint import last_name
 from tune_srs.datasets.prepare import prepare
@@ -34,17 +35,7 @@ SPACE = {
         "sampler": {"type": "grid"},
         "scheduler": {"type": "none"},
     },
-    "fixed": {
-        "data.name": "synthetic",
-        "data.num_futures": 3,
-        "data.synthetic.users": 60,
-        "data.synthetic.items": 60,
-        "data.synthetic.mean_length": 16,
-        "model.hidden_units": 8,
-        "model.max_length": 16,
-        "train.batch_size": 16,
-        "train.max_epochs": EPOCHS,
-    },
+    "fixed": FIXED | {"train.max_epochs": EPOCHS},
     "params": {"train.lr": {"type": "categorical", "choices": [0.01, 0.001]}},
 }
 ENVIRONMENT = os.environ | {

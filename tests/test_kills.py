@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from searches import (
+    FIXED,
     METRIC,
-    SPACE,
     check_study,
     kill_family,
     lines_with,
@@ -140,7 +140,7 @@ MOMENTS = [
 ]
 TRIALS = 10
 LONG = {
-    "fixed": SPACE["fixed"] | {"train.max_epochs": 40},  # type: ignore[operator]
+    "fixed": FIXED | {"train.max_epochs": 40},
     "search": {
         "metric": METRIC,
         "trials": TRIALS,

@@ -16,6 +16,7 @@ import torch
 from optuna.trial import TrialState
 from searches import (
     COMMAND,
+    FIXED,
     METRIC,
     SPACE,
     check_study,
@@ -39,7 +40,7 @@ from tune_srs.plan import Resources
 
 pytestmark = pytest.mark.slow
 
-DATA = TrialConfig().with_overrides(SPACE["fixed"]).data  # type: ignore[arg-type]
+DATA = TrialConfig().with_overrides(FIXED).data
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> No
         "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "README.md",
     }  # fmt: skip
     plan = results.settings(folder)
-    assert plan["space"]["fixed"] == SPACE["fixed"]
+    assert plan["space"]["fixed"] == FIXED
     assert set(plan["versions"]) >= {"python", "torch", "ray", "optuna", "tune-srs"}
     data = prepare(
         TrialConfig.from_yaml(folder / "best" / "config.yaml").data, searched[0] / "data"
@@ -179,7 +180,7 @@ def test_a_finished_search_is_neither_overwritten_nor_resumed(searched: tuple[Pa
 
 
 def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
-    longer = SPACE["fixed"] | {"train.max_epochs": 12}  # type: ignore[operator]
+    longer = FIXED | {"train.max_epochs": 12}
     write_space(tmp_path, fixed=longer, search={"metric": METRIC, "trials": 4})
     with subprocess.Popen(
         [COMMAND, "search", "space.yaml", "--name", "cut"],
@@ -234,7 +235,7 @@ def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path, epochs_be
     rates = {"train.lr": {"type": "float", "low": 1e30, "high": 1e31}}
     batch = {"train.batch_size": 1000 if epochs_before else 16}  # one step an epoch, or several
     search = {"metric": METRIC, "trials": 500, "scheduler": {"type": "none"}}
-    fixed = SPACE["fixed"] | batch  # type: ignore[operator]
+    fixed = FIXED | batch
     write_space(tmp_path, fixed=fixed, params=rates, search=search, baselines=[])
     done = run(tmp_path, "search", "space.yaml", "--name", "none")
     assert done.returncode == 1
@@ -256,7 +257,7 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
     }
     write_space(
         tmp_path,
-        fixed=SPACE["fixed"] | long,  # type: ignore[operator]
+        fixed=FIXED | long,
         params={"train.lr": {"type": "categorical", "choices": [0.01, 1e-7, 1e-8]}},
         search=SPACE["search"] | {"trials": None, "sampler": {"type": "grid"}},  # type: ignore[operator]
         baselines=[],
@@ -271,7 +272,7 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
 
 
 def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: Path) -> None:
-    endless = SPACE["fixed"] | {"train.max_epochs": 100000}  # type: ignore[operator]
+    endless = FIXED | {"train.max_epochs": 100000}
     search = {"metric": METRIC, "scheduler": {"type": "none"}, "time_budget": "2h"}
     write_space(tmp_path, fixed=endless, search=search)
     folder = tmp_path / "results" / "timed"
@@ -299,7 +300,7 @@ def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: P
 def test_patience_ends_a_trial_and_stale_trials_a_search(tmp_path: Path) -> None:
     write_space(
         tmp_path,
-        fixed=SPACE["fixed"] | {"train.max_epochs": 300},  # type: ignore[operator]
+        fixed=FIXED | {"train.max_epochs": 300},
         search={"metric": METRIC, "sampler": {"type": "random"}, "scheduler": {"type": "none"}},
         params={"train.lr": {"type": "float", "low": 1e-9, "high": 1e-8}},
         baselines=[{"train.lr": 1e-8}],
@@ -345,7 +346,7 @@ def test_two_metrics_give_a_pareto_set(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
-    longer = SPACE["fixed"] | {"train.max_epochs": 60}  # type: ignore[operator]
+    longer = FIXED | {"train.max_epochs": 60}
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
     write_space(tmp_path, fixed=longer, params=rates, search=search, baselines=[])
@@ -366,7 +367,7 @@ def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "results" / "blocked"
-    longer = SPACE["fixed"] | {"train.max_epochs": 20}  # type: ignore[operator]
+    longer = FIXED | {"train.max_epochs": 20}
     write_space(tmp_path, fixed=longer, search={"metric": METRIC, "trials": 4})
     with started(tmp_path, "search", "space.yaml", "--name", "blocked") as process:
         wait_for(folder, process, '"epoch"', 1)
@@ -387,7 +388,7 @@ def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
 
 
 def test_what_was_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
-    longer = SPACE["fixed"] | {"train.max_epochs": 30}  # type: ignore[operator]
+    longer = FIXED | {"train.max_epochs": 30}
     search = {"metric": METRIC, "trials": 3, "scheduler": {"type": "none"}, "sampler": "random"}
     write_space(tmp_path, fixed=longer, search=search)
     place = "a#b é?"
@@ -430,7 +431,7 @@ def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None
 
 
 def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
-    longer = SPACE["fixed"] | {"train.max_epochs": 5000}  # type: ignore[operator]
+    longer = FIXED | {"train.max_epochs": 5000}
     write_space(tmp_path, fixed=longer)
     with started(tmp_path, "search", "space.yaml", "--name", "mine") as process:
         wait_for(tmp_path / "results" / "mine", process, '"epoch"', 1)

@@ -48,14 +48,11 @@ class Console:
         """A line a trial; in a terminal for failures only, as the rest is on display."""
         if self._console.is_terminal and record.status != "failed":
             return
-        ended = sum(other.status != "unfinished" for other in journal.trials)
-        metric = space.search.metrics[0]
-        value = record.best_metrics.get(metric)
-        result = record.reason if value is None else f"{metric} {value:.4f}"
-        if record.status == "failed":
-            result = record.reason
+        metric, result = space.search.metrics[0], record.reason
+        if record.status != "failed" and record.best_metrics:
+            result = f"{metric} {record.best_metrics[metric]:.4f}"
         self.say(
-            f"[{ended}/{space.trials}] trial {record.number} {WORDS[record.status]} "
+            f"[{journal.ended()}/{space.trials}] trial {record.number} {WORDS[record.status]} "
             f"after {record.epochs} epochs: {result}"
         )
 
@@ -68,7 +65,7 @@ def state(
     count: Counter[str] = Counter(record.status for record in trials)
     ended = len(trials) - count["unfinished"]
     max_epochs = space.base.train.max_epochs
-    begun = sum(r.epochs for r in trials if r.status == "unfinished") / max_epochs
+    begun = sum(record.epochs for record in trials if not record.ended) / max_epochs
     epochs = sum(record.epochs for record in trials)
     rate = (epochs - epochs_before) / max(journal.elapsed - elapsed_before, 1e-9)
 

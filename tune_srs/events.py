@@ -26,7 +26,8 @@ INACTIVE = "-"
 
 
 def write_start(folder: Path, names: Iterable[str], values: dict[str, Any]) -> None:
-    """The parameters of the trial in `folder`, those among `names` that it lacks as "-"."""
+    """Begin anew: the parameters of the trial in `folder`, those it lacks of `names` as "-"."""
+    (folder / FILE).unlink(missing_ok=True)  # left by a trial that the journal does not know
     start = SessionStartInfo(start_time_secs=time.time())
     for name in names:
         start.hparams[name].CopyFrom(_value(values.get(name, INACTIVE)))
@@ -61,11 +62,6 @@ def mend(folder: Path) -> None:
         whole = end
     with path.open("r+b") as file:
         file.truncate(whole)
-
-
-def forget(folder: Path) -> None:
-    """Delete what a trial has left that the journal does not know."""
-    (folder / FILE).unlink(missing_ok=True)
 
 
 def _value(value: Any) -> Value:

@@ -4,7 +4,7 @@ It is what a search that was cut off goes on from. A line is an event of one tri
 
     {"at": 0.1, "trial": 3, "begin": {dotted name: value, …}}
     {"at": 4.2, "trial": 3, "epoch": 1, "metrics": {name: value, …}}
-    {"at": 9.8, "trial": 3, "end": "stopped", "reason": "asha"}
+    {"at": 9.8, "trial": 3, "end": "stopped", "reason": "early stopping"}
 
 `at`: seconds that the search has run, pauses between sessions left out.
 """
@@ -41,6 +41,10 @@ class TrialRecord:
     @property
     def epochs(self) -> int:
         return self.reports[-1][0] if self.reports else 0
+
+    @property
+    def ended(self) -> bool:
+        return self.status != "unfinished"
 
 
 class Journal:
@@ -87,11 +91,15 @@ class Journal:
         metric = self._metrics[0]
         return max(scored, key=lambda r: self._sign * r.best_metrics[metric], default=None)
 
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(record.ended for record in self.trials)
+
     def stale(self) -> int:
         """How many trials have ended since the best one began."""
         best = self.best()
         later = self.trials[best.number + 1 :] if best else self.trials
-        return sum(record.status != "unfinished" for record in later)
+        return sum(record.ended for record in later)
 
     def _write(self, event: Event, lasting: bool = False) -> None:
         event = {"at": round(self.elapsed, 3)} | event

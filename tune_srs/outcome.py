@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tune_srs import export
+from tune_srs import export, results
 from tune_srs.baselines import BASELINES
 from tune_srs.checkpoint import Best, load_best
 from tune_srs.config import EvaluationConfig, TrialConfig
@@ -76,12 +76,20 @@ def export_winner(
     scores = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model.eval()).means()
     test = {"best": {f"test/{key}": value for key, value in scores.items()}}
     test |= _score_baselines(data, data.test, config.evaluation, "test")
-    validation = {"best": best.metrics}
-    validation |= _score_baselines(data, data.validation, config.evaluation, "val")
+    validation = {"best": best.metrics} | _yardsticks(folder, data, config.evaluation)
     metrics = {
         "trial": winner.number, "epoch": best.epoch, "validation": validation, "test": test
     }  # fmt: skip
     export.write(folder / "best", plan.name, config, best.weights, data, metrics)
+
+
+def _yardsticks(folder: Path, data: PreparedData, config: EvaluationConfig) -> Scores:
+    """As scored when the run began, or again where they can no longer be read."""
+    try:
+        scores: Scores = results.read_json(folder / "yardsticks.json")
+    except (FileNotFoundError, DataError):
+        scores = _score_baselines(data, data.validation, config, "val")
+    return scores
 
 
 def _train_again(space: Space, winner: TrialRecord, best: Best, data: PreparedData) -> TrialConfig:

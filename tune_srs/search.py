@@ -91,7 +91,7 @@ def _run_or_go_on(
             recorder = Recorder(journal, space, folder, plan.storage(folder), console)
             recorder.sweep()
             ending = Ending(recorder)
-            missing = space.trials - sum(r.status != "unfinished" for r in journal.trials)
+            missing = space.trials - journal.ended()
             if missing and not ending.stop_all():
                 with console.watching(journal, space), _terminated_as_interrupted():
                     _tune(plan, data, recorder, ending, missing)
@@ -244,7 +244,7 @@ class Recorder(tune.Callback):
         self.storage.sweep()
         names = set(self.storage.names())
         for record in self.journal.trials:
-            if record.status == "unfinished":
+            if not record.ended:
                 events.mend(trial_folder(self.folder, record.number))
             elif last_name(record.number) in names:
                 forget_last(self.storage, record.number)
@@ -255,7 +255,6 @@ class Recorder(tune.Callback):
         values = {name: value for name, value in config.items() if name != "trial"}
         with self._writing():
             if number == len(self.journal.trials):
-                events.forget(trial_folder(self.folder, number))
                 events.write_start(trial_folder(self.folder, number), self.space.params, values)
                 self.journal.begin(number, values)
         return number < len(self.journal.trials)
@@ -306,7 +305,7 @@ class Recorder(tune.Callback):
     def end_all(self, reason: str) -> None:
         """End the trials that a search leaves behind which is over; their workers are gone."""
         for record in self.journal.trials:
-            if record.status == "unfinished":
+            if not record.ended:
                 for epoch, metrics in saved_epochs(self.storage, record.number):
                     self.journal.report(record.number, epoch, metrics)  # it was cut off untold
                 self.end(record.number, "stopped", reason)
@@ -350,9 +349,10 @@ class Ending(tune.Stopper):
     def in_vain(self) -> str | None:
         """Why going on would burn the budget, if so."""
         journal = self._recorder.journal
+        if any(record.status in ("complete", "stopped") for record in journal.trials):
+            return None  # asked after each event, and mostly answered by the first trial
         failed = [record for record in journal.trials if record.status == "failed"]
-        ended = sum(record.status != "unfinished" for record in journal.trials)
-        if len(failed) >= FAILURES_IN_VAIN and len(failed) == ended:
+        if len(failed) >= FAILURES_IN_VAIN:
             return f"all of {len(failed)} trials failed, the first for this: {failed[0].reason}"
         return None
 
@@ -381,7 +381,7 @@ def _conclude(
     recorder.write_table()
     study = RecordingSearcher(plan, recorder).study
     write_study(study, folder / "study.db", plan.name)
-    ended = sum(record.status != "unfinished" for record in journal.trials)
+    ended = journal.ended()
     if ended < plan.space.trials and not reason:
         console.say(
             f"interrupted: {ended} of {plan.space.trials} trials have ended and are kept; "

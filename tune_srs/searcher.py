@@ -152,9 +152,8 @@ class OptunaSearcher(Searcher):
         single = len(self._metrics) == 1
         values: Sequence[float] | None = None
         if state == TrialState.COMPLETE:
-            values = past.reports[0][1]
-            for _, report in past.reports[1:]:
-                values = report if self._better(report, values) else values
+            best = max if self.mode == "max" else min
+            _, values = best(past.reports, key=lambda report: report[1][0])
         elif state == TrialState.PRUNED and single and past.reports:
             values = past.reports[-1][1]
         return optuna.trial.create_trial(

@@ -193,9 +193,17 @@ class QMCSettings(Settings):
     type: Literal["qmc"]
 
 
-def _kind(value: Any) -> Any:
-    """The `type` that a mapping or settings have."""
-    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+def _by_type(setting: str, *types: str) -> Discriminator:
+    """Tells the settings of one of `types` by the `type` that they, or a mapping, have."""
+
+    def type_of(value: Any) -> Any:
+        return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+
+    return Discriminator(
+        type_of,
+        custom_error_type=setting,
+        custom_error_message=f"type must be one of {', '.join(types)}",
+    )
 
 
 Scheduler = Annotated[
@@ -203,11 +211,7 @@ Scheduler = Annotated[
     | Annotated[HyperbandSettings, Tag("hyperband")]
     | Annotated[MedianStoppingSettings, Tag("median")]
     | Annotated[NoEarlyStopping, Tag("none")],
-    Discriminator(
-        _kind,
-        custom_error_type="scheduler",
-        custom_error_message="type must be one of asha, hyperband, median, none",
-    ),
+    _by_type("scheduler", "asha", "hyperband", "median", "none"),
 ]
 Sampler = Annotated[
     Annotated[TPESettings, Tag("tpe")]
@@ -216,11 +220,7 @@ Sampler = Annotated[
     | Annotated[RandomSettings, Tag("random")]
     | Annotated[GridSettings, Tag("grid")]
     | Annotated[QMCSettings, Tag("qmc")],
-    Discriminator(
-        _kind,
-        custom_error_type="sampler",
-        custom_error_message="type must be one of tpe, gp, cmaes, random, grid, qmc",
-    ),
+    _by_type("sampler", "tpe", "gp", "cmaes", "random", "grid", "qmc"),
 ]
 Mode = Literal["max", "min"]
 
