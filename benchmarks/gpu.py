@@ -22,7 +22,7 @@ from tune_srs.batches import Batches, NegativeSampler
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.evaluate import Evaluator
-from tune_srs.train import BatchLoss, new_state, packs, step_of, train
+from tune_srs.training import BatchLoss, new_state, packs, step_of, train
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {}

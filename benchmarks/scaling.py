@@ -21,7 +21,7 @@ from tune_srs.batches import Batches, NegativeSampler
 from tune_srs.config import TrialConfig
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
-from tune_srs.train import BatchLoss, new_state, touches_few, train_step
+from tune_srs.training import BatchLoss, new_state, touches_few, train_step
 
 CPU = torch.device("cpu")
 MEAN_LENGTH = 100

@@ -13,8 +13,8 @@ from tune_srs.console import Console
 from tune_srs.datasets.prepare import prepare
 from tune_srs.journal import Journal, TrialRecord
 from tune_srs.plan import Plan, Resources, available_cpus
-from tune_srs.search import run
 from tune_srs.space import Space
+from tune_srs.tuning import run
 
 SPACE = {
     "description": "short trials of one kind",

@@ -37,10 +37,10 @@ from tune_srs.datasets.prepare import prepare
 from tune_srs.early_stopping import Rule
 from tune_srs.plan import Plan, Resources
 from tune_srs.samplers import make_sampler
-from tune_srs.search import run
 from tune_srs.searcher import OptunaSearcher
 from tune_srs.space import Space, Values
-from tune_srs.train import compile_kernels, train
+from tune_srs.training import compile_kernels, train
+from tune_srs.tuning import run
 
 METRIC = "val/ndcg_rel@10"
 PARAMS = {

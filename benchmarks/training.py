@@ -19,7 +19,7 @@ from shapes import NAMES, median_ms, sequences_named
 from tune_srs.batches import Batch, Batches, NegativeSampler
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
-from tune_srs.train import BatchLoss, new_state, train_step
+from tune_srs.training import BatchLoss, new_state, train_step
 
 CPU = torch.device("cpu")
 

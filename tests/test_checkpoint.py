@@ -21,7 +21,7 @@ from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.storage import Storage
-from tune_srs.train import EpochReport, train
+from tune_srs.training import EpochReport, train
 
 METRIC = "val/ndcg@10"
 

@@ -22,7 +22,7 @@ from tune_srs.datasets.prepare import prepare
 from tune_srs.journal import Event, events
 from tune_srs.space import Space
 from tune_srs.storage import Storage
-from tune_srs.train import train
+from tune_srs.training import train
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from tune_srs.config import LossConfig, ModelConfig, TrainConfig, TrialConfig
 from tune_srs.losses import multi_positive_bce
 from tune_srs.model import SASRec
 from tune_srs.relevance import loss_weights
-from tune_srs.train import BatchLoss
+from tune_srs.training import BatchLoss
 
 CPU = torch.device("cpu")
 

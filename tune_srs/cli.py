@@ -144,8 +144,8 @@ def train(
     from tune_srs.errors import ConfigError
     from tune_srs.metrics import check_metric
     from tune_srs.results import write_aside
-    from tune_srs.train import compile_kernels, device_of
-    from tune_srs.train import train as train_epochs
+    from tune_srs.training import compile_kernels, device_of
+    from tune_srs.training import train as train_epochs
 
     trial = TrialConfig.from_yaml(config).with_overrides(_overrides(settings), "--set")
     if metrics_to and not metrics_to.parent.is_dir():
@@ -245,13 +245,13 @@ def search(
     if resume:
         plan.check_data(data, folder)
 
-    from tune_srs import search as searching
+    from tune_srs import tuning
     from tune_srs.console import Console
 
     console = Console()
     for line in _describe(plan, data, folder):
         console.say(line)
-    go = searching.resume if resume else searching.run
+    go = tuning.resume if resume else tuning.run
     if not go(plan, data, folder, console):
         raise typer.Exit(INTERRUPTED)
     counts, *rest = conclusion(folder)

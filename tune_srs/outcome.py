@@ -20,7 +20,7 @@ from tune_srs.model import SASRec
 from tune_srs.plan import Plan
 from tune_srs.space import Space
 from tune_srs.storage import Storage
-from tune_srs.train import train
+from tune_srs.training import train
 
 Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
 

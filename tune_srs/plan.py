@@ -21,7 +21,7 @@ from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.space import Space
 from tune_srs.storage import Storage
-from tune_srs.train import device_of
+from tune_srs.training import device_of
 
 PACKAGES = ("tune-srs", "torch", "ray", "optuna", "numpy", "pandas")
 

@@ -27,7 +27,7 @@ from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError, TuneSRSError
 from tune_srs.space import Space
 from tune_srs.storage import Storage
-from tune_srs.train import EpochReport, clear_device, train
+from tune_srs.training import EpochReport, clear_device, train
 
 
 def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, storage: Storage) -> None:

@@ -35,7 +35,7 @@ from tune_srs.searcher import OptunaSearcher
 from tune_srs.space import Space, seconds
 from tune_srs.storage import Storage
 from tune_srs.study import past_trial, write_study
-from tune_srs.train import compile_kernels
+from tune_srs.training import compile_kernels
 
 RETRIES = 3  # of a trial whose worker died
 FAILURES_IN_VAIN = 5  # trials that may fail before any has given a metric
