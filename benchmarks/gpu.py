@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.multiprocessing import get_context
 from torch.profiler import ProfilerActivity, profile
 
-from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.evaluate import Evaluator
+from tune_srs.negatives import NegativeSampler
 from tune_srs.training import BatchLoss, new_state, packs, step_of, train
 
 CPU = torch.device("cpu")

@@ -17,10 +17,11 @@ from collections.abc import Callable
 import torch
 from shapes import random_sequences
 
-from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
+from tune_srs.negatives import NegativeSampler
 from tune_srs.training import BatchLoss, new_state, touches_few, train_step
 
 CPU = torch.device("cpu")

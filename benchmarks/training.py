@@ -16,9 +16,10 @@ import torch
 from reference import plain_copy, plain_train_step
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.batches import Batch, Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
+from tune_srs.negatives import NegativeSampler
 from tune_srs.training import BatchLoss, new_state, train_step
 
 CPU = torch.device("cpu")

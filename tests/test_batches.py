@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_data import random_sequences, sequences_of
 
-from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.batches import Batch, Batches
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
+from tune_srs.negatives import NegativeSampler
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,12 @@ from small_data import random_sequences, sequences_of
 from torch import Tensor
 
 from tune_srs.baselines import BASELINES
-from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.batches import Batch, Batches
 from tune_srs.config import DataConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
+from tune_srs.negatives import NegativeSampler
 from tune_srs.training import (
     BatchLoss,
     EpochReport,
