@@ -1,4 +1,4 @@
-"""Every loss and relevance in plain loops, as written in the papers: what the fast ones are held to.
+"""Every loss and relevance in plain loops, as in the papers: what the fast ones are held to.
 
 One position, one positive and one negative after another, in float64; gradients by torch.
 """
@@ -53,7 +53,7 @@ def loss_in_loops(
     expected: Callable[[int], float] = lambda _: 1.0,
 ) -> Tensor:
     """The loss of `positions`; `expected(item)` is how often it is expected in a sample."""
-    formulas = {
+    formulas: dict[str, Callable[..., Tensor]] = {
         "bce": _bce,
         "gbce": _gbce,
         "bpr": _bpr,
@@ -85,9 +85,7 @@ def _bce(config: LossConfig, positions: Sequence[Position], *_: object) -> Tenso
     return config.positive_weight * _mean(near) + _mean(far)
 
 
-def _gbce(
-    config: LossConfig, positions: Sequence[Position], num_items: int, *_: object
-) -> Tensor:
+def _gbce(config: LossConfig, positions: Sequence[Position], num_items: int, *_: object) -> Tensor:
     """Without shared negatives, of which fewer than N may count."""
     n = len(positions[0].negatives)
     a, t = n / (num_items - 1), config.calibration
@@ -96,12 +94,13 @@ def _gbce(
     for position in positions:
         for item, weight in zip(position.positives, position.weights, strict=True):
             near.append(-weight * torch.log(torch.sigmoid(position.score(item)) ** b))
-        far.append(-sum(_log_sigmoid(-position.score(item)) for item in position.negatives))
+        terms = [-_log_sigmoid(-position.score(item)) for item in position.negatives]
+        far.append(torch.stack(terms).sum())
     total: Tensor = (config.positive_weight * _mean(near) + _mean(far)) / (n + 1)
     return total
 
 
-def _bpr(config: LossConfig, positions: Sequence[Position], *_: object) -> Tensor:
+def _bpr(_: LossConfig, positions: Sequence[Position], *__: object) -> Tensor:
     lost = []
     for position in positions:
         for item, weight in zip(position.positives, position.weights, strict=True):

@@ -76,7 +76,9 @@ class Setup:
         batches = Batches(self.sequences, 100, MOST, CPU, changes.pop("padded", False))
         (users,) = batches.epoch(generator)
         self.batch: Batch = batches.batch(users)
-        self.loss_of = BatchLoss(self.config, self.sequences, CPU, relevance=self.learned, **changes)
+        self.loss_of = BatchLoss(
+            self.config, self.sequences, CPU, relevance=self.learned, **changes
+        )
         self.drawn: Tensor | None = None
         self._remember()
 
@@ -99,8 +101,8 @@ class Setup:
         return self.loss_of(self.model, self.batch, torch.Generator().manual_seed(1))
 
     def parameters(self) -> dict[str, Tensor]:
-        learned = {} if self.learned is None else dict(self.learned.named_parameters())
-        return dict(self.model.named_parameters()) | learned
+        modules = [self.model] if self.learned is None else [self.model, self.learned]
+        return {name: value for module in modules for name, value in module.named_parameters()}
 
     def gradients(self, loss: Tensor) -> dict[str, Tensor]:
         for parameter in self.parameters().values():
@@ -123,7 +125,7 @@ class Setup:
             a = config.negative_popularity
             chance = counts**a / (counts**a).sum() if a else np.full(20, 1 / 20)
             rest = num_negatives(config) - near
-            return near * counts[item - 1] / counts.sum() + rest * chance[item - 1]
+            return float(near * counts[item - 1] / counts.sum() + rest * chance[item - 1])
 
         loss = loss_in_loops(config, positions, 20, expected)
         if self.learned is not None:
@@ -133,7 +135,7 @@ class Setup:
 
     def _features(self) -> dict[tuple[int, int], Tensor]:
         """Of the user's t-th input, by the encoder row by row."""
-        found = {}
+        found: dict[tuple[int, int], Tensor] = {}
         for user in range(self.sequences.num_users):
             window = self._window(user)
             count = len(window) - 1
@@ -149,7 +151,8 @@ class Setup:
         return items[-MOST - 1 :]
 
     def _positions(self, features: dict[tuple[int, int], Tensor]) -> Iterator[Position]:
-        config, table = self.config.loss, self.model.items.weight
+        config, table = self.config.loss, self.model.items.weight.double()
+        bias = self.model.item_bias
         tokens = [i for i, ahead in enumerate(self.batch.following.tolist()) if ahead > 0]
         place: dict[int, int] = {}
         for token in tokens:
@@ -159,10 +162,8 @@ class Setup:
             window = self._window(user)
             positives = window[t + 1 : t + 1 + config.num_positives]
 
-            def score(item: int, feature: Tensor = features[user, t]) -> Tensor:
-                bias = 0 if self.model.item_bias is None else self.model.item_bias[item].double()
-                return feature.double() @ table[item].double() + bias
-
+            scores = table @ features[user, t].double() + (0 if bias is None else bias.double())
+            score = scores.unbind().__getitem__
             stop = self.sequences.offsets[user + 1]
             times = self.sequences.times
             assert times is not None

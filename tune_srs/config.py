@@ -27,7 +27,9 @@ from pydantic import (
 from tune_srs.errors import ConfigError
 
 Position = Literal["fixed", "linear", "power", "exponential", "reciprocal", "gaussian"]
-RelevanceName = Position | Literal["time", "learned"]
+RelevanceName = Literal[
+    "fixed", "linear", "power", "exponential", "reciprocal", "gaussian", "time", "learned"
+]
 Model = TypeVar("Model", bound="Settings")
 
 
@@ -336,7 +338,7 @@ class TrialConfig(Settings):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "configuration") -> Self:
         """Validate nested `values`, on top of their `preset`; `source` names them in an error."""
-        if PRESET not in values:
+        if not isinstance(values, Mapping) or PRESET not in values:
             return validated(cls, values, source)
         rest = {name: section for name, section in values.items() if name != PRESET}
         for key, value in preset(values[PRESET], source).items():

@@ -260,11 +260,11 @@ class SASRec(nn.Module):
 
 
 def is_original(config: ModelConfig) -> bool:
-    """Whether the architecture is SASRec's own: what the kernels of `packed.py` compute."""
+    """Whether the encoder is SASRec's own: what the kernels of `packed.py` compute."""
     dropouts = {config.embedding_dropout, config.attention_dropout} - {None, config.dropout}
     parts = {
         key.removeprefix("model."): value
         for key, value in PRESETS["original"].items()
-        if key.startswith("model.")
+        if key.startswith("model.") and key != "model.item_bias"  # of the scores
     }
     return not dropouts and config.model_dump(include=set(parts)) == parts
