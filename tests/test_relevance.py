@@ -1,13 +1,17 @@
 """Relevance by hand, and what the two normalisations promise."""
 
 import math
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune_srs.errors import ConfigError
 from tune_srs.relevance import LearnedRelevance, loss_weights, relevance, time_weights
+from tune_srs.relevance_plot import relevance_figure, write_relevance_plot
 
 NAMES = ("fixed", "linear", "power", "exponential", "reciprocal", "gaussian")
 
@@ -113,3 +117,33 @@ def test_learned_weights_come_to_where_their_criterion_is_least(rate: float) -> 
     assert weights.mean().item() == pytest.approx(1, rel=1e-5)
     assert offsets.tolist() == pytest.approx([offsets[0].item()] * 4, abs=1e-3)
     assert weights.diff().max() < 0
+
+
+def test_the_picture_shows_the_weights_of_both_normalisations() -> None:
+    figure = relevance_figure(5, {"exponential": 0.3})
+    for axes, normalization in zip(figure.axes, ("mean", "original"), strict=True):
+        lines = {str(line.get_label()).split(",")[0].split(" (")[0]: line for line in axes.lines}
+        assert set(lines) == set(NAMES)
+        for name, line in lines.items():
+            rate = 0.3 if name == "exponential" else None
+            expected = loss_weights(name, 5, rate, normalization)
+            assert list(line.get_ydata()) == pytest.approx(expected.tolist())  # type: ignore[arg-type]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "rates", "reason"),
+    [
+        ("x.gif", {}, r"end its name with \.png"),
+        ("nowhere/x.png", {}, "there is no folder"),
+        ("x.png", {"linear": 2.0}, "no relevance that a rate bends"),
+        ("x.png", {"gaussian": -1.0}, "greater than 0"),
+        ("x.png", {"exponential": 90.0}, "overflows"),
+    ],
+)
+def test_a_picture_that_cannot_be_is_refused(
+    tmp_path: Path, name: str, rates: dict[str, float], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        write_relevance_plot(tmp_path / name, 10, rates)
+    assert list(tmp_path.iterdir()) == []

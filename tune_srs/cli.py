@@ -292,6 +292,27 @@ def report(
         print(path)
 
 
+@app.command()
+def relevance(
+    to: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")],
+    num_positives: Annotated[int, typer.Option(min=1, help="P, as in loss.num_positives.")] = 10,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=RATE", help="Of a relevance, where not the default; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Draw what each relevance makes of the weights of several positives.
+
+    Example: tune-srs relevance --to relevance.png --rate exponential=0.3
+    """
+    from tune_srs.relevance_plot import write_relevance_plot
+
+    write_relevance_plot(to, num_positives, _overrides(rate))
+    print(to)
+
+
 def _overrides(settings: list[str] | None) -> dict[str, Any]:
     """`["train.lr=0.01", …]` → `{"train.lr": 0.01, …}`, values as in YAML."""
     import yaml
