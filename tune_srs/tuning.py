@@ -138,12 +138,17 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, as batch systems send it before they kill, is treated like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    """SIGTERM, as batch systems send it before they kill, is treated like Ctrl-C.
+
+    Behind the block Ctrl-C does what it did before: Tune would keep its own answer to it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    terminate = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, before)
 
 
 def _tune(

@@ -48,7 +48,7 @@ def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: 
     plan.check(folder, resume=not new)
     if new:
         _begin(plan, data, folder)
-    with tuning.alone(folder), tuning.terminated_as_interrupted():
+    with tuning.alone(folder):
         try:
             tuned = _tune_all(plan, data, folder, console)
             if tuned is not None:
@@ -122,7 +122,7 @@ def _write_tuned(tuned: Tuned, folder: Path) -> None:
             "values": trial.values,
             "trial": trial.number,
             "epoch": trial.best_epoch,
-            "validation": trial.best_metrics,
+            "validation": _repeatable(trial.best_metrics),
         }
     text = dump_yaml(content)
     write_aside(folder / TUNED, lambda aside: aside.write_text(text, encoding="utf-8"))
@@ -159,7 +159,8 @@ class _Runs:
             self._splits = {n: (ray.put(v), ray.put(t)) for n, (v, t) in splits.items()}
             asked = self._plan.resources.of_a_trial(nodes)
             self._remote = _score.options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0))
-            self._work_off(missing, self._plan.resources.room(nodes))
+            with tuning.terminated_as_interrupted():  # behind Ray's start, which answers SIGTERM
+                self._work_off(missing, self._plan.resources.room(nodes))
 
     def _work_off(self, missing: deque[Task], room: int) -> None:
         running: dict[Any, Task] = {}
@@ -193,7 +194,10 @@ class _Runs:
 
     def _keep(self, task: Task, score: Score) -> None:
         facts = replace(
-            self._blank(task), epoch=score.epoch, epochs=score.epochs, metrics=score.metrics
+            self._blank(task),
+            epoch=score.epoch,
+            epochs=score.epochs,
+            metrics=_repeatable(score.metrics),
         )
         users = pd.DataFrame({"user": self._data[task.dataset].test_user_ids} | score.per_user)
         self._record(task, facts, users)
@@ -233,6 +237,11 @@ class _Runs:
         blank = self._blank(task)
         same = facts and (facts.config, facts.fingerprint) == (blank.config, blank.fingerprint)
         return facts if same else None
+
+
+def _repeatable(metrics: dict[str, float]) -> dict[str, float]:
+    """Without times: the same study again gives the same files."""
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
 def _reason(error: BaseException) -> str:

@@ -133,7 +133,7 @@ class Study(Settings):
         study._check_keys(source)
         for dataset in study.datasets:
             for name in study.configurations:
-                study.config(name, dataset, study.seed_list[0])
+                study.config(name, dataset, study.seed_list[0], source=f"{source}: ")
         for dataset in study.tuned_on:
             for name in study.configurations:
                 study.space(name, dataset, source)
@@ -146,11 +146,6 @@ class Study(Settings):
     def seed_list(self) -> list[int]:
         """Without 0, which a tuning trains with: no run is one that was chosen for its luck."""
         return list(range(1, self.seeds + 1)) if isinstance(self.seeds, int) else self.seeds
-
-    @property
-    def test_metrics(self) -> list[str]:
-        """The metrics as an evaluation names them: without `test/`."""
-        return [name.removeprefix("test/") for name in self.metrics]
 
     @property
     def tuned_on(self) -> list[str]:
@@ -168,12 +163,12 @@ class Study(Settings):
         return Entry.model_validate(self.configurations[name])
 
     def config(
-        self, name: str, dataset: str, seed: int, tuned: Values | None = None
+        self, name: str, dataset: str, seed: int, tuned: Values | None = None, source: str = ""
     ) -> TrialConfig:
         """What a run trains: what is fixed for all, then what is fixed here, then `tuned`."""
         fixed = self.fixed | self.entry(name).fixed | self.datasets[dataset]
         values = fixed | (tuned or {}) | {"train.seed": seed}
-        return TrialConfig().with_overrides(values, f"{name} on {dataset}")
+        return TrialConfig().with_overrides(values, f"{source}{name} on {dataset}")
 
     def space(self, name: str, dataset: str, source: str = "study") -> Space | None:
         """What is searched to tune a configuration on a data set; None if nothing is."""
@@ -209,17 +204,16 @@ class Study(Settings):
             raise ConfigError(f"{source}: seeds: at least one and different ones, not {self.seeds}")
 
     def _check_keys(self, source: str) -> None:
-        known = [key for key in dotted_keys() if key != "train.seed"]
-        of_data = [key for key in known if key.startswith(OF_THE_DATA)]
         for name, overrides in self.datasets.items():
-            unknown_keys(overrides, of_data, f"{source}: datasets.{name}")
-        others = [key for key in known if key not in of_data]
-        unknown_keys(self.fixed, others, f"{source}: fixed")
+            known = [key for key in dotted_keys() if key.startswith(OF_THE_DATA)]
+            unknown_keys(overrides, known, f"{source}: datasets.{name}")
+        _check_fixed(self.fixed, f"{source}: fixed")
         for name, entry in _entries(self.configurations, source).items():
-            unknown_keys(entry.fixed, others, f"{source}: configurations.{name}")
+            place = f"{source}: configurations.{name}"
+            _check_fixed(entry.fixed, place)
             if entry.params and self.tune is None:
                 raise ConfigError(
-                    f"{source}: configurations.{name}: params are tuned, but there is no `tune`; "
+                    f"{place}: params are tuned, but there is no `tune`; "
                     f"add it, or list values in `grid`"
                 )
         self._check_metrics(source)
@@ -233,8 +227,21 @@ class Study(Settings):
                     close = nearest(metric, known)
                     raise ConfigError(f"{source}: metrics: unknown metric {metric}{close}")
             if not self.select.startswith("val/"):
-                raise ConfigError(f"{source}: select: {self.select} is no metric of validation")
+                raise ConfigError(
+                    f"{source}: select: {self.select} is not scored on the validation futures; "
+                    f"take one of val/…"
+                )
             check_metric(self.select, cutoffs, f"{source}: select")
+
+
+def _check_fixed(fixed: Values, place: str) -> None:
+    """Of a configuration: what makes runs comparable is not for it to say."""
+    unknown_keys(fixed, dotted_keys(), place)
+    for key in fixed:
+        if key.startswith(OF_THE_DATA):
+            raise ConfigError(f"{place}: {key} is of the data; put it into datasets")
+        if key == "train.seed":
+            raise ConfigError(f"{place}: train.seed is given by `seeds`; leave it")
 
 
 def _entries(configurations: Mapping[str, Any], source: str) -> dict[str, Entry]:
