@@ -134,6 +134,7 @@ class Study(Settings):
         for dataset in study.datasets:
             for name in study.configurations:
                 study.config(name, dataset, study.seed_list[0], source=f"{source}: ")
+        study._check_metrics(source)
         for dataset in study.tuned_on:
             for name in study.configurations:
                 study.space(name, dataset, source)
@@ -216,7 +217,6 @@ class Study(Settings):
                     f"{place}: params are tuned, but there is no `tune`; "
                     f"add it, or list values in `grid`"
                 )
-        self._check_metrics(source)
 
     def _check_metrics(self, source: str) -> None:
         for dataset in self.datasets:

@@ -1,0 +1,123 @@
+"""Studies as a user runs them: killed and resumed, with runs that fail, and refused."""
+
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from searches import FIXED, kill_family, run, started
+from small_study import METRICS, OF_DATA, STUDY, TUNE, write_study
+
+from tune_srs.config import TrialConfig, read_yaml
+from tune_srs.datasets.prepare import prepare
+from tune_srs.studies import run as runs
+from tune_srs.studies.run import Task
+from tune_srs.studies.spec import Study
+
+pytestmark = pytest.mark.slow
+RUNS = 8
+# one data set's runs diverge: the others are to go on
+DIVERGES = {"plain": {}, "wild": {"fixed": {"train.lr": 1e30}}}
+
+
+def run_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("runs/*/*/*.parquet"))
+
+
+def wait_for_runs(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    while len(run_files(folder)) < count:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None, process.communicate()
+
+
+def test_a_study_killed_and_interrupted_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    write_study(tmp_path, tune=TUNE)
+    cut, whole = (tmp_path / "results" / name for name in ("cut", "whole"))
+    with started(tmp_path, "study", "study.yaml", "--name", "cut") as process:
+        wait_for_runs(cut, process, 1)
+        kill_family(process)
+    assert len(run_files(cut)) < RUNS
+    assert "of 8 runs" in run(tmp_path, "results", "cut").stdout
+    with started(tmp_path, "study", "--resume", "--name", "cut") as process:
+        wait_for_runs(cut, process, len(run_files(cut)) + 1)
+        process.terminate()
+        printed, complaints = process.communicate()
+    assert (process.returncode, complaints) == (130, "")
+    assert "study --resume --name cut" in printed
+    kept = {path: path.stat().st_mtime_ns for path in run_files(cut)}
+    assert len(kept) < RUNS
+    done = run(tmp_path, "study", "--resume", "--name", "cut")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())  # none ran twice
+
+    assert run(tmp_path, "study", "study.yaml", "--name", "whole").returncode == 0
+    for name in ("table.csv", "changes.csv", "tuned.yaml"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    check_chosen(whole)
+    check_runs(whole)
+
+
+def check_chosen(folder: Path) -> None:
+    """Every configuration runs with what its tuning found best, on the validation futures."""
+    tuned = read_yaml(folder / "tuned.yaml")
+    assert list(tuned) == ["plain", "wide-linear"]
+    for name, chosen in tuned.items():
+        trials = pd.read_csv(folder / "searches" / f"{name}-on-clean" / "trials.csv")
+        best = trials.loc[trials["val/ndcg@10"].idxmax()]
+        assert chosen["clean"]["values"] == {"train.lr": best["train.lr"]}
+        for dataset in ("clean", "noisy"):
+            facts = runs.read_facts(Task(1, dataset, name).path(folder))
+            assert facts is not None
+            assert facts.config["train"]["lr"] == best["train.lr"]
+
+
+def check_runs(folder: Path) -> None:
+    """A run is what `score` gives, and its users' values have the mean that is in the table."""
+    study = Study.from_dict(read_yaml(folder / "study.yaml")["study"], "study.yaml")
+    task = Task(2, "noisy", "plain")
+    facts, users = runs.read_facts(task.path(folder)), runs.read_users(task.path(folder))
+    assert facts is not None
+    config = TrialConfig.from_dict(facts.config)
+    data = prepare(config.data, folder.parent.parent / "data")
+    score = runs.score(config, study, data.validation, data.test)
+    assert users["user"].tolist() == data.user_ids.tolist()
+    for metric in METRICS:
+        assert users[metric].tolist() == score.per_user[metric].tolist()
+    table = pd.read_csv(folder / "table.csv")
+    mine = table[(table["dataset"] == "noisy") & (table["configuration"] == "plain")]
+    first = runs.read_users(Task(1, "noisy", "plain").path(folder))
+    mean = (users[METRICS].mean() + first[METRICS].mean()) / 2
+    assert mine["mean"].tolist() == pytest.approx(mean.tolist())
+
+
+def test_a_run_that_fails_is_recorded_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    write_study(tmp_path, configurations=DIVERGES, datasets={"clean": OF_DATA})
+    done = run(tmp_path, "study", "study.yaml", "--name", "some")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "wild on clean, seed 1 failed: epoch 1: the loss is nan; lower train.lr" in done.stdout
+    table = pd.read_csv(tmp_path / "results" / "some" / "table.csv").set_index("configuration")
+    assert table.loc["plain", "runs"].tolist() == [2, 2]
+    assert table.loc["wild", "failed"].tolist() == [2, 2]
+    report = (tmp_path / "results" / "some" / "table.md").read_text()
+    assert "- wild on clean, seed 2: epoch 1: the loss is nan" in report
+
+    changed = FIXED["data.synthetic.users"]
+    path = tmp_path / "results" / "some" / "study.yaml"
+    path.write_text(path.read_text().replace(f"users: {changed}", "users: 61"))
+    refused = run(tmp_path, "study", "--resume", "--name", "some")
+    assert refused.returncode == 2
+    assert "began on data with fingerprint" in refused.stderr
+
+
+def test_patience_ends_a_run(tmp_path: Path) -> None:
+    values = STUDY | {"patience": 1, "fixed": STUDY["fixed"] | {"train.max_epochs": 30}}
+    values["configurations"] = {"plain": {}}
+    study = Study.from_dict(values, "study")
+    config = study.config("plain", "clean", 1)
+    data = prepare(config.data, tmp_path)
+    score = runs.score(config, study, data.validation, data.test)
+    assert score.epochs == score.epoch + 1 < 30
+    assert score.metrics["val/ndcg@10"] > 0
+    assert score.per_user["test/ndcg@10"].shape == (data.test.num_users,)
