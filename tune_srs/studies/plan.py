@@ -11,6 +11,7 @@ from tune_srs.errors import ConfigError
 from tune_srs.plan import Resources, check_name, given, place, this_machine, typed, versions
 from tune_srs.results import write_aside
 from tune_srs.studies.spec import Study
+from tune_srs.training import device_of
 
 FILE = "study.yaml"
 TUNED = "tuned.yaml"  # what the tunings chose
@@ -58,6 +59,8 @@ class StudyPlan:
                 f"or {self.how_to_resume(folder)}"
             )
         if self.resources.address is None:
+            for config in self.study.configs():
+                device_of(config.train)
             self.resources.check([this_machine()])
 
     def check_data(self, data: Mapping[str, PreparedData], folder: Path) -> None:

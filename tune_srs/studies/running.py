@@ -5,6 +5,7 @@ tuning goes on from its journal.
 """
 
 import logging
+import shutil
 import tempfile
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -49,6 +50,8 @@ def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: 
     if new:
         _begin(plan, data, folder)
     with tuning.alone(folder):
+        for left in folder.glob("**/.aside-*"):  # by a writer that was killed
+            shutil.rmtree(left)
         try:
             tuned = _tune_all(plan, data, folder, console)
             if tuned is not None:
@@ -81,10 +84,11 @@ def _tune_all(plan: StudyPlan, data: Data, folder: Path, console: Console) -> Tu
     }
     tuned: Tuned = {}
     for number, ((name, dataset), space) in enumerate(spaces.items(), start=1):
-        place = folder / "searches" / f"{name}-on-{dataset}"
-        console.say(f"tuning {number}/{len(spaces)}: {name} on {dataset}, in {place}")
-        if not _searched(plan, space, data[dataset], place, console):
-            return None
+        place = folder / "searches" / dataset / name
+        if not (place / "best").exists():
+            console.say(f"tuning {number}/{len(spaces)}: {name} on {dataset}, in {place}")
+            if not _searched(plan, space, data[dataset], place, console):
+                return None
         tuned[name, dataset] = _chosen(space, place)
         _write_tuned(tuned, folder)
     return tuned
@@ -93,16 +97,14 @@ def _tune_all(plan: StudyPlan, data: Data, folder: Path, console: Console) -> Tu
 def _searched(
     plan: StudyPlan, space: Space, data: PreparedData, place: Path, console: Console
 ) -> bool:
-    """Run a search in `place`, or go on with it, unless it has ended; False if interrupted."""
-    if (place / "best").exists():
-        return True
+    """Run a search in `place`, or go on with it; False if it was interrupted."""
     resources = plan.resources
     if resources.storage is not None:
-        shared = Storage(resources.storage).within(plan.name).place
+        shared = Storage(resources.storage).within(f"{plan.name}/{place.parent.name}").place
         resources = resources.model_copy(update={"storage": shared})
     if place.exists():
         return tuning.resume(replace(Plan.read(place), resources=resources), data, place, console)
-    place.parent.mkdir(exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     return tuning.run(Plan(place.name, space, 0, resources), data, place, console)
 
 

@@ -133,7 +133,7 @@ class Study(Settings):
         study._check_keys(source)
         for dataset in study.datasets:
             for name in study.configurations:
-                study.config(name, dataset, study.seed_list[0], source=f"{source}: ")
+                study.config(name, dataset, 0, source=f"{source}: ")
         study._check_metrics(source)
         for dataset in study.tuned_on:
             for name in study.configurations:
@@ -157,8 +157,11 @@ class Study(Settings):
 
     def data(self) -> dict[str, DataConfig]:
         """The settings of each data set."""
-        seed = self.seed_list[0]
-        return {name: self.config(self.baseline, name, seed).data for name in self.datasets}
+        return {name: self.config(self.baseline, name, 0).data for name in self.datasets}
+
+    def configs(self) -> list[TrialConfig]:
+        """Each configuration, as it is before tuning, on the first data set."""
+        return [self.config(name, next(iter(self.datasets)), 0) for name in self.configurations]
 
     def entry(self, name: str) -> Entry:
         return Entry.model_validate(self.configurations[name])
