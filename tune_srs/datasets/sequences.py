@@ -105,6 +105,11 @@ class PreparedData:
         return Sequences(*histories, self.test_futures, self.validation.num_items)
 
     @property
+    def test_user_ids(self) -> pd.Series:
+        """Original id of user u of `test` at place u."""
+        return self.user_ids if self.test_users is None else self.test_users.ids
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of the arrays: two sources of one data set share it."""
         return str(self.manifest["fingerprint"])
