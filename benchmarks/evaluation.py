@@ -11,7 +11,7 @@ import torch
 from reference import plain_copy, plain_ranks
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.config import EvaluationConfig, ModelConfig
+from tune_srs.config import EvaluationConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def measure(sequences: Sequences, repeats: int) -> dict[str, float]:
     """Times of both, their ratio, and the share of futures whose ranks agree exactly."""
-    config = ModelConfig()
+    config = TrialConfig.from_dict({"preset": "original"}).model
     model = SASRec(config, sequences.num_items, torch.Generator().manual_seed(0)).eval()
     plain = plain_copy(model, config)
     evaluator = Evaluator(sequences, EvaluationConfig(), CPU)

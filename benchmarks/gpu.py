@@ -43,7 +43,7 @@ VARIANTS = {
 
 def config_for(device: str, changes: dict[str, Any]) -> TrialConfig:
     given = {"loss.num_positives": 5, "train.device": device}
-    return TrialConfig().with_overrides(given | changes)
+    return TrialConfig().with_overrides({"preset": "original"} | given | changes)
 
 
 class Fixed(NegativeSampler):

@@ -96,7 +96,7 @@ def main() -> None:
         scores[variant] = []
         for seed in range(options.seeds):
             chosen = {"train.seed": seed} | VARIANTS[variant]
-            config = TrialConfig().with_overrides(given | chosen)
+            config = TrialConfig().with_overrides({"preset": "original"} | given | chosen)
             scores[variant].append(test_score(variant, config, data, options.every))
             print(f"{variant} seed {seed}: test ndcg@10 {scores[variant][-1]:.4f}", flush=True)
     first = options.variants[0]

@@ -40,7 +40,7 @@ def step_of(config: TrialConfig, users: int, items: int) -> Callable[[], object]
 
 
 def training(users: int, catalogues: list[int], repeats: int) -> None:
-    config = TrialConfig().with_overrides({"loss.num_positives": 5})
+    config = TrialConfig().with_overrides({"preset": "original", "loss.num_positives": 5})
     steps = [step_of(config, users, items) for items in catalogues]
     times: list[list[float]] = [[] for _ in steps]
     for _ in range(3 + repeats):
@@ -57,7 +57,7 @@ def training(users: int, catalogues: list[int], repeats: int) -> None:
 
 def evaluation(most_users: int, most_items: int, num_futures: int) -> None:
     """The whole, a quarter of the users, a quarter of the items."""
-    config = TrialConfig()
+    config = TrialConfig.from_dict({"preset": "original"})
     sizes = ((most_users // 4, most_items), (most_users, most_items // 4), (most_users, most_items))
     for users, items in ((64, 1000), *sizes):  # the first compiles the kernels, and warms up
         sequences = random_sequences(users, items, MEAN_LENGTH // 5, num_futures)

@@ -98,7 +98,7 @@ def main() -> None:
     sequences = sequences_named(options.dataset)
     print(f"{options.dataset}, {sequences.num_users} users, one thread, median of the steps")
     for count in (1, 5, 20):
-        config = TrialConfig().with_overrides({"loss.num_positives": count})
+        config = TrialConfig().with_overrides({"preset": "original", "loss.num_positives": count})
         row = measure(sequences, config, options.repeats, plain=count == 5)
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 

@@ -1,7 +1,10 @@
 """Small sequences that several test files share."""
 
+from typing import Any
+
 import numpy as np
 
+from tune_srs.config import ModelConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 
 
@@ -19,3 +22,8 @@ def random_sequences(seed: int, users: int = 12, items: int = 20, futures: int =
         random.integers(1, items + 1, random.integers(1, 10)).tolist() for _ in range(users)
     ]
     return sequences_of(histories, random.integers(1, items + 1, (users, futures)).tolist(), items)
+
+
+def original_model(**changes: Any) -> ModelConfig:
+    """SASRec's own architecture, with other sizes."""
+    return TrialConfig.from_dict({"preset": "original", "model": changes}).model

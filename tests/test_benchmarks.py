@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from reference import plain_copy, plain_ranks
-from small_data import random_sequences
+from small_data import original_model, random_sequences
 
-from tune_srs.config import EvaluationConfig, ModelConfig
+from tune_srs.config import EvaluationConfig
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
 
@@ -72,7 +72,7 @@ def test_the_overhead_of_a_search_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_heads", [1, 2])
 def test_fast_and_plain_rank_alike(num_heads: int) -> None:
     sequences = random_sequences(seed=4, users=50, items=40, futures=3)
-    config = ModelConfig(max_length=6, hidden_units=8, num_heads=num_heads)
+    config = original_model(max_length=6, hidden_units=8, num_heads=num_heads)
     model = SASRec(config, 40, torch.Generator().manual_seed(0)).eval()
     ranks, _ = Evaluator(sequences, EvaluationConfig(), torch.device("cpu")).ranks(model)
     assert ranks.tolist() == plain_ranks(plain_copy(model, config), sequences)

@@ -166,7 +166,7 @@ def test_all_faults_are_listed_at_once() -> None:
         "train.device: ",
         "but got 'tpu'",
         "loss.num_positives: ",
-        "hidden_units=50, num_heads=3",
+        "hidden_units=128, num_heads=3",
         "unknown key modl, did you mean model?",
     ):
         assert part in message

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_data import random_sequences, sequences_of
+from small_data import original_model, random_sequences, sequences_of
 from torch import Tensor
 
 from tune_srs import evaluate
-from tune_srs.config import EvaluationConfig, ModelConfig, RelevanceName
+from tune_srs.config import EvaluationConfig, RelevanceName
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.evaluate import Evaluator
@@ -271,7 +271,7 @@ def test_the_order_of_users_does_not_matter_and_means_are_of_users(
 
 def test_a_model_ranks_the_same_in_batches_and_alone() -> None:
     sequences = random_sequences(7, users=40, items=ITEMS, futures=3)
-    shape = ModelConfig(max_length=5, hidden_units=8, num_heads=2)
+    shape = original_model(max_length=5, hidden_units=8, num_heads=2)
     model = SASRec(shape, ITEMS, torch.Generator().manual_seed(0)).eval()
     together = Evaluator(sequences, EvaluationConfig(), CPU)(model).per_user
     for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):

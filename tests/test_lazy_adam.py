@@ -1,6 +1,7 @@
 """The touched rows move as torch's own sparse Adam moves them; the others stay."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,28 @@ def test_it_moves_as_sparse_adam_does(
         torch.testing.assert_close(ours, theirs)
     assert torch.equal(ours[9], start[9])
     assert not torch.equal(ours[0], start[0])
+
+
+@pytest.mark.parametrize("move", [lazy_adam.move_by_kernel, lazy_adam.move_in_torch])
+def test_where_all_is_touched_it_is_adamw(
+    monkeypatch: pytest.MonkeyPatch, move: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(lazy_adam, "move_by_kernel", move)
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    settings: dict[str, Any] = {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.3}
+    pairs = [
+        (ours, LazyAdam([ours], **settings)),
+        (theirs, torch.optim.AdamW([theirs], **settings)),
+    ]
+    rows = torch.arange(4)[None]
+    for seed in range(5):
+        values = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+        ours.grad = torch.sparse_coo_tensor(rows, values, (4, 3), check_invariants=False)
+        theirs.grad = values
+        for _, optimizer in pairs:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_without_a_gradient_nothing_moves() -> None:

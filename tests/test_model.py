@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 import torch
 from reference import plain_copy
+from small_data import original_model
 from torch import Tensor, nn
 
 from tune_srs.attention import rotated, turns_of
-from tune_srs.config import ModelConfig
 from tune_srs.dropout import Dropout
 from tune_srs.model import Block, SASRec
 
@@ -18,9 +18,7 @@ ITEMS = 30
 
 
 def model_of(seed: int = 0, **settings: object) -> SASRec:
-    config = ModelConfig.model_validate(
-        {"max_length": 12, "hidden_units": 8, "dropout": 0} | settings
-    )
+    config = original_model(**{"max_length": 12, "hidden_units": 8, "dropout": 0} | settings)
     return SASRec(config, ITEMS, torch.Generator().manual_seed(seed))
 
 
@@ -135,7 +133,9 @@ def test_all_dropout_is_drawn_from_the_generator_given() -> None:
 @pytest.mark.parametrize("num_blocks", [1, 3])
 @pytest.mark.parametrize("num_heads", [1, 4])
 def test_scores_equal_those_of_the_plain_model(num_blocks: int, num_heads: int) -> None:
-    shape = ModelConfig(max_length=12, hidden_units=8, num_blocks=num_blocks, num_heads=num_heads)
+    shape = original_model(
+        max_length=12, hidden_units=8, num_blocks=num_blocks, num_heads=num_heads
+    )
     model = SASRec(shape, ITEMS, torch.Generator().manual_seed(0)).eval()
     plain = plain_copy(model, shape).eval()
     items, lengths = random_items(3, 12), [1, 5, 12]

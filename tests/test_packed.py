@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_data import original_model
 from torch import Tensor, nn
 
 from tune_srs.config import ModelConfig
@@ -24,7 +25,7 @@ ITEMS, MOST = 30, 80
 def model_of(seed: int = 0, **changes: object) -> SASRec:
     """A model with biases and gains that are not 0 and 1."""
     values = {"max_length": MOST, "hidden_units": 6, "dropout": 0} | changes
-    config = ModelConfig.model_validate(values)
+    config = original_model(**values)
     model = SASRec(config, ITEMS, torch.Generator().manual_seed(seed)).train()
     generator = torch.Generator().manual_seed(seed + 1)
     for parameter in model.parameters():
@@ -196,7 +197,7 @@ def masks_of(words: np.ndarray, scale: float, length: int, shape: ModelConfig) -
 @pytest.mark.parametrize("p", [0.5, 0.2])
 def test_dropout_falls_where_it_does_in_torch(num_heads: int, length: int, p: float) -> None:
     model, other = (model_of(num_heads=num_heads, dropout=p) for _ in range(2))
-    config = ModelConfig(hidden_units=6, num_heads=num_heads)
+    config = original_model(hidden_units=6, num_heads=num_heads)
     drawn: list[tuple[Any, Any]] = []
     words_of = model.dropout.words
 

@@ -24,6 +24,7 @@ from tune_srs.storage import Storage
 from tune_srs.training import (
     EpochReport,
     TrainState,
+    clip_gradients,
     compile_kernels,
     new_state,
     touches_few,
@@ -37,6 +38,7 @@ SEQUENCES = random_sequences(seed=0, users=30)
 
 def config_of(**overrides: object) -> TrialConfig:
     settings = {
+        "preset": "original",
         "model.hidden_units": 8,
         "model.max_length": 6,
         "loss.num_positives": 2,
@@ -326,12 +328,27 @@ def test_the_rate_of_a_schedule_reaches_the_optimiser() -> None:
     assert states[-1] < 0.1 * states[0]
 
 
+def test_sparse_gradients_are_clipped_with_the_others() -> None:
+    dense, table, other = (torch.nn.Parameter(torch.zeros(3, 2)) for _ in range(3))
+    dense.grad = torch.full((3, 2), 2.0)
+    rows = torch.tensor([[0, 2]])
+    table.grad = torch.sparse_coo_tensor(
+        rows, torch.full((2, 2), 3.0), (3, 2), check_invariants=False
+    )
+    copies = [torch.nn.Parameter(torch.zeros(3, 2)) for _ in range(2)]
+    copies[0].grad, copies[1].grad = dense.grad.clone(), table.grad.to_dense()
+    torch.nn.utils.clip_grad_norm_(copies, 0.5)
+    clip_gradients([dense, table, other], 0.5)
+    torch.testing.assert_close(dense.grad, copies[0].grad)
+    torch.testing.assert_close(table.grad.to_dense(), copies[1].grad)
+    assert other.grad is None
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"loss.type": "softmax"}, "loss.type: softmax"),
-        ({"train.weight_decay": 0.1}, "train.weight_decay"),
-        ({"train.clip_norm": 1.0}, "train.clip_norm"),
+        ({"loss.type": "sampled_softmax", "loss.label_smoothing": 0.1}, "loss.label_smoothing"),
         ({"model.item_bias": True}, "model.item_bias"),
     ],
 )

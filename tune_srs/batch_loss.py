@@ -183,8 +183,6 @@ def needs_all_rows(config: TrialConfig) -> str | None:
         "loss.label_smoothing": config.loss.type == "sampled_softmax"
         and config.loss.label_smoothing > 0,
         "model.item_bias": config.model.item_bias,
-        "train.weight_decay": config.train.weight_decay > 0,
-        "train.clip_norm": config.train.clip_norm is not None,
         "train.cuda_graph": config.train.cuda_graph,
     }
     return next((name for name, asked in whole.items() if asked), None)

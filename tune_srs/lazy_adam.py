@@ -13,14 +13,21 @@ from torch.autograd.function import once_differentiable
 class LazyAdam(torch.optim.Optimizer):
     """Adam (arXiv 1412.6980) that moves the rows of a sparse gradient only, and their moments.
 
-    Unlike Adam, a row does not drift on its momentum while nothing touches it. The same update as
-    `torch.optim.SparseAdam`, in one pass over the rows.
+    Unlike Adam, a row does not drift on its momentum while nothing touches it, and decays only when
+    something does. The same update as `torch.optim.SparseAdam`, in one pass over the rows, and
+    AdamW's decoupled decay (arXiv 1711.05101).
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float], eps: float = 1e-8
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -45,6 +52,7 @@ class LazyAdam(torch.optim.Optimizer):
             rate=group["lr"] / (1 - beta1**step),
             correction=math.sqrt(1 - beta2**step),
             epsilon=group["eps"],
+            kept=1 - group["lr"] * group["weight_decay"],
         )
         move = move_by_kernel if table.device.type == "cpu" else move_in_torch
         move(table, state["moments"], rows, slope, numbers)
@@ -53,7 +61,7 @@ class LazyAdam(torch.optim.Optimizer):
 class Numbers(NamedTuple):
     """Of one step: `rate` is divided by the first moment's correction, `correction` is the root of
 
-    the second one's.
+    the second one's, `kept` is what decay leaves of a weight.
     """
 
     beta1: float
@@ -61,6 +69,7 @@ class Numbers(NamedTuple):
     rate: float
     correction: float
     epsilon: float
+    kept: float
 
 
 def move_by_kernel(
@@ -84,7 +93,8 @@ def move_in_torch(
     square.mul_(numbers.beta2).addcmul_(slope, slope, value=1 - numbers.beta2)
     moments.index_copy_(0, rows, touched)
     deviation = square.sqrt().div_(numbers.correction).add_(numbers.epsilon)
-    table.index_add_(0, rows, mean / deviation, alpha=-numbers.rate)
+    weights = table.index_select(0, rows).mul_(numbers.kept)
+    table.index_copy_(0, rows, weights.sub_(mean / deviation, alpha=numbers.rate))
 
 
 def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -234,7 +234,7 @@ class SASRec(nn.Module):
         if items.device.type == "cpu" and not (self.training or torch.is_grad_enabled()):
             if self.packed is not None:
                 return self.packed.last(self, items, lengths)
-            chunks = zip(items.split(MAX_ROWS), lengths.split(MAX_ROWS), strict=True)
+            chunks = zip(*(torch.split(given, MAX_ROWS) for given in (items, lengths)), strict=True)
             return torch.cat([self._packed_queries(*chunk) for chunk in chunks])
         features = self.encode(self.items(items), _following(items, lengths).clamp(min=0))
         return features[torch.arange(len(items), device=items.device), lengths - 1]
@@ -270,9 +270,7 @@ def _following(items: Tensor, lengths: Tensor) -> Tensor:
 def is_original(config: ModelConfig) -> bool:
     """Whether the encoder is SASRec's own: what the kernels of `packed.py` compute."""
     dropouts = {config.embedding_dropout, config.attention_dropout} - {None, config.dropout}
-    parts = {
-        key.removeprefix("model."): value
-        for key, value in PRESETS["original"].items()
-        if key.startswith("model.") and key != "model.item_bias"  # of the scores
-    }
-    return not dropouts and config.model_dump(include=set(parts)) == parts
+    parts = {f"model.{name}" for name in ("norm", "gates", "activation", "feed_forward_factor")}
+    parts |= {"model.positions", "model.scale_embedding"}
+    wanted = {key.removeprefix("model."): PRESETS["original"][key] for key in parts}
+    return not dropouts and config.model_dump(include=set(wanted)) == wanted

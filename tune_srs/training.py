@@ -6,7 +6,7 @@ repeats itself on the same machine and can go on from a saved state as if never 
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import Event, Timer
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tune_srs.batch_loss import BatchLoss, needs_all_rows
 from tune_srs.batches import Batch, Batches
-from tune_srs.config import TrainConfig, TrialConfig
+from tune_srs.config import PRESETS, TrainConfig, TrialConfig
 from tune_srs.cuda_graph import GraphedStep
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError, SearchError
@@ -102,7 +102,8 @@ def _optimizers(
     train = config.train
     rest, optimizers = [*model.parameters()], []
     if touches_few(config, model.num_items):
-        optimizers.append(LazyAdam([model.items.weight], train.lr, BETAS))
+        decay = train.weight_decay
+        optimizers.append(LazyAdam([model.items.weight], train.lr, BETAS, weight_decay=decay))
         rest = [parameter for parameter in rest if parameter is not model.items.weight]
     matrices = [parameter for parameter in rest if parameter.dim() > 1]
     vectors = [parameter for parameter in rest if parameter.dim() == 1]
@@ -129,13 +130,17 @@ def compile_kernels(config: TrainConfig, say: Callable[[str], None]) -> None:
     histories = np.array([1, 2, 3], dtype=np.int32)
     futures = np.array([[4]], dtype=np.int32)
     sequences = Sequences(histories, np.array([0, 3]), futures, num_items=5)
-    tiny = TrialConfig().with_overrides(
-        {"train.max_epochs": 1, "train.device": "cpu", "train.num_threads": torch.get_num_threads()}
-    )
+    settings = {
+        "train.max_epochs": 1,
+        "train.device": "cpu",
+        "train.num_threads": torch.get_num_threads(),
+    }
     notice = Timer(2, say, ["compiling for this machine, once: about half a minute"])
     notice.start()
     try:
-        next(train(tiny, sequences))
+        for preset in PRESETS:  # with kernels of its own, and with attention's alone
+            tiny = TrialConfig().with_overrides(settings | {"preset": preset})
+            next(train(tiny, sequences))
     finally:
         notice.cancel()
 
@@ -215,6 +220,17 @@ def train(
         yield EpochReport(epoch, metrics, state)
 
 
+def clip_gradients(parameters: Iterable[Tensor], most: float) -> None:
+    """Scale all gradients by one factor such that their norm together is at most `most`.
+
+    As `torch.nn.utils.clip_grad_norm_`, but for sparse gradients, too.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    values = [grad._values() if grad.is_sparse else grad for grad in gradients]
+    factor = most / (torch.nn.utils.get_total_norm(values) + 1e-6)
+    torch._foreach_mul_(values, factor.clamp(max=1.0))
+
+
 def step_of(
     config: TrainConfig, state: TrainState, batches: Batches, loss_of: BatchLoss
 ) -> Callable[[Tensor], Tensor]:
@@ -254,7 +270,7 @@ def train_step(
         optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     if clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.parameters(), clip_norm)
+        clip_gradients(state.parameters(), clip_norm)
     for optimizer in state.optimizers:
         optimizer.step()
     return loss.detach()

@@ -105,6 +105,7 @@ def adam_rows(
     rate: np.float32,
     correction: np.float32,
     epsilon: np.float32,
+    kept: np.float32,
 ) -> None:
     """Adam's update of the `rows` (R,) of `table` (I, D) and `moments` (I, 2 D) by `grad` (R, D).
 
@@ -118,4 +119,5 @@ def adam_rows(
         for d in range(units):
             mean[d] = beta1 * mean[d] + (one - beta1) * slope[d]
             square[d] = beta2 * square[d] + (one - beta2) * slope[d] * slope[d]
-            weights[d] -= rate * mean[d] / (np.sqrt(square[d]) / correction + epsilon)
+            slid = rate * mean[d] / (np.sqrt(square[d]) / correction + epsilon)
+            weights[d] = kept * weights[d] - slid
