@@ -35,6 +35,11 @@ def typed(command: str) -> str:
     return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
 def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -105,8 +110,7 @@ class Plan:
         }
 
     def write(self, data: PreparedData, path: Path) -> None:
-        versions = {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
-        content = dump_yaml(self.to_dict() | {"data": data.manifest, "versions": versions})
+        content = dump_yaml(self.to_dict() | {"data": data.manifest, "versions": versions()})
         results.write_aside(path, lambda aside: aside.write_text(content, encoding="utf-8"))
 
     @classmethod
@@ -179,7 +183,7 @@ class Request:
     """What a user asks for; None where the space or the stored plan decides."""
 
     name: str
-    space: Path | None
+    space: Path | Mapping[str, Any] | None  # a file, or what is in it
     overrides: Mapping[str, Any]
     search: Mapping[str, Any]  # settings of the space's section `search`
     seed: int | None
@@ -204,11 +208,14 @@ class Request:
                     "other resources"
                 )
             return replace(stored, resources=resources)
-        space = Space.from_yaml(self.space, fixed=fixed, search=search)
+        if isinstance(self.space, Path):
+            space = Space.from_yaml(self.space, fixed=fixed, search=search)
+        else:
+            space = Space.from_dict(self.space, "space", fixed=fixed, search=search)
         plan = Plan(self.name, space, self.seed or 0, resources)
         if stored and plan.to_dict() != replace(stored, resources=resources).to_dict():
             raise ConfigError(
-                f"--resume: {self.space} or the options differ from what {self.name} began with; "
+                f"--resume: the space or the options differ from what {self.name} began with; "
                 f"give --name alone"
             )
         return plan

@@ -92,9 +92,14 @@ def inputs_of(config: DataConfig, data_folder: Path) -> list[Path]:
     return [Path(config.name)] if Path(config.name).is_file() else []
 
 
+def is_known(name: str) -> bool:
+    """Whether `name` is that of a known data set; otherwise it is the path of a log."""
+    return name in {*DATASETS, SYNTHETIC}
+
+
 def _check_name(config: DataConfig) -> None:
     """Raises `ConfigError` or `DataError` for a name that stands for nothing."""
-    named, path = config.name in {*DATASETS, SYNTHETIC}, Path(config.name)
+    named, path = is_known(config.name), Path(config.name)
     if named and config.log != LogConfig():
         raise ConfigError(
             f"data.log: is for a log of your own, but {config.name} is known; leave it"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tune_srs.errors import DataError
+from tune_srs.errors import ConfigError, DataError
 
 FORMAT_VERSION = 3
 
@@ -86,6 +86,7 @@ class PreparedData:
     user_ids: pd.Series  # original id of user u of `validation` at place u
     manifest: dict[str, Any]
     test_users: OtherUsers | None = None
+    item_titles: pd.Series | None = None  # of item i at place i - 1, where titles are known
 
     @property
     def test(self) -> Sequences:
@@ -96,9 +97,36 @@ class PreparedData:
         return Sequences(*histories, self.test_futures, self.validation.num_items)
 
     @property
+    def everything(self) -> Sequences:
+        """All interactions, futures included, as histories to learn from; no futures: (U, 0).
+
+        Raises `ConfigError` where a moment splits: prepared are not all interactions then.
+        """
+        if self.test_users is None:
+            return self.test.advanced(_none(self.test))
+        if self.manifest["settings"]["split"]["kind"] == "time":
+            raise ConfigError(
+                "data.split.kind=time: not all interactions are in the prepared data, so none can "
+                "be trained on all of them; use the kinds last or users"
+            )
+        parts = [part.advanced(_none(part)) for part in (self.validation, self.test)]
+        parts.insert(0, self.validation.training)
+        items = np.concatenate([part.items for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Sequences(
+            items, offsets, np.empty((len(lengths), 0), np.int32), self.validation.num_items
+        )
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of the arrays: two sources of one data set share it."""
         return str(self.manifest["fingerprint"])
+
+
+def _none(sequences: Sequences) -> Items:
+    """Futures (U, 0)."""
+    return np.empty((sequences.num_users, 0), np.int32)
 
 
 def fingerprint(arrays: Iterable[npt.NDArray[Any]]) -> str:
@@ -134,12 +162,13 @@ def save(data: PreparedData, folder: Path) -> None:
     _write_ids(data.user_ids, folder / "user_ids.arrow")
     if data.test_users is not None:
         _write_ids(data.test_users.ids, folder / "test_user_ids.arrow")
-    files = {path.name: _described(path) for path in sorted(folder.iterdir())}
+    files = {path.name: described(path) for path in sorted(folder.iterdir())}
     manifest = json.dumps(data.manifest | {"files": files}, indent=2)
     (folder / "manifest.json").write_text(manifest, encoding="utf-8")
 
 
-def _described(path: Path) -> dict[str, Any]:
+def described(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file, for a manifest."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
@@ -169,7 +198,7 @@ def verify(folder: Path) -> None:
     try:
         files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
         for name, description in files.items():
-            if _described(folder / name) != description:
+            if described(folder / name) != description:
                 raise ValueError(f"{name} is not what was written")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, error) from error

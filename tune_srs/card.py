@@ -1,0 +1,154 @@
+"""The model card of an export: what the model is, how good, and how to use it. For people."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tune_srs.config import DataConfig, TrialConfig
+
+TEXT = """# SASRec: trial {trial} of the search `{run}`
+
+A sequential recommender: it scores every item as the one that follows a history. {training}
+
+## Use
+
+```
+tune-srs recommend {folder} --history "ID,ID" --top-k 10
+tune-srs evaluate {folder}
+```
+
+```python
+import tune_srs as ts
+
+model = ts.load("{folder}")
+model.recommend([["ID", "ID"]], k=10)
+```
+
+Ids are those of the data, oldest first. One that is not in `items.parquet` is skipped; a history
+without any known id is answered by popularity. The last {max_length} items of a history are seen.
+
+## Data
+
+`{name}`: {users} users, {items} items, {interactions} interactions, {split}.
+Fingerprint: `{fingerprint}`.
+
+## Metrics
+
+{note} In brackets: 95 % bootstrap intervals over users. Yardsticks on the test
+futures: {yardsticks}.
+
+{table}
+
+`metrics.json` has the other metrics and cutoffs, and the intervals of the yardsticks.
+
+## Reproduce
+
+Seed {seed}, with {versions}:
+
+```
+{command}
+```
+
+## Files
+
+- `config.yaml`: the complete configuration.
+- `model.safetensors`: the weights.
+- `items.parquet`: each item's original id and how often it occurs in what the model has learned
+  from; row i is item i + 1 of the model, 0 is padding.
+- `metrics.json`: the metrics on validation and test futures.
+- `manifest.json`: where the model comes from, the format's version, and the files' checksums.
+{more}"""
+SPLITS = {
+    "last": "of each user the last {test} to test and the\n{validation} before them to validate",
+    "users": "a share of {share:g} of the\nusers held out to validate, and as many to test",
+    "time": "the last {share:g} of them to\ntest, as many before to validate",
+}
+MORE = {
+    "model.onnx": "for ONNX runtimes: `items` (B, L) padded with 0 on the right → `scores` (B, I)",
+    "model.pt2": "for `torch.export.load`: the same",
+}
+ROWS = ("ndcg", "ndcg_rel", "hr", "recall", "mrr", "next/ndcg", "next/hit")
+
+
+def text(
+    config: TrialConfig,
+    facts: dict[str, Any],
+    metrics: dict[str, Any],
+    folder: str,
+    files: Iterable[str],
+) -> str:
+    """The card in Markdown; `facts` as in `manifest.json`, `metrics` as in `metrics.json`."""
+    cutoff = 10 if 10 in config.evaluation.cutoffs else config.evaluation.cutoffs[0]
+    return TEXT.format(
+        **facts["data"],
+        run=facts["run"],
+        trial=facts["trial"],
+        training=_training(facts),
+        folder=folder,
+        max_length=config.model.max_length,
+        split=_split(config.data),
+        note=_note(facts),
+        yardsticks=_yardsticks(metrics, f"test/ndcg_rel@{cutoff}"),
+        table=_table(metrics, cutoff),
+        seed=config.train.seed,
+        versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+        command=_command(facts, folder),
+        more="".join(f"- `{name}`: {MORE[name]}.\n" for name in MORE if name in files),
+    )
+
+
+def _training(facts: dict[str, Any]) -> str:
+    if facts["refit"]:
+        return (
+            f"It has been\ntrained on all interactions, futures included, for the "
+            f"{facts['epoch']} epochs that were best\nfor validation."
+        )
+    return (
+        f"Its weights are\nthose of epoch {facts['epoch']}, the best on the validation futures; it "
+        f"has learned from the training\nhistories only."
+    )
+
+
+def _note(facts: dict[str, Any]) -> str:
+    test = "The trial won the search on the validation futures; the test was scored once."
+    if not facts["won"]:
+        test = (
+            "The trial was chosen by its number, it is not the winner: its test scores, computed "
+            "once for this\nexport, must not be used to choose among trials."
+        )
+    if facts["refit"]:
+        test += (
+            "\nAll figures are those of the model before it was trained on everything; this one "
+            "cannot be\nscored on these futures any more."
+        )
+    return test
+
+
+def _yardsticks(metrics: dict[str, Any], name: str) -> str:
+    others = {scorer: of[name] for scorer, of in metrics["test"].items() if scorer != "best"}
+    listed = ", ".join(f"{scorer} {value:.4f}" for scorer, value in others.items())
+    return f"{name} {listed}"
+
+
+def _table(metrics: dict[str, Any], cutoff: int) -> str:
+    lines = ["| metric | validation | test |", "|---|---|---|"]
+    for name in (f"{row}@{cutoff}" for row in ROWS):
+        validation = _cell(metrics, "validation", f"val/{name}")
+        lines.append(f"| {name} | {validation} | {_cell(metrics, 'test', f'test/{name}')} |")
+    return "\n".join(lines)
+
+
+def _cell(metrics: dict[str, Any], split: str, name: str) -> str:
+    low, high = metrics["intervals"][split]["best"][name]
+    return f"{metrics[split]['best'][name]:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _split(data: DataConfig) -> str:
+    return SPLITS[data.split.kind].format(
+        test=data.num_futures, validation=data.validation_futures, share=data.split.share
+    )
+
+
+def _command(facts: dict[str, Any], folder: str) -> str:
+    if facts["refit"]:
+        return f"tune-srs export {facts['run']} --trial {facts['trial']} --refit all --to ANOTHER"
+    return f"tune-srs train {folder}/config.yaml --metric {facts['metric']}"
