@@ -39,11 +39,16 @@ class Appraisal:
     per_user: pd.DataFrame
 
     def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """For reading: a title and a table of metrics for each kind of candidates."""
+        """For reading: a title and a table of metrics for each kind of candidates.
+
+        Of one future hr, recall and hit are the same, and so are ndcg and ndcg_rel: one is shown.
+        """
         interval = "[" + self.summary["low"].map("{:.4f}".format) + ", "
         interval += self.summary["high"].map("{:.4f}".format) + "]"
         cells = self.summary["mean"].map("{:.4f}".format) + " " + interval
-        for kind, rows in self.summary.assign(cell=cells).groupby("candidates", sort=False):
+        shown = self.summary.assign(cell=cells)
+        shown = shown[~shown["metric"].str.match("next/(hr|recall|ndcg_rel)@")]
+        for kind, rows in shown.groupby("candidates", sort=False):
             table = rows.pivot(index="metric", columns="split", values="cell")
             order = rows["metric"].drop_duplicates()
             columns = ["validation", "test"]

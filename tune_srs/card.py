@@ -1,5 +1,7 @@
 """The model card of an export: what the model is, how good, and how to use it. For people."""
 
+import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,12 +9,13 @@ from tune_srs.config import DataConfig, TrialConfig
 
 TEXT = """# SASRec: trial {trial} of the search `{run}`
 
-A sequential recommender: it scores every item as the one that follows a history. {training}
+A sequential recommender: it scores every item as the one that follows a history.
+{training}
 
 ## Use
 
 ```
-tune-srs recommend {folder} --history "ID,ID" --top-k 10
+tune-srs recommend {folder} --history "{example}" --top-k 10
 tune-srs evaluate {folder}
 ```
 
@@ -20,7 +23,7 @@ tune-srs evaluate {folder}
 import tune_srs as ts
 
 model = ts.load("{folder}")
-model.recommend([["ID", "ID"]], k=10)
+model.recommend([{listed}], k=10)
 ```
 
 Ids are those of the data, oldest first. One that is not in `items.parquet` is skipped; a history
@@ -33,12 +36,13 @@ Fingerprint: `{fingerprint}`.
 
 ## Metrics
 
-{note} In brackets: 95 % bootstrap intervals over users. Yardsticks on the test
-futures: {yardsticks}.
+{note}
+In brackets: 95 % bootstrap intervals over users.
 
 {table}
 
-`metrics.json` has the other metrics and cutoffs, and the intervals of the yardsticks.
+The yardsticks' test/ndcg_rel@{cutoff}: {yardsticks}. `metrics.json` has the other metrics and
+cutoffs, and the yardsticks' intervals.
 
 ## Reproduce
 
@@ -52,15 +56,16 @@ Seed {seed}, with {versions}:
 
 - `config.yaml`: the complete configuration.
 - `model.safetensors`: the weights.
-- `items.parquet`: each item's original id and how often it occurs in what the model has learned
-  from; row i is item i + 1 of the model, 0 is padding.
+- `items.parquet`: of each item the original id, how often it occurs in what the model has learned
+  from (`count`), and its title where titles are known; row i is item i + 1 of the model, 0 is
+  padding.
 - `metrics.json`: the metrics on validation and test futures.
 - `manifest.json`: where the model comes from, the format's version, and the files' checksums.
 {more}"""
 SPLITS = {
-    "last": "of each user the last {test} to test and the\n{validation} before them to validate",
-    "users": "a share of {share:g} of the\nusers held out to validate, and as many to test",
-    "time": "the last {share:g} of them to\ntest, as many before to validate",
+    "last": "of each user the last {test} to test and the {validation} before them to validate",
+    "users": "a share of {share:g} of the users held out to validate, and as many to test",
+    "time": "the last {share:g} of them to test, as many before to validate",
 }
 MORE = {
     "model.onnx": "for ONNX runtimes: `items` (B, L) padded with 0 on the right → `scores` (B, I)",
@@ -74,19 +79,26 @@ def text(
     facts: dict[str, Any],
     metrics: dict[str, Any],
     folder: str,
+    example: list[int | str],
     files: Iterable[str],
 ) -> str:
-    """The card in Markdown; `facts` as in `manifest.json`, `metrics` as in `metrics.json`."""
+    """The card in Markdown; `facts` as in `manifest.json`, `metrics` as in `metrics.json`.
+
+    `example`: ids of a history to show the use with.
+    """
     cutoff = 10 if 10 in config.evaluation.cutoffs else config.evaluation.cutoffs[0]
-    return TEXT.format(
+    card = TEXT.format(
         **facts["data"],
         run=facts["run"],
         trial=facts["trial"],
         training=_training(facts),
         folder=folder,
+        example=",".join(map(str, example)),
+        listed=example,
         max_length=config.model.max_length,
         split=_split(config.data),
         note=_note(facts),
+        cutoff=cutoff,
         yardsticks=_yardsticks(metrics, f"test/ndcg_rel@{cutoff}"),
         table=_table(metrics, cutoff),
         seed=config.train.seed,
@@ -94,17 +106,25 @@ def text(
         command=_command(facts, folder),
         more="".join(f"- `{name}`: {MORE[name]}.\n" for name in MORE if name in files),
     )
+    return "\n\n".join(map(_filled, card.split("\n\n")))
+
+
+def _filled(paragraph: str) -> str:
+    """Plain text in even lines; headings, lists, tables and code as they are."""
+    if re.match(r"[#|\-]|```|import |model = ", paragraph):
+        return paragraph
+    return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _training(facts: dict[str, Any]) -> str:
     if facts["refit"]:
         return (
-            f"It has been\ntrained on all interactions, futures included, for the "
-            f"{facts['epoch']} epochs that were best\nfor validation."
+            f"It has been trained on all interactions, futures included, for the {facts['epoch']} "
+            f"epochs that were best for validation."
         )
     return (
-        f"Its weights are\nthose of epoch {facts['epoch']}, the best on the validation futures; it "
-        f"has learned from the training\nhistories only."
+        f"Its weights are those of epoch {facts['epoch']}, the best on the validation futures; it "
+        f"has learned from the training histories only."
     )
 
 
@@ -113,20 +133,19 @@ def _note(facts: dict[str, Any]) -> str:
     if not facts["won"]:
         test = (
             "The trial was chosen by its number, it is not the winner: its test scores, computed "
-            "once for this\nexport, must not be used to choose among trials."
+            "once for this export, must not be used to choose among trials."
         )
     if facts["refit"]:
         test += (
-            "\nAll figures are those of the model before it was trained on everything; this one "
-            "cannot be\nscored on these futures any more."
+            " All figures are those of the model before it was trained on everything; this one "
+            "cannot be scored on these futures any more."
         )
     return test
 
 
 def _yardsticks(metrics: dict[str, Any], name: str) -> str:
     others = {scorer: of[name] for scorer, of in metrics["test"].items() if scorer != "best"}
-    listed = ", ".join(f"{scorer} {value:.4f}" for scorer, value in others.items())
-    return f"{name} {listed}"
+    return ", ".join(f"{scorer} {value:.4f}" for scorer, value in others.items())
 
 
 def _table(metrics: dict[str, Any], cutoff: int) -> str:

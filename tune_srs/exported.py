@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from tune_srs import card
 from tune_srs.config import TrialConfig
@@ -75,14 +75,16 @@ def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None
         aside = Path(parent) / folder.name
         aside.mkdir()
         exported.config.to_yaml(aside / CONFIG)
-        save_file(exported.model.state_dict(), aside / WEIGHTS)
+        (aside / WEIGHTS).write_bytes(save(exported.model.state_dict()))
         exported.items.to_parquet(aside / ITEMS, index=False)
         _write_json(exported.metrics, aside / METRICS)
         for name in formats:
             WRITERS[name](exported.model, aside)
         seal(aside, exported.facts)
         files = [path.name for path in aside.iterdir()]
-        text = card.text(exported.config, exported.facts, exported.metrics, folder.name, files)
+        popular = exported.items["item"].iloc[exported.items["count"].nlargest(3).index]
+        given = (exported.config, exported.facts, exported.metrics)
+        text = card.text(*given, folder.name, popular.to_list(), files)
         (aside / CARD).write_text(text, encoding="utf-8")
         aside.rename(folder)
 

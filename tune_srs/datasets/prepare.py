@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,18 @@ def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
     ]
     data = split_chunks(_chunks(config, data_folder, note), config, note, inputs)
     data.manifest["notes"] = notes
-    return data
+    return replace(data, item_titles=_titles(config, data_folder, data.item_ids))
+
+
+def _titles(config: DataConfig, data_folder: Path, item_ids: pd.Series) -> pd.Series | None:
+    """The title of each item, missing where it has none; None where none has."""
+    raw = data_folder / "raw" / config.name
+    file = DATASETS[config.name].find(raw) if config.name in DATASETS else None
+    titles = file.titles(raw / file.name) if file is not None and file.titles else None
+    if titles is None:
+        return None
+    found = titles.reindex(item_ids).astype("str").reset_index(drop=True).rename("title")
+    return found if found.notna().any() else None
 
 
 def _chunks(config: DataConfig, data_folder: Path, say: Say) -> Iterable[pd.DataFrame]:

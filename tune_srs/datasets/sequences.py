@@ -13,7 +13,7 @@ import pandas as pd
 
 from tune_srs.errors import ConfigError, DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 Items = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -160,6 +160,8 @@ def save(data: PreparedData, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
     _write_ids(data.item_ids, folder / "item_ids.arrow")
     _write_ids(data.user_ids, folder / "user_ids.arrow")
+    if data.item_titles is not None:
+        _write_ids(data.item_titles, folder / "item_titles.arrow")
     if data.test_users is not None:
         _write_ids(data.test_users.ids, folder / "test_user_ids.arrow")
     files = {path.name: described(path) for path in sorted(folder.iterdir())}
@@ -239,9 +241,12 @@ def _loaded(folder: Path, manifest: dict[str, Any]) -> PreparedData:
     if "test_items" in arrays:
         test_ids = _read_ids(folder / "test_user_ids.arrow", "user")
         test_users = OtherUsers(arrays["test_items"], arrays["test_offsets"], test_ids)
+    titles = None
+    if "item_titles.arrow" in manifest["files"]:
+        titles = _read_ids(folder / "item_titles.arrow", "title")
     scored = Sequences(arrays["items"], arrays["offsets"], validation, len(item_ids), learned)
     _check_shapes(scored, user_ids, manifest)
-    return PreparedData(scored, test, item_ids, user_ids, manifest, test_users)
+    return PreparedData(scored, test, item_ids, user_ids, manifest, test_users, titles)
 
 
 def _check_shapes(scored: Sequences, user_ids: pd.Series, manifest: dict[str, Any]) -> None:
