@@ -12,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from tune_srs import exported
 from tune_srs.appraisal import Appraisal, appraise
@@ -135,20 +137,23 @@ def read_histories(path: Path) -> pd.Series:
     or have a column `timestamp`. Raises `DataError` that says what is wrong.
     """
     try:
-        table = pd.read_parquet(path)
+        table = parquet.read_table(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
-    except (OSError, ValueError) as error:
+    except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: no Parquet file ({error}); write it as one") from error
-    if "history" in table:
-        users = table["user"] if "user" in table else pd.RangeIndex(len(table), name="history")
-        histories = pd.Series(table["history"].to_list(), index=pd.Index(users))
-        return histories.map(lambda history: [] if history is None else history)
-    if not {"user", "item"} <= set(table):
+    rows = table.to_pandas()
+    if "history" in rows:
+        if not pa.types.is_list(table.schema.field("history").type):
+            raise DataError(f"{path}: its column history holds no lists of ids; make it so")
+        users = rows["user"] if "user" in rows else pd.RangeIndex(len(rows), name="history")
+        lists = [[] if history is None else history for history in rows["history"]]
+        return pd.Series(lists, index=pd.Index(users), dtype=object)
+    if not {"user", "item"} <= set(rows):
         raise DataError(f"{path}: neither a column history nor user and item; name them so")
-    if "timestamp" in table:
-        table = table.sort_values("timestamp", kind="stable")
-    return table.groupby("user")["item"].agg(list)
+    if "timestamp" in rows:
+        rows = rows.sort_values("timestamp", kind="stable")
+    return rows.groupby("user")["item"].agg(list)
 
 
 def _listed(history: Any) -> Sequence[Id]:

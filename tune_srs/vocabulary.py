@@ -8,14 +8,13 @@ import pandas as pd
 def numbers_of(ids: pd.Index, vocabulary: pd.Index) -> npt.NDArray[np.int32]:
     """The number of each id (T,): its place in `vocabulary` (I,), from 1; 0 where it is unknown.
 
-    Where one side is text and the other is not, numbers are compared as they are written.
+    Unless both sides are numbers, they are compared as they are written.
 
     >>> numbers_of(pd.Index(["30", "007", "x"]), pd.Index([7, 30]))
     array([2, 0, 0], dtype=int32)
     """
     if not len(ids):
         return np.empty(0, np.int32)
-    numeric = [pd.api.types.is_numeric_dtype(index.dtype) for index in (ids, vocabulary)]
-    if numeric[0] != numeric[1]:
+    if not all(pd.api.types.is_numeric_dtype(index.dtype) for index in (ids, vocabulary)):
         ids, vocabulary = ids.astype("str"), vocabulary.astype("str")
     return (vocabulary.get_indexer(ids) + 1).astype(np.int32)
