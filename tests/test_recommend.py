@@ -53,13 +53,13 @@ def drawn(ids: list[int] | list[str], seed: int) -> list[list[Id]]:
     unknown: Id = -5 if isinstance(ids[0], int) else "nobody knows"
     return [
         [[*ids, unknown][place] for place in random.integers(0, ITEMS + 1, random.integers(0, 16))]
-        for _ in range(40)
+        for _ in range(12)
     ]
 
 
 @pytest.mark.parametrize("ids", [LETTERS, NUMBERS], ids=["text", "numbers"])
 @pytest.mark.parametrize("exclude", [True, False])
-@pytest.mark.parametrize("k", [1, 7, ITEMS, 100])
+@pytest.mark.parametrize("k", [1, 7, 100])
 def test_they_are_what_a_plain_loop_finds(
     ids: list[int] | list[str], exclude: bool, k: int
 ) -> None:

@@ -128,16 +128,18 @@ class _UnusableError(Exception):
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     version, files = manifest.get("format_version"), manifest.get("files")
-    if not isinstance(version, int) or not isinstance(files, dict):
+    if type(version) is not int or not isinstance(files, dict):
         raise _UnusableError(f"{MANIFEST} has no format_version or no files")
     if version > FORMAT_VERSION:
         raise _UnusableError(
             f"it has format version {version}, this tune_srs reads up to {FORMAT_VERSION}",
             "upgrade tune_srs",
         )
-    for card_of in ("data", "versions"):
-        if not isinstance(manifest.get(card_of), dict):
-            raise _UnusableError(f"{MANIFEST} has no {card_of}")
+    data = manifest.get("data")
+    if not isinstance(data, dict) or not {"name", "fingerprint"} <= data.keys():
+        raise _UnusableError(f"{MANIFEST} has no data")
+    if not isinstance(manifest.get("refit"), bool):
+        raise _UnusableError(f"{MANIFEST} has no refit")
     for name in (*FILES, *files):
         if name not in files or Path(name).name != name or not (folder / name).is_file():
             raise _UnusableError(f"{name} is missing")
