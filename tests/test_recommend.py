@@ -42,9 +42,7 @@ def plainly(
     scores = of.model.scores(queries, slice(1, ITEMS + 1))[0].tolist()
     candidates = [one for one in ids if not (exclude and one in history)]
     candidates.sort(key=lambda one: -scores[ids.index(one)])
-    return [
-        (rank, one, scores[ids.index(one)]) for rank, one in enumerate(candidates[:k], start=1)
-    ]
+    return [(rank, one, scores[ids.index(one)]) for rank, one in enumerate(candidates[:k], start=1)]
 
 
 def drawn(ids: list[int] | list[str], seed: int) -> list[list[Id]]:
@@ -72,7 +70,9 @@ def test_they_are_what_a_plain_loop_finds(
         rows = groups.get(place, found[:0])
         assert rows["rank"].to_list() == [rank for rank, _, _ in expected]
         assert rows["item"].to_list() == [item for _, item, _ in expected]
-        assert rows["score"].to_list() == pytest.approx([s for *_, s in expected], rel=1e-4, abs=1e-5)
+        assert rows["score"].to_list() == pytest.approx(
+            [s for *_, s in expected], rel=1e-4, abs=1e-5
+        )
         known = any(one in ids for one in history)
         assert set(rows["by"]) <= {"model" if known else "popularity"}
 
@@ -145,9 +145,7 @@ def test_k_must_be_at_least_1() -> None:
 
 def test_histories_are_read_as_lists_or_as_rows(tmp_path: Path) -> None:
     lists = pd.DataFrame({"user": ["u", "v", "w"], "history": [["b", "a"], ["c"], None]})
-    rows = pd.DataFrame(
-        {"user": ["v", "u", "u"], "item": ["c", "a", "b"], "timestamp": [5, 9, 2]}
-    )
+    rows = pd.DataFrame({"user": ["v", "u", "u"], "item": ["c", "a", "b"], "timestamp": [5, 9, 2]})
     path = tmp_path / "histories.parquet"
     for table, expected in (
         (lists, {"u": ["b", "a"], "v": ["c"], "w": []}),
