@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,7 +20,7 @@ from tune_srs.plan import Plan, Resources
 from tune_srs.space import Space
 from tune_srs.training import train
 
-POINTS = (
+POINTS: tuple[dict[str, Any], ...] = (
     {"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"},
     {"train.lr": 1e-7, "loss.num_positives": 1},
 )  # the first one wins
@@ -54,15 +55,11 @@ def write_run(folder: Path, **changes: object) -> PreparedData:
 def untrained(sequences: Sequences, ids: list[int] | list[str], **changes: object) -> Exported:
     """An export of random weights, as of a model that has learned from `sequences`."""
     model = {"hidden_units": 8, "max_length": 6, "num_heads": 2} | changes
-    config = replace_model(TrialConfig(), ModelConfig.model_validate(model))
+    config = TrialConfig(model=ModelConfig.model_validate(model))
     network = SASRec(config.model, len(ids), torch.Generator().manual_seed(3)).eval()
     items = items_of(pd.Series(ids), None, sequences)
     facts = {"data": {"name": "mine", "fingerprint": "f"}, "versions": {}, "refit": False}
     return Exported(config, network, items, {}, facts)
-
-
-def replace_model(config: TrialConfig, model: ModelConfig) -> TrialConfig:
-    return config.model_copy(update={"model": model})
 
 
 def with_titles(exported: Exported, titles: list[str]) -> Exported:

@@ -1,6 +1,6 @@
-"""An exported model on its own data and on others, against the evaluator and against plain loops."""
+"""An exported model on its own data and on others, against evaluator and recommender."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,14 @@ from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.evaluate import Evaluator
 from tune_srs.exported import Exported
-from tune_srs.recommend import Recommender
+from tune_srs.recommend import Id, Recommender
 
 CPU = torch.device("cpu")
 LOG = {"user_column": "user", "item_column": "item", "time_column": "time", "time_format": "order"}
 ALL = {"evaluation.num_candidates": 3}
 
 
-def write_log(path: Path, histories: dict[str, Sequence[object]]) -> str:
+def write_log(path: Path, histories: Mapping[str, Sequence[Id]]) -> str:
     rows = [
         (user, item, time) for user, items in histories.items() for time, item in enumerate(items)
     ]
@@ -31,7 +31,7 @@ def write_log(path: Path, histories: dict[str, Sequence[object]]) -> str:
     return str(path)
 
 
-def drawn(seed: int, items: int = 25) -> dict[str, Sequence[object]]:
+def drawn(seed: int, items: int = 25) -> dict[str, Sequence[Id]]:
     """20 users with 8 to 14 of the items a, b, …"""
     random = np.random.default_rng(seed)
     letters = [f"i{number:02}" for number in range(items)]
@@ -70,14 +70,13 @@ def test_on_its_own_data_it_is_what_the_evaluator_says(
         for kind in ("all", "sampled"):
             config = of.config.with_overrides(ALL | {"evaluation.candidates": kind}).evaluation
             expected = Evaluator(sequences, config, CPU)(of.model)
-            assert users.loc[(split, kind), "user"].to_list() == data.user_ids.to_list()
+            rows = users.loc[[(split, kind)]]
+            assert rows["user"].to_list() == data.user_ids.to_list()
             for name, value in expected.means().items():
-                row = means.loc[(split, kind, name)]
+                (row,) = means.loc[[(split, kind, name)]].to_dict("records")
                 assert row["mean"] == value
                 assert row["low"] <= value <= row["high"]
-                assert users.loc[(split, kind), name].to_list() == (
-                    expected.per_user[name].tolist()
-                )
+                assert rows[name].to_list() == expected.per_user[name].tolist()
     titles = [title for title, _ in found.tables()]
     assert titles == ["among all candidates", "among sampled candidates"]
 
@@ -85,7 +84,7 @@ def test_on_its_own_data_it_is_what_the_evaluator_says(
 def test_items_of_other_data_are_matched_by_id(
     own: tuple[Exported, PreparedData], tmp_path: Path
 ) -> None:
-    """Held to recommendations of the whole catalogue: where each future stands, history left out."""
+    """Held to recommendations of the whole catalogue, histories left out afterwards."""
     of, _ = own
     other = drawn(1, items=32)  # seven items that the model does not know, and none of some
     other["stranger"] = [f"i{number:02}" for number in (*range(25, 32), 25, 1, 2)]
@@ -128,7 +127,7 @@ def test_data_without_a_known_item_are_refused(
 ) -> None:
     numbers = {user: range(9) for user in "abc"}
     name = write_log(tmp_path / "numbers.csv", numbers)
-    with pytest.raises(DataError, match="knows none of the 9 items .* such as 'i00'"):
+    with pytest.raises(DataError, match=r"knows none of the 9 items .* such as 'i00'"):
         appraised(own[0], tmp_path, data__name=name)
 
 

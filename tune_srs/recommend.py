@@ -147,13 +147,14 @@ def read_histories(path: Path) -> pd.Series:
         if not pa.types.is_list(table.schema.field("history").type):
             raise DataError(f"{path}: its column history holds no lists of ids; make it so")
         users = rows["user"] if "user" in rows else pd.RangeIndex(len(rows), name="history")
-        lists = [[] if history is None else history for history in rows["history"]]
-        return pd.Series(lists, index=pd.Index(users), dtype=object)
+        listed = [[] if history is None else history for history in rows["history"]]
+        return pd.Series(listed, index=pd.Index(users), dtype=object)
     if not {"user", "item"} <= set(rows):
         raise DataError(f"{path}: neither a column history nor user and item; name them so")
     if "timestamp" in rows:
         rows = rows.sort_values("timestamp", kind="stable")
-    return rows.groupby("user")["item"].agg(list)
+    lists = rows.groupby("user")["item"].agg(list)
+    return pd.Series(lists, dtype=object)
 
 
 def _listed(history: Any) -> Sequence[Id]:
