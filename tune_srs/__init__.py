@@ -25,11 +25,12 @@ API = (
     "export", "load", "prepare", "search", "train",
 )  # fmt: skip
 
+if not TYPE_CHECKING:  # to which every name would exist
 
-def __getattr__(name: str) -> Any:
-    """Imports what takes long to import when it is first asked for."""
-    if name in API:
-        return getattr(import_module("tune_srs.api"), name)
-    if name == "results":
-        return import_module("tune_srs.results")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Imports what takes long to import when it is first asked for."""
+        if name in API:
+            return getattr(import_module("tune_srs.api"), name)
+        if name == "results":
+            return import_module("tune_srs.results")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
