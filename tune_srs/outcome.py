@@ -100,20 +100,23 @@ def export_trial(
 
 def _chosen(folder: Path, plan: Plan, trial: int | None) -> tuple[bool, TrialRecord]:
     """Whether it is the winner, and the record of the trial to export."""
-    search = plan.space.search
-    if not (folder / "best").is_dir():
+    metrics, modes = plan.space.search.metrics, plan.space.search.modes
+    records, _ = journal.replay(folder, metrics, modes)
+    winner = journal.best_of(records, metrics[0], 1 if modes[0] == "max" else -1)
+    if winner is None or not (folder / "best").is_dir():
         raise ConfigError(
-            f"{folder}: has not ended, so there is no winner; {plan.how_to_resume(folder)}"
+            f"{folder}: has not ended, so nothing has won; {plan.how_to_resume(folder)}"
         )
-    records, _ = journal.replay(folder, search.metrics, search.modes)
-    winner: int = results.read_json(folder / "best" / "metrics.json")["trial"]
-    trial = winner if trial is None else trial
-    if not 0 <= trial < len(records):
-        raise ConfigError(f"--trial: {folder} has no trial {trial}; it has 0 to {len(records) - 1}")
-    chosen = records[trial]
-    if chosen.best_epoch is None:
-        raise ConfigError(f"--trial: {trial} has no metrics ({chosen.reason}); choose another")
-    return trial == winner, chosen
+    chosen = winner.number if trial is None else trial
+    if not 0 <= chosen < len(records):
+        raise ConfigError(
+            f"--trial: {folder} has no trial {chosen}; it has 0 to {len(records) - 1}"
+        )
+    if records[chosen].best_epoch is None:
+        raise ConfigError(
+            f"--trial: {chosen} has no metrics ({records[chosen].reason}); choose another"
+        )
+    return chosen == winner.number, records[chosen]
 
 
 def _scored(
