@@ -196,7 +196,10 @@ BAD_USES = {
     "export in no format": (["export", "tiny", "--to", "m", "--format", "tf"], "'onnx', 'torch'"),
     "refit of a part": (["export", "tiny", "--to", "m", "--refit", "half"], "'all'"),
     "evaluation of nothing": (["evaluate", "nowhere"], "nowhere: no such folder"),
-    "evaluation of a run": (["evaluate", "results/tiny"], "manifest.json is missing"),
+    "evaluation of a run": (
+        ["evaluate", "results/tiny"],
+        "a search, not a model; give results/tiny/best",
+    ),
     "evaluation on no data": (
         ["evaluate", "results/tiny/best", "--dataset", "ml-100"],
         "did you mean ml-100k?",

@@ -100,7 +100,7 @@ def test_the_card_tells_where_the_model_comes_from(written: Path) -> None:
     for told in (
         "trial 4 of the search `tiny`", "epoch 7", "`mine`: 9 users", "Fingerprint: `f`",
         "| ndcg@10 | 0.1250 [0.1000, 0.1500] | 0.1250 [0.1000, 0.1500] |", "popularity 0.1250",
-        "won the search", "tune-srs 0.1.0", "tune-srs train model/config.yaml", 'ts.load("model")',
+        "won the search", "tune-srs 0.1.0", "tune-srs train model/config.yaml", "ts.load('model')",
     ):  # fmt: skip
         assert told in text
     assert max(map(len, text.splitlines())) <= 100

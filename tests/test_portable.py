@@ -38,6 +38,7 @@ def padded(histories: list[list[int]], columns: int) -> Tensor:
 HISTORIES = [[3], [30, 1, 30, 7], [5, 6], [9, 8, 7, 6, 5, 4, 3]]
 
 
+@pytest.mark.slow
 def test_onnx_scores_any_number_of_histories_of_any_length(tmp_path: Path) -> None:
     model = model_of(9)
     portable.write_onnx(model, tmp_path)
@@ -80,13 +81,14 @@ def test_what_scores_otherwise_is_not_written() -> None:
             portable.check(wrong, model, "model.onnx")
 
 
-def test_without_the_extra_the_user_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_format_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    portable.check_formats({"onnx", "torch"})
+    with pytest.raises(ConfigError, match="unknown onx, did you mean onnx"):
+        portable.check_formats({"onx"})
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         portable, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name)
     )
     with pytest.raises(ConfigError, match=r"onnxscript not installed; pip install 'tune-srs\[onnx"):
-        portable.write_onnx(model_of(5), tmp_path)
-    assert not list(tmp_path.iterdir())
+        portable.check_formats({"onnx"})
+    portable.check_formats({"torch"})

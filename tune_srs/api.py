@@ -3,7 +3,7 @@
 Ray and Optuna are needed by `search` and `export` alone, and imported by them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ def export(
     *,
     trial: int | None = None,
     refit: bool = False,
-    formats: Iterable[str] = (),
+    formats: Collection[str] = (),
     data_folder: Path | str = "data",
     say: Say = print,
 ) -> None:

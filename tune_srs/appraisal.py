@@ -107,14 +107,15 @@ def _config(config: TrialConfig, overrides: Mapping[str, Any]) -> TrialConfig:
 def _doubts(exported: Exported, config: DataConfig, data: PreparedData) -> Iterator[str]:
     """Why the scores may say less than they seem to."""
     learned = exported.facts["data"]
-    if config.name != learned["name"]:
+    unchanged = data.fingerprint == learned["fingerprint"]
+    if config.name != learned["name"] and not unchanged:
         return
     if exported.facts["refit"]:
         yield (
             f"warning: this model has learned all interactions of {config.name}, the futures it is "
             f"asked for among them: these scores say nothing about how good it is"
         )
-    elif data.fingerprint != learned["fingerprint"]:
+    elif not unchanged:
         yield (
             f"warning: {config.name} is split otherwise than when the model was trained, or has "
             f"changed: it may have learned some of the futures it is asked for"

@@ -1,6 +1,7 @@
 """The model card of an export: what the model is, how good, and how to use it. For people."""
 
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -15,14 +16,14 @@ A sequential recommender: it scores every item as the one that follows a history
 ## Use
 
 ```
-tune-srs recommend {folder} --history "{example}" --top-k 10
+tune-srs recommend {folder} --history {example} --top-k 10
 tune-srs evaluate {folder}
 ```
 
 ```python
 import tune_srs as ts
 
-model = ts.load("{folder}")
+model = ts.load({path})
 model.recommend([{listed}], k=10)
 ```
 
@@ -69,7 +70,8 @@ SPLITS = {
 }
 MORE = {
     "model.onnx": "for ONNX runtimes: `items` (B, L) padded with 0 on the right → `scores` (B, I)",
-    "model.pt2": "for `torch.export.load`: the same",
+    "model.pt2": "for `torch.export.load`: the same. torch may unpickle parts of such a file: load "
+    "none\n  whose origin you do not trust",
 }
 ROWS = ("ndcg", "ndcg_rel", "hr", "recall", "mrr", "next/ndcg", "next/hit")
 
@@ -92,8 +94,9 @@ def text(
         run=facts["run"],
         trial=facts["trial"],
         training=_training(facts),
-        folder=folder,
-        example=",".join(map(str, example)),
+        folder=shlex.quote(folder),
+        path=repr(folder),
+        example=shlex.quote(",".join(map(str, example))),
         listed=example,
         max_length=config.model.max_length,
         split=_split(config.data),
@@ -103,7 +106,7 @@ def text(
         table=_table(metrics, cutoff),
         seed=config.train.seed,
         versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
-        command=_command(facts, folder),
+        command=_command(facts, shlex.quote(folder)),
         more="".join(f"- `{name}`: {MORE[name]}.\n" for name in MORE if name in files),
     )
     return "\n\n".join(map(_filled, card.split("\n\n")))

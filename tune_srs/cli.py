@@ -305,7 +305,7 @@ def export_run(
         to,
         trial=trial,
         refit=refit is not None,
-        formats=dict.fromkeys(asked),
+        formats=set(asked),
         data_folder=data_folder,
     )
     print(f"exported to {to}; {to / 'README.md'} says what it is and how to use it")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -51,9 +52,13 @@ class Exported:
 
 def items_of(ids: pd.Series, titles: pd.Series | None, learned: Sequences) -> pd.DataFrame:
     """The table of items, see `Exported`; `ids` and `titles` have a row an item."""
-    counts = np.bincount(learned.items, minlength=len(ids) + 1)[1:]
-    items = pd.DataFrame({"item": ids.to_numpy(), "count": counts})
+    items = pd.DataFrame({"item": ids.to_numpy(), "count": item_counts(learned)})
     return items if titles is None else items.assign(title=titles.to_numpy())
+
+
+def item_counts(learned: Sequences) -> npt.NDArray[np.int64]:
+    """How often each item occurs in histories: (I,)."""
+    return np.bincount(learned.items, minlength=learned.num_items + 1)[1:]
 
 
 def check_free(folder: Path) -> None:
@@ -104,6 +109,8 @@ def read(folder: Path) -> Exported:
     """An export, every byte of it checked. Raises `DataError` that says what is wrong with it."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one that tune-srs export has written")
+    if not (folder / MANIFEST).exists() and (folder / "best").is_dir():
+        raise DataError(f"{folder}: a search, not a model; give {folder / 'best'}")
     try:
         manifest = _json(folder / MANIFEST)
         _verify(folder, manifest)

@@ -5,7 +5,7 @@ Any other trial of a run that has ended can be exported, too.
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,10 +21,11 @@ from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import ConfigError, DataError, SearchError
 from tune_srs.evaluate import Evaluation, Evaluator, Scorer
-from tune_srs.exported import Exported, items_of
+from tune_srs.exported import Exported, item_counts, items_of
 from tune_srs.journal import Journal, TrialRecord
 from tune_srs.model import SASRec
 from tune_srs.plan import Plan, versions
+from tune_srs.portable import check_formats
 from tune_srs.space import Space
 from tune_srs.storage import Storage
 from tune_srs.training import train
@@ -79,7 +80,7 @@ def export_trial(
     to: Path,
     trial: int | None,
     refit: bool,
-    formats: Iterable[str],
+    formats: Collection[str],
     data_folder: Path,
     say: Callable[[str], None],
 ) -> None:
@@ -89,13 +90,17 @@ def export_trial(
     for a trial that cannot be exported or a run that has not ended.
     """
     exported.check_free(to)
+    check_formats(formats)
     plan = Plan.read(folder)
     won, chosen = _chosen(folder, plan, trial)
     data = prepare(plan.space.base.data, data_folder, say)
     plan.check_data(data, folder)
+    everything = data.everything if refit else None  # before anything takes time
     result = _scored(folder, plan, chosen, plan.storage(folder), data, say)
     result = replace(result, facts=result.facts | {"won": won})
-    exported.write(_refitted(result, data, say) if refit else result, to, formats)
+    if everything is not None:
+        result = _refitted(result, everything, say)
+    exported.write(result, to, formats)
 
 
 def _chosen(folder: Path, plan: Plan, trial: int | None) -> tuple[bool, TrialRecord]:
@@ -173,24 +178,28 @@ def _facts(
     }
 
 
-def _refitted(scored: Exported, data: PreparedData, say: Callable[[str], None]) -> Exported:
+def _refitted(scored: Exported, everything: Sequences, say: Callable[[str], None]) -> Exported:
     """The same configuration, trained on all interactions for the best number of epochs."""
     epochs = scored.facts["epoch"]
-    everything = data.everything
     say(f"training on all {len(everything.items)} interactions for {epochs} epochs")
     config = scored.config.with_overrides({"train.max_epochs": epochs})
     # training scores after each epoch, for which one user will do: there is nothing left to score
     end = everything.offsets[1]
     history = (everything.items[:end], everything.offsets[:2])
-    sequences = Sequences(
-        *history, everything.items[end - 1 : end, None], everything.num_items, everything
-    )
-    for report in train(config, sequences):
+    future = everything.items[end - 1 : end, None]
+    sequences = Sequences(*history, future, everything.num_items, everything)
+    among_all = config.with_overrides({"evaluation.candidates": "all"})
+    for report in train(among_all, sequences):
         weights = report.state.model.state_dict()
     model = SASRec(config.model, everything.num_items, torch.Generator())
     model.load_state_dict(weights)
-    items = items_of(data.item_ids, data.item_titles, everything)
-    return Exported(config, model.eval(), items, scored.metrics, scored.facts | {"refit": True})
+    return Exported(
+        config,
+        model.eval(),
+        scored.items.assign(count=item_counts(everything)),
+        scored.metrics,
+        scored.facts | {"refit": True},
+    )
 
 
 def _train_again(space: Space, record: TrialRecord, best: Best, data: PreparedData) -> TrialConfig:

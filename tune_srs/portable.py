@@ -7,7 +7,7 @@ counted from 1. Both give `scores` (B, I), float32: column i is row i of `items.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from tune_srs.config import nearest
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.model import SASRec
 
@@ -42,19 +43,14 @@ class NextItems(nn.Module):
 
 
 def write_torch(model: SASRec, folder: Path) -> None:
-    """Write `model.pt2`, for `torch.export.load`."""
+    """Write `model.pt2`, for `torch.export.load`, which unpickles: it is never called here."""
     program = _program(model)
     check(program.module(), model, "model.pt2")
     torch.export.save(program, folder / "model.pt2")
 
 
 def write_onnx(model: SASRec, folder: Path) -> None:
-    """Write `model.onnx`. Raises `ConfigError` where the extra `onnx` is not installed."""
-    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"--onnx: {', '.join(missing)} not installed; pip install 'tune-srs[onnx]'"
-        )
+    """Write `model.onnx`; the extra `onnx` is needed."""
     import onnxruntime
 
     with _quietly():
@@ -77,6 +73,18 @@ def write_onnx(model: SASRec, folder: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[SASRec, Path], None]] = {"onnx": write_onnx, "torch": write_torch}
+
+
+def check_formats(formats: Collection[str]) -> None:
+    """Raises `ConfigError` for a format that is not known, or whose packages are not installed."""
+    for name in formats:
+        if name not in WRITERS:
+            raise ConfigError(f"--format: unknown {name}{nearest(name, WRITERS)}")
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
+    if "onnx" in formats and missing:
+        raise ConfigError(
+            f"--onnx: {', '.join(missing)} not installed; pip install 'tune-srs[onnx]'"
+        )
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 
 def console_table(frame: pd.DataFrame, title: str) -> Table:
     """`frame`, made readable, as a table that rich prints."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     text = readable(frame)
     for name, column in zip(text, frame, strict=True):
         numeric = pd.api.types.is_numeric_dtype(frame[column])
