@@ -31,9 +31,9 @@ def silent(message: str) -> None:
     """A `say` for calls whose messages do not matter."""
 
 
-def write_run(folder: Path, **changes: object) -> PreparedData:
+def write_run(folder: Path) -> PreparedData:
     """Write `results/tiny` and `data` under `folder`: a run of two trials that has ended."""
-    fixed = FIXED | {"train.max_epochs": EPOCHS} | changes
+    fixed = FIXED | {"train.max_epochs": EPOCHS}
     plan = Plan("tiny", Space.from_dict(SPACE | {"fixed": fixed}, "space"), 0, Resources())
     data = prepare(plan.space.base.data, folder / "data", silent)
     run = folder / "results" / "tiny"

@@ -137,6 +137,16 @@ def test_after_a_moment_not_all_interactions_are_there(tmp_path: Path) -> None:
         _ = data.everything
 
 
+def test_a_refit_that_would_need_more_than_is_kept_is_refused(
+    ended: tuple[Path, PreparedData], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(ended[0] / "results" / "tiny", tmp_path / "tiny"))
+    journal = (run / "journal.jsonl").read_text()
+    (run / "journal.jsonl").write_text(journal.replace('"power"', '"time"'))
+    with pytest.raises(ts.TuneSRSError, match=r"loss\.relevance=time needs the times"):
+        ts.export(run, tmp_path / "model", refit=True, data_folder=ended[0] / "data", say=silent)
+
+
 def test_the_configuration_of_an_export_trains_to_its_figures(
     ended: tuple[Path, PreparedData], export: Callable[..., Path]
 ) -> None:

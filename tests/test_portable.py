@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -15,10 +16,22 @@ from tune_srs.errors import ConfigError, SearchError
 from tune_srs.model import SASRec
 
 ITEMS = 30
+PARTS: dict[str, dict[str, Any]] = {
+    "original": {},
+    "modern": {
+        "norm": "pre",
+        "gates": True,
+        "activation": "swiglu",
+        "feed_forward_factor": 3,
+        "positions": "rotary",
+        "item_bias": True,
+    },
+    "sinusoidal": {"norm": "post", "activation": "gelu", "positions": "sinusoidal"},
+}
 
 
-def model_of(max_length: int) -> SASRec:
-    config = ModelConfig(max_length=max_length, hidden_units=8, num_heads=2)
+def model_of(max_length: int, parts: str = "original") -> SASRec:
+    config = ModelConfig(max_length=max_length, hidden_units=8, num_heads=2, **PARTS[parts])
     return SASRec(config, ITEMS, torch.Generator().manual_seed(1)).eval()
 
 
@@ -39,8 +52,9 @@ HISTORIES = [[3], [30, 1, 30, 7], [5, 6], [9, 8, 7, 6, 5, 4, 3]]
 
 
 @pytest.mark.slow
-def test_onnx_scores_any_number_of_histories_of_any_length(tmp_path: Path) -> None:
-    model = model_of(9)
+@pytest.mark.parametrize("parts", PARTS)
+def test_onnx_scores_any_number_of_histories_of_any_length(tmp_path: Path, parts: str) -> None:
+    model = model_of(9, parts)
     portable.write_onnx(model, tmp_path)
     onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
     session = onnxruntime.InferenceSession(
@@ -57,9 +71,9 @@ def test_onnx_scores_any_number_of_histories_of_any_length(tmp_path: Path) -> No
     )
 
 
-@pytest.mark.parametrize("max_length", [1, 9])
-def test_so_does_the_program_of_torch(tmp_path: Path, max_length: int) -> None:
-    model = model_of(max_length)
+@pytest.mark.parametrize(("max_length", "parts"), [(1, "original"), (9, "modern")])
+def test_so_does_the_program_of_torch(tmp_path: Path, max_length: int, parts: str) -> None:
+    model = model_of(max_length, parts)
     portable.write_torch(model, tmp_path)
     program = torch.export.load(tmp_path / "model.pt2").module()
     histories = [history[:max_length] for history in HISTORIES]

@@ -75,11 +75,10 @@ def appraise(
     for doubt in _doubts(exported, config.data, data):
         say(doubt)
     scorer, validation, test = _matched(exported, data, say)
-    test_users = data.user_ids if data.test_users is None else data.test_users.ids
     summaries, users = [], []
     for split, sequences, ids in (
         ("validation", validation, data.user_ids),
-        ("test", test, test_users),
+        ("test", test, data.test_user_ids),
     ):
         for kind, evaluation in _evaluations(scorer, sequences, config.evaluation, say):
             names = {"split": split, "candidates": kind}

@@ -4,11 +4,14 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tune_srs import __version__
+
+if TYPE_CHECKING:
+    from tune_srs.results import Summary
 
 app = typer.Typer(
     help="Hyper-parameter search for relevance-aware sequential recommenders.",
@@ -245,6 +248,72 @@ def search(
         raise typer.Exit(INTERRUPTED)
 
 
+@app.command()
+def study(
+    spec: Annotated[Path | None, typer.Argument(help="A study, in YAML.")] = None,
+    name: Annotated[str, typer.Option(help="The study's folder within the results.")] = "study",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each configuration on each data set.")
+    ] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(help="Also of a run. [default: 1]")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="Also of a run. [default: 0.25 where there is a GPU]")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Runs at a time. [default: as many as there is room for]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, or auto. [default: this machine alone]")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="Of the tunings' checkpoints, as for a search."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted study.")
+    ] = False,
+    settings: Settings = None,
+    data_folder: DataFolder = Path("data"),
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Compare configurations on data sets, over several seeds, with their uncertainty.
+
+    Begin: tune-srs study studies/relevance.yaml --name relevance
+
+    Go on: tune-srs study --resume --name relevance
+
+    How it stands: tune-srs results relevance
+    """
+    from tune_srs.datasets.prepare import prepare
+    from tune_srs.studies import table
+    from tune_srs.studies.plan import StudyPlan, StudyRequest, study_folder
+
+    asked = {
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "at_once": at_once,
+        "address": address,
+        "storage": storage,
+    }
+    request = StudyRequest(name, spec, _overrides(settings), seeds, asked)
+    folder = study_folder(results_folder, name) if resume else results_folder / name
+    plan = request.plan(results_folder, StudyPlan.read(folder) if resume else None)
+    plan.check(folder, resume)
+    data = {name: prepare(config, data_folder) for name, config in plan.study.data().items()}
+    if resume:
+        plan.check_data(data, folder)
+
+    from tune_srs.console import Console
+    from tune_srs.studies.running import run_study
+
+    if not run_study(plan, data, folder, Console(), new=not resume):
+        raise typer.Exit(INTERRUPTED)
+    _print(table.write(folder))
+    print(f"these tables: {folder / 'table.md'}; all figures: {folder / 'table.csv'}")
+
+
 @app.command("results")
 def show_results(
     name: str,
@@ -252,11 +321,18 @@ def show_results(
 ) -> None:
     """Print the table of a run: its trials, the yardsticks, and the test scores.
 
+    Or that of a study, as far as it is: its configurations against the baseline.
+
     Example: tune-srs results first
     """
-    from tune_srs.results import run_folder
+    from tune_srs import results
 
-    _show(run_folder(results_folder, name))
+    if (results_folder / name / "study.yaml").is_file():
+        from tune_srs.studies import table
+
+        _print(table.summaries(results_folder / name))
+    else:
+        _print(results.summaries(results.run_folder(results_folder, name)))
 
 
 @app.command()
@@ -392,6 +468,27 @@ def recommend(
     console.print(console_table(found, ""))
 
 
+@app.command()
+def relevance(
+    to: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")],
+    num_positives: Annotated[int, typer.Option(min=1, help="P, as in loss.num_positives.")] = 10,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=RATE", help="Of a relevance, where not the default; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Draw what each relevance makes of the weights of several positives.
+
+    Example: tune-srs relevance --to relevance.png --rate exponential=0.3
+    """
+    from tune_srs.relevance_plot import write_relevance_plot
+
+    write_relevance_plot(to, num_positives, _overrides(rate))
+    print(to)
+
+
 def _warn(message: str) -> None:
     print(f"tune-srs: {message}", file=sys.stderr)
 
@@ -421,16 +518,15 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
     return overrides
 
 
-def _show(folder: Path) -> None:
+def _print(summaries: "list[Summary]") -> None:
     from rich.console import Console
 
-    from tune_srs import results
     from tune_srs.tables import console_table
 
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    for summary in results.summaries(folder):
+    for summary in summaries:
         console.print(console_table(summary.frame, summary.title))
         console.print()
 

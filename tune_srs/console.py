@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.journal import Journal, TrialRecord
-from tune_srs.plan import Plan, typed
+from tune_srs.plan import Plan, place, typed
 from tune_srs.results import conclusion
 from tune_srs.space import Space, seconds
 
@@ -83,7 +83,7 @@ def closing(plan: Plan, folder: Path) -> list[str]:
     """What a search came to, and where that is."""
     counts, *rest = conclusion(folder)
     return [
-        f"{counts}; all of them: {typed('tune-srs')} results {plan.name}{plan.place(folder)}",
+        f"{counts}; all of them: {typed('tune-srs')} results {plan.name}{place(folder)}",
         *rest,
         f"the best configuration and model: {folder / 'best'}",
         f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}",

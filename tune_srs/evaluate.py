@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_srs.batches import NegativeSampler
 from tune_srs.config import EvaluationConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.histories import Histories
 from tune_srs.intervals import mean_intervals
 from tune_srs.metrics import names, per_user
+from tune_srs.negatives import NegativeSampler
 from tune_srs.relevance import relevance
 from tune_srs.tensors import rows_between, tensor_of
 

@@ -95,7 +95,7 @@ def export_trial(
     won, chosen = _chosen(folder, plan, trial)
     data = prepare(plan.space.base.data, data_folder, say)
     plan.check_data(data, folder)
-    everything = data.everything if refit else None  # before anything takes time
+    everything = _everything(data, plan, chosen) if refit else None  # before it takes time
     result = _scored(folder, plan, chosen, plan.storage(folder), data, say)
     result = replace(result, facts=result.facts | {"won": won})
     if everything is not None:
@@ -122,6 +122,16 @@ def _chosen(folder: Path, plan: Plan, trial: int | None) -> tuple[bool, TrialRec
             f"--trial: {chosen} has no metrics ({records[chosen].reason}); choose another"
         )
     return chosen == winner.number, records[chosen]
+
+
+def _everything(data: PreparedData, plan: Plan, record: TrialRecord) -> Sequences:
+    """What a refit learns from; a `ConfigError` where it cannot be had."""
+    if plan.space.config(record.values).loss.relevance == "time":
+        raise ConfigError(
+            "--refit: loss.relevance=time needs the times of the futures, which prepared data do "
+            "not keep; export it without"
+        )
+    return data.everything
 
 
 def _scored(
