@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 DRAWS = 2**22  # users drawn at once
+MANY_USERS = 10_000  # from here on the normal distribution, which resampled means tend to
 
 
 def mean_intervals(
@@ -25,13 +27,22 @@ def mean_intervals(
     True
     """
     values = np.stack([np.asarray(value, float) for value in per_user.values()], axis=1)  # (U, M)
-    random = np.random.default_rng(seed)
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    if len(values) < MANY_USERS:
+        low, high = np.quantile(_bootstrapped(values, np.random.default_rng(seed)), tails, axis=0)
+    else:
+        error = values.std(axis=0) / np.sqrt(len(values))
+        low, high = (values.mean(axis=0) + float(stats.norm.ppf(tail)) * error for tail in tails)
+    return {name: (float(a), float(b)) for name, a, b in zip(per_user, low, high, strict=True)}
+
+
+def _bootstrapped(
+    values: npt.NDArray[np.float64], random: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Means (RESAMPLES, M) of resampled users of `values` (U, M)."""
     at_once = max(1, DRAWS // len(values))
     sizes = [min(at_once, RESAMPLES - done) for done in range(0, RESAMPLES, at_once)]
-    means = np.concatenate([_resampled_means(values, size, random) for size in sizes])
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return {name: (float(a), float(b)) for name, a, b in zip(per_user, low, high, strict=True)}
+    return np.concatenate([_resampled_means(values, size, random) for size in sizes])
 
 
 def _resampled_means(
