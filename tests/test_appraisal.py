@@ -147,6 +147,8 @@ def test_a_setting_without_effect_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=r"train\.lr has no effect on a trained model"):
         appraised(own[0], tmp_path, train__lr=0.1)
+    with pytest.raises(ConfigError, match="both kinds are shown"):
+        appraised(own[0], tmp_path, evaluation__candidates="sampled")
 
 
 def test_where_too_few_items_are_left_to_sample_that_is_said(
@@ -154,4 +156,7 @@ def test_where_too_few_items_are_left_to_sample_that_is_said(
 ) -> None:
     found, said = appraised(own[0], tmp_path, evaluation__num_candidates=24)
     assert set(found.summary["candidates"]) == {"all"}
-    assert sum("sampled candidates are left out" in line for line in said) == 2
+    assert (
+        sum("sampled candidates: left out, evaluation.num_candidates=24" in line for line in said)
+        == 2
+    )

@@ -26,7 +26,6 @@ PARTS: dict[str, dict[str, Any]] = {
         "positions": "rotary",
         "item_bias": True,
     },
-    "sinusoidal": {"norm": "post", "activation": "gelu", "positions": "sinusoidal"},
 }
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tune_srs.config import DataConfig, EvaluationConfig, LogConfig, TrialConfig
+from tune_srs.config import DataConfig, LogConfig, TrialConfig
 from tune_srs.datasets.columns import Say
 from tune_srs.datasets.prepare import is_known, prepare
 from tune_srs.datasets.sequences import Items, PreparedData, Sequences
@@ -80,7 +80,14 @@ def appraise(
         ("validation", validation, data.user_ids),
         ("test", test, data.test_user_ids),
     ):
-        for kind, evaluation in _evaluations(scorer, sequences, config.evaluation, say):
+        for kind in ("all", "sampled"):
+            among = config.evaluation.model_copy(update={"candidates": kind})
+            try:
+                evaluator = Evaluator(sequences, among, CPU)
+            except DataError as error:  # too few items to draw from
+                say(f"{split}, sampled candidates: left out, {error}")
+                continue
+            evaluation = evaluator(scorer)
             names = {"split": split, "candidates": kind}
             summaries.append(_summary(evaluation).assign(**names))
             users.append(pd.DataFrame(names | {"user": ids} | evaluation.per_user))
@@ -96,6 +103,8 @@ def _config(config: TrialConfig, overrides: Mapping[str, Any]) -> TrialConfig:
     idle = [key for key in overrides if not key.startswith(("data.", "evaluation."))]
     if idle:
         raise ConfigError(f"evaluate: {idle[0]} has no effect on a trained model; leave it out")
+    if "evaluation.candidates" in overrides:
+        raise ConfigError("evaluate: evaluation.candidates: both kinds are shown; leave it out")
     config = config.with_overrides(overrides, "evaluate")
     if is_known(config.data.name):  # how a log of one's own is read does not matter there
         data = config.data.model_copy(update={"log": LogConfig()})
@@ -191,19 +200,6 @@ class _KnownItems:
                 queries[:, -1:] > 0, self._counts[known], of_model
             )
         return scores
-
-
-def _evaluations(
-    scorer: Scorer, sequences: Sequences, config: EvaluationConfig, say: Say
-) -> Iterator[tuple[str, Evaluation]]:
-    """Among all candidates and among sampled ones, unless there are too few to draw from."""
-    for kind in ("all", "sampled"):
-        try:
-            evaluator = Evaluator(sequences, config.model_copy(update={"candidates": kind}), CPU)
-        except DataError as error:
-            say(f"sampled candidates are left out: {error}")
-        else:
-            yield kind, evaluator(scorer)
 
 
 def _summary(evaluation: Evaluation) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Shapes: N histories, T ids of all of them, I items, k recommendations a history.
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,7 @@ from tune_srs.vocabulary import numbers_of
 
 Id = int | str
 Warn = Callable[[str], object]
+WARN: Warn = partial(warnings.warn, stacklevel=3)  # of the line that calls `recommend`
 
 
 class Recommender:
@@ -47,7 +49,7 @@ class Recommender:
         histories: Iterable[Sequence[Id]] | pd.Series,
         k: int = 10,
         exclude_history: bool | None = None,
-        warn: Warn = warnings.warn,
+        warn: Warn = WARN,
     ) -> pd.DataFrame:
         """The `k` items that each history is most likely to go on with, best first.
 
