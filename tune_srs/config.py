@@ -360,7 +360,7 @@ class TrialConfig(Settings):
 
     def with_overrides(self, overrides: Mapping[str, Any], source: str = "overrides") -> Self:
         """A copy with dotted keys replaced: `{"train.lr": 0.01}`; those of a `preset` first."""
-        unknown_keys(overrides, [PRESET, *dotted_keys()], source)
+        unknown_keys(overrides, override_keys(), source)
         values = self.to_dict()
         first = preset(overrides[PRESET], source) if PRESET in overrides else {}
         for key, value in (first | dict(overrides)).items():
@@ -391,6 +391,11 @@ def dotted_keys(settings: type[Settings] = TrialConfig, prefix: str = "") -> lis
         else:
             keys.append(prefix + name)
     return keys
+
+
+def override_keys() -> list[str]:
+    """What may be overridden: `preset`, and every setting by its dotted name."""
+    return [PRESET, *dotted_keys()]
 
 
 def nearest(name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tune_srs.packed import PackedEncoder
 
 EPSILON = 1e-8  # of the layer norms, as in the original
+MAX_ROWS = 128  # encoded at once where nothing is trained
 
 
 class SwiGLU(nn.Module):
@@ -230,18 +231,20 @@ class SASRec(nn.Module):
 
         Without gradients and dropout on the CPU padding is left out.
         """
-        column = torch.arange(items.shape[1], device=items.device)
-        following = lengths[:, None] - column  # (B, L)
         if items.device.type == "cpu" and not (self.training or torch.is_grad_enabled()):
             if self.packed is not None:
                 return self.packed.last(self, items, lengths)
-            ends = lengths.cumsum(0)
-            offsets = torch.cat([ends.new_zeros(1), ends])
-            token = following > 0
-            embedded = self.items(items[token])  # (T, D)
-            return self.encode(embedded, following[token], offsets)[ends - 1]
-        features = self.encode(self.items(items), following.clamp(min=0))
+            chunks = zip(items.split(MAX_ROWS), lengths.split(MAX_ROWS), strict=True)
+            return torch.cat([self._packed_queries(*chunk) for chunk in chunks])
+        features = self.encode(self.items(items), _following(items, lengths).clamp(min=0))
         return features[torch.arange(len(items), device=items.device), lengths - 1]
+
+    def _packed_queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """`queries` of rows without their padding."""
+        following = _following(items, lengths)
+        token, ends = following > 0, lengths.cumsum(0)
+        offsets = torch.cat([ends.new_zeros(1), ends])
+        return self.encode(self.items(items[token]), following[token], offsets)[ends - 1]
 
     def scores(self, queries: Tensor, items: slice) -> Tensor:
         """Scores of `items` as the next one: `queries` (B, D) → (B, number of items)."""
@@ -257,6 +260,11 @@ class SASRec(nn.Module):
             return features, table
         ones = features.new_ones(len(features), 1)
         return torch.cat([features, ones], 1), torch.cat([table, self.item_bias[:, None]], 1)
+
+
+def _following(items: Tensor, lengths: Tensor) -> Tensor:
+    """(B, L) how many items follow each of a row, itself among them, at most 0 behind its end."""
+    return lengths[:, None] - torch.arange(items.shape[1], device=items.device)
 
 
 def is_original(config: ModelConfig) -> bool:

@@ -41,13 +41,21 @@ def test_crossed_is_the_two_way_table_in_plain_loops() -> None:
     assert estimate.freedom == pytest.approx(total**2 / (ms_seeds**2 / (seeds - 1)))
 
 
-def test_crossed_is_a_t_test_where_only_seeds_differ_and_a_z_test_where_only_users_do() -> None:
+def test_crossed_is_a_t_test_where_only_seeds_differ_or_only_users() -> None:
     of_seed, of_user = np.array([0.1, 0.4, 0.2, -0.1]), np.arange(30) % 7 - 2.5
     seeds_only = significance.crossed(np.repeat(of_seed[:, None], 30, axis=1))
     same(seeds_only, stats.ttest_1samp(of_seed, 0))
     users_only = significance.crossed(np.repeat(of_user[None], 4, axis=0))
-    z = of_user.mean() / stats.sem(of_user)
-    assert users_only.p == pytest.approx(2 * stats.norm.sf(abs(z)))
+    same(users_only, stats.ttest_1samp(of_user, 0))
+
+
+def test_seeds_that_agree_by_luck_make_nothing_surer_than_the_users_do() -> None:
+    values = table(users=30, seeds=2)
+    values = values - values.mean(axis=1, keepdims=True) + 0.1  # both trainings have one mean
+    low, high = significance.crossed(values).interval
+    alone = stats.ttest_1samp(values.mean(axis=0), 0).confidence_interval(0.95)
+    assert low <= alone.low + 1e-12
+    assert high >= alone.high - 1e-12
 
 
 def test_over_seeds_is_the_t_test_of_scipy() -> None:
@@ -163,13 +171,13 @@ def holds(p: Array, least: float = LEVEL) -> None:
 
 @pytest.mark.parametrize(("seeds", "luck"), [(3, 0.1), (5, 0.0), (5, 0.3), (10, 0.1)])
 def test_the_headline_holds_its_level_whatever_varies(seeds: int, luck: float) -> None:
-    holds(significance.crossed(differences(seeds, luck)).p, least=0.03)
+    holds(significance.crossed(differences(seeds, luck)).p, least=0.01)
 
 
 def test_intervals_of_the_ratio_cover_it() -> None:
     both = scores(5, 0.1)
     low, high = significance.relative(both[:, 1], both[:, 0]).interval
-    holds(np.where((low > 0) | (high < 0), 0.0, 1.0), least=0.03)
+    holds(np.where((low > 0) | (high < 0), 0.0, 1.0), least=0.01)
 
 
 def test_the_permutation_test_holds_its_level_over_users() -> None:
@@ -196,8 +204,8 @@ def test_a_family_finds_something_in_nothing_in_a_twentieth_of_cases_at_most(see
     several = scores(seeds, 0.1, configurations=7)
     p = significance.crossed(several[:, 1:] - several[:, :1]).p  # six against one baseline
     smallest = np.array([significance.holm(family).min() for family in p])
-    holds(smallest, least=0.01)
-    assert (p.min(axis=1) < LEVEL).mean() > 0.1  # what it corrects
+    holds(smallest, least=0.005)
+    assert (p.min(axis=1) < LEVEL).mean() > 0.07  # what it corrects
 
 
 def test_what_differs_is_found() -> None:

@@ -19,6 +19,7 @@ from tune_srs.config import (
     TrialConfig,
     dotted_keys,
     nearest,
+    override_keys,
     read_yaml,
     unknown_keys,
     validated,
@@ -239,7 +240,7 @@ class Study(Settings):
 
 def _check_fixed(fixed: Values, place: str) -> None:
     """Of a configuration: what makes runs comparable is not for it to say."""
-    unknown_keys(fixed, dotted_keys(), place)
+    unknown_keys(fixed, override_keys(), place)
     for key in fixed:
         if key.startswith(OF_THE_DATA):
             raise ConfigError(f"{place}: {key} is of the data; put it into datasets")
