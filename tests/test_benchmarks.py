@@ -29,6 +29,11 @@ def test_a_step_and_an_evaluation_are_measured(name: str, tmp_path: Path) -> Non
     assert "plain / ours" in run(tmp_path, name, "--dataset", "tiny", "--repeats", "1")
 
 
+def test_recommendations_are_measured(tmp_path: Path) -> None:
+    printed = run(tmp_path, "recommendation", "--dataset", "tiny", "--repeats", "1")
+    assert printed.count("histories a second") == 2
+
+
 def test_what_grows_with_the_catalogue_is_measured(tmp_path: Path) -> None:
     options = ("--users", "200", "--items", "300")
     printed = run(tmp_path, "scaling", "training", *options, "400", "--repeats", "1")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
+from exports import write_run
 
 import tune_srs
 from tune_srs import cli
@@ -131,6 +133,113 @@ def test_train_prints_and_writes_the_best_epoch(run: Run, tmp_path: Path) -> Non
     best = json.loads((tmp_path / "metrics.json").read_text())
     assert f"best epoch {best['epoch']}:" in done.stdout
     assert f"{best['metrics']['val/ndcg@10']:.8f}" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and the run `results/tiny`, which has ended."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_run(folder)
+    return folder
+
+
+@pytest.fixture
+def used(ended: Path, tmp_path: Path) -> None:
+    """The same in the folder where commands run."""
+    for name in ("data", "results"):
+        (tmp_path / name).symlink_to(ended / name)
+
+
+@pytest.mark.usefixtures("used")
+def test_a_run_is_exported_evaluated_and_recommends(run: Run, tmp_path: Path) -> None:
+    done = run("export", "tiny", "--to", "model")
+    assert (done.status, done.stderr) == (0, "")
+    assert "exported to model" in done.stdout
+
+    done = run("evaluate", "model", "--per-user", "users.parquet", "--set",
+               "evaluation.num_candidates=5")  # fmt: skip
+    assert (done.status, done.stderr) == (0, "")
+    told = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    value, (low, high) = (
+        told["test"]["best"]["test/ndcg@10"], told["intervals"]["test"]["best"]["test/ndcg@10"]
+    )  # fmt: skip
+    (first, _) = [line for line in done.stdout.splitlines() if line.startswith("ndcg@10")]
+    assert first.endswith(f"{value:.4f} [{low:.4f}, {high:.4f}]")
+    users = pd.read_parquet(tmp_path / "users.parquet")
+    assert set(users["split"]) == {"validation", "test"}
+    assert len(users) == 4 * 60
+
+    done = run("recommend", "model", "--history", "3, 5,nobody", "--top-k", "4")
+    assert done.status == 0
+    assert done.stderr == (
+        "tune-srs: 1 of 3 ids are unknown to the model and are skipped, such as 'nobody'\n"
+    )
+    header, *lines = done.stdout.splitlines()
+    assert header.split() == ["rank", "item", "score", "by"]
+    assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"]
+    assert {line.split()[-1] for line in lines} == {"model"}
+
+    pd.DataFrame({"user": ["ann", "bob"], "history": [[3, 5], []]}).to_parquet(
+        tmp_path / "asked.parquet"
+    )
+    done = run("recommend", "model", "--input", "asked.parquet", "--output", "told.parquet",
+               "--top-k", "4", "--no-exclude-history")  # fmt: skip
+    assert (done.status, done.stdout, done.stderr) == (0, "", "")
+    found = pd.read_parquet(tmp_path / "told.parquet")
+    assert found["user"].to_list() == ["ann"] * 4 + ["bob"] * 4
+    assert found["by"].to_list() == ["model"] * 4 + ["popularity"] * 4
+
+
+BAD_USES = {
+    "export into an existing folder": (["export", "tiny", "--to", "data"], "never overwritten"),
+    "export into nowhere": (["export", "tiny", "--to", "no/model"], "there is no folder no"),
+    "export of no run": (["export", "tyni", "--to", "m"], "no results named tyni, did you mean"),
+    "export of no trial": (["export", "tiny", "--to", "m", "--trial", "9"], "it has 0 to 1"),
+    "export in no format": (["export", "tiny", "--to", "m", "--format", "tf"], "'onnx', 'torch'"),
+    "refit of a part": (["export", "tiny", "--to", "m", "--refit", "half"], "'all'"),
+    "evaluation of nothing": (["evaluate", "nowhere"], "nowhere: no such folder"),
+    "evaluation of a run": (
+        ["evaluate", "results/tiny"],
+        "a search, not a model; give results/tiny/best",
+    ),
+    "evaluation on no data": (
+        ["evaluate", "results/tiny/best", "--dataset", "ml-100"],
+        "did you mean ml-100k?",
+    ),
+    "evaluation with a model's setting": (
+        ["evaluate", "results/tiny/best", "--set", "model.dropout=0"],
+        "model.dropout has no effect",
+    ),
+    "scores into nowhere": (
+        ["evaluate", "results/tiny/best", "--per-user", "no/u.parquet"],
+        "--per-user: there is no folder no",
+    ),
+    "no history": (["recommend", "results/tiny/best"], "give either --history or --input"),
+    "two histories": (
+        ["recommend", "results/tiny/best", "--history", "1", "--input", "h.parquet"],
+        "give either --history or --input",
+    ),
+    "no file of histories": (
+        ["recommend", "results/tiny/best", "--input", "h.parquet"],
+        "h.parquet: no such file",
+    ),
+    "no recommendations": (
+        ["recommend", "results/tiny/best", "--history", "1", "--top-k", "0"],
+        "top-k: must be at least 1",
+    ),
+}
+
+
+@pytest.mark.usefixtures("used")
+@pytest.mark.parametrize(("arguments", "message"), BAD_USES.values(), ids=BAD_USES.keys())
+def test_a_bad_use_of_a_run_exits_with_2_and_one_line(
+    run: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = run(*arguments)
+    assert done.status == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "results"}
 
 
 DEMO = str(SPACES / "demo.yaml")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_data import original_model, random_sequences, sequences_of
 from torch import Tensor
 
-from tune_srs import evaluate
+from tune_srs import evaluate, histories
 from tune_srs.config import EvaluationConfig, RelevanceName
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
@@ -231,7 +231,7 @@ def test_a_scorer_is_asked_without_gradients_and_in_small_batches(
             sizes.append(len(items))
             return super().queries(items, lengths)
 
-    monkeypatch.setattr(evaluate, "MAX_ROWS", 4)
+    monkeypatch.setattr(histories, "MAX_ROWS", 4)
     sequences = random_sequences(0, users=13, items=ITEMS)
     Evaluator(sequences, EvaluationConfig(), CPU)(Watching(table_of(0).table))
     assert sizes == [4, 4, 4, 1]
@@ -245,7 +245,7 @@ def test_how_users_and_items_are_chunked_does_not_matter(
     config = EvaluationConfig(candidates=candidates, num_candidates=1)
     whole = Evaluator(sequences, config, CPU)(table_of(5)).per_user
     for users, items in ((1, 100), (7, 100), (100, 5), (100, 1), (3, ITEMS - 1)):
-        monkeypatch.setattr(evaluate, "MAX_ROWS", 2 * users + 1)
+        monkeypatch.setattr(histories, "MAX_ROWS", 2 * users + 1)
         monkeypatch.setattr(evaluate, "MAX_USERS", users)
         monkeypatch.setattr(evaluate, "MAX_ITEMS", items)
         chunked = Evaluator(sequences, config, CPU)(table_of(5)).per_user

@@ -27,6 +27,14 @@ def test_numbers_are_short_and_what_is_missing_is_a_dash() -> None:
     ]
 
 
+def test_what_a_title_holds_is_shown_and_does_nothing() -> None:
+    console = Console(width=100, file=io.StringIO(), record=True, force_terminal=True)
+    titles = ["[red]Alien[/nope]", "\x1b[2Jgone", "two\nlines", "Amélie :-)"]
+    console.print(console_table(pd.DataFrame({"title": titles}), "[/i]"))
+    lines = [line.strip() for line in console.export_text().splitlines() if line.strip()]
+    assert lines[-4:] == ["[red]Alien[/nope]", "�[2Jgone", "two�lines", "Amélie :-)"]
+
+
 def test_a_console_shows_every_cell() -> None:
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(console_table(FRAME, "title"))

@@ -31,7 +31,7 @@ from searches import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tune_srs import export, journal, results
+from tune_srs import exported, journal, results
 from tune_srs.cluster import connected
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
@@ -61,7 +61,8 @@ def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> No
         "tune", "best", ".lock",
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
-        "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "README.md",
+        "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "manifest.json",
+        "README.md",
     }  # fmt: skip
     plan = results.settings(folder)
     assert plan["space"]["fixed"] == FIXED
@@ -100,7 +101,8 @@ def test_the_winner_is_exported_and_scored_on_the_test_futures(searched: tuple[P
     assert metrics["validation"]["best"][METRIC] == table[METRIC].max()
     assert set(metrics["test"]) == {"best", "popularity", "markov"}
 
-    config, model = export.load_model(folder / "best")
+    best = exported.read(folder / "best")
+    config, model = best.config, best.model
     data = prepare(config.data, searched[0] / "data")
     cpu = torch.device("cpu")
     for split, prefix in ((data.validation, "val"), (data.test, "test")):

@@ -2,16 +2,15 @@
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tune_srs import __version__
 
 if TYPE_CHECKING:
-    from tune_srs.datasets.sequences import PreparedData
-    from tune_srs.plan import Plan
     from tune_srs.results import Summary
 
 app = typer.Typer(
@@ -32,6 +31,13 @@ Settings = Annotated[
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # typer's own base of "the command line is wrong"; it is public only through its children
 UsageError: Any = typer.BadParameter.__base__
+
+
+class Format(StrEnum):
+    """What an export may hold in addition."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
 
 
 def main() -> None:
@@ -142,15 +148,13 @@ def train(
     from tune_srs.checkpoint import Best
     from tune_srs.config import TrialConfig
     from tune_srs.datasets.prepare import prepare
-    from tune_srs.errors import ConfigError
     from tune_srs.metrics import check_metric
     from tune_srs.results import write_aside
     from tune_srs.training import compile_kernels, device_of
     from tune_srs.training import train as train_epochs
 
     trial = TrialConfig.from_yaml(config).with_overrides(_overrides(settings), "--set")
-    if metrics_to and not metrics_to.parent.is_dir():
-        raise ConfigError(f"--metrics-to: there is no folder {metrics_to.parent}; create it")
+    _check_parent("--metrics-to", metrics_to)
     check_metric(metric, trial.evaluation.cutoffs, "--metric")
     print(f"training on {device_of(trial.train)}")
     data = prepare(trial.data, data_folder)
@@ -216,15 +220,13 @@ def search(
 
     Go on: tune-srs search --resume --name first
     """
-    from tune_srs.datasets.prepare import prepare
-    from tune_srs.plan import Plan, Request, place, typed
-    from tune_srs.results import conclusion, run_folder
+    from tune_srs import api
 
-    request = Request(
-        name,
+    folder = api.search(
         space,
-        overrides={"data.name": dataset, "train.max_epochs": max_epochs} | _overrides(settings),
-        search={
+        name=name,
+        fixed={"data.name": dataset, "train.max_epochs": max_epochs} | _overrides(settings),
+        settings={
             "trials": num_trials,
             "time_budget": time_budget,
             "stale_trials": stale_trials,
@@ -238,29 +240,12 @@ def search(
             "address": address,
             "storage": storage,
         },
+        resume=resume,
+        data_folder=data_folder,
+        results_folder=results_folder,
     )
-    folder = run_folder(results_folder, name) if resume else results_folder / name
-    plan = request.plan(stored=Plan.read(folder) if resume else None)
-    plan.check(folder, resume)
-    data = prepare(plan.space.base.data, data_folder)
-    if resume:
-        plan.check_data(data, folder)
-
-    from tune_srs import tuning
-    from tune_srs.console import Console
-
-    console = Console()
-    for line in _describe(plan, data, folder):
-        console.say(line)
-    go = tuning.resume if resume else tuning.run
-    if not go(plan, data, folder, console):
+    if folder is None:
         raise typer.Exit(INTERRUPTED)
-    counts, *rest = conclusion(folder)
-    console.say(f"{counts}; all of them: {typed('tune-srs')} results {name}{place(folder)}")
-    for line in rest:
-        console.say(line)
-    console.say(f"the best configuration and model: {folder / 'best'}")
-    console.say(f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}")
 
 
 @app.command()
@@ -366,6 +351,123 @@ def report(
         print(path)
 
 
+@app.command("export")
+def export_run(
+    name: Annotated[str, typer.Argument(help="A run that has ended.")],
+    to: Annotated[Path, typer.Option(help="The new folder.")],
+    trial: Annotated[int | None, typer.Option(help="Its number. [default: the winner]")] = None,
+    refit: Annotated[
+        Literal["all"] | None,
+        typer.Option(help="Train again on all interactions, futures included."),
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Short for --format onnx.")] = False,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="In addition; repeatable.")
+    ] = None,
+    data_folder: DataFolder = Path("data"),
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Write a trained model, with all that is needed to use it, into a folder of its own.
+
+    Example: tune-srs export first --to model --onnx
+    """
+    from tune_srs import api
+    from tune_srs.results import run_folder
+
+    asked = [one.value for one in formats or []] + (["onnx"] if onnx else [])
+    run = run_folder(results_folder, name)
+    api.export(
+        run,
+        to,
+        trial=trial,
+        refit=refit is not None,
+        formats=set(asked),
+        data_folder=data_folder,
+    )
+    print(f"exported to {to}; {to / 'README.md'} says what it is and how to use it")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="An exported model.")],
+    dataset: Annotated[str | None, typer.Option(help="Short for --set data.name=NAME.")] = None,
+    per_user: Annotated[
+        Path | None, typer.Option(help="Write each user's scores into this Parquet file.")
+    ] = None,
+    settings: Settings = None,
+    data_folder: DataFolder = Path("data"),
+) -> None:
+    """Score an exported model on validation and test futures, with 95 % intervals over users.
+
+    Example: tune-srs evaluate results/first/best --set evaluation.num_candidates=50
+    """
+    from rich.console import Console
+
+    from tune_srs import api
+    from tune_srs.results import write_aside
+    from tune_srs.tables import console_table
+
+    _check_parent("--per-user", per_user)
+    overrides = _overrides(settings) | ({"data.name": dataset} if dataset else {})
+    appraisal = api.load(folder).evaluate(overrides, data_folder=data_folder)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for title, table in appraisal.tables():
+        console.print(console_table(table, title))
+        console.print()
+    if per_user:
+        write_aside(per_user, lambda aside: appraisal.per_user.to_parquet(aside, index=False))
+
+
+@app.command()
+def recommend(
+    folder: Annotated[Path, typer.Argument(help="An exported model.")],
+    history: Annotated[
+        str | None, typer.Option(metavar="IDS", help="Between commas, oldest first.")
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", help="Parquet: lists in a column history, or rows of user and item."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Parquet, in place of a table.")] = None,
+    top_k: int = 10,
+    exclude_history: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-history/--no-exclude-history",
+            help="Whether items of the history are left out. [default: as it was evaluated]",
+        ),
+    ] = None,
+) -> None:
+    """Recommend items to follow histories, in the ids of the data.
+
+    Example: tune-srs recommend results/first/best --history "50,172,181"
+    """
+    from rich.console import Console
+
+    from tune_srs import api
+    from tune_srs.errors import ConfigError
+    from tune_srs.recommend import read_histories
+    from tune_srs.results import write_aside
+    from tune_srs.tables import console_table
+
+    if (history is None) == (input_file is None):
+        raise ConfigError("recommend: give either --history or --input")
+    _check_parent("--output", output)
+    model = api.load(folder)
+    if input_file is not None:
+        found = model.recommend(read_histories(input_file), top_k, exclude_history, warn=_warn)
+    else:
+        ids = [part.strip() for part in (history or "").split(",") if part.strip()]
+        found = model.recommend([ids], top_k, exclude_history, warn=_warn).drop(columns="history")
+    if output:
+        write_aside(output, lambda aside: found.to_parquet(aside, index=False))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(console_table(found, ""))
+
+
 @app.command()
 def relevance(
     to: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")],
@@ -387,6 +489,17 @@ def relevance(
     print(to)
 
 
+def _warn(message: str) -> None:
+    print(f"tune-srs: {message}", file=sys.stderr)
+
+
+def _check_parent(option: str, path: Path | None) -> None:
+    from tune_srs.errors import ConfigError
+
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"{option}: there is no folder {path.parent}; create it")
+
+
 def _overrides(settings: list[str] | None) -> dict[str, Any]:
     """`["train.lr=0.01", …]` → `{"train.lr": 0.01, …}`, values as in YAML."""
     import yaml
@@ -403,26 +516,6 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set: {setting!r} is not KEY=VALUE; e.g. --set train.lr=0.001")
     return overrides
-
-
-def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> list[str]:
-    """What is about to run, before anything takes time."""
-    from tune_srs.plan import typed
-
-    space, facts, search = plan.space, data.manifest, plan.space.search
-    aims = ", ".join(
-        f"{mode} {name}" for name, mode in zip(search.metrics, search.modes, strict=True)
-    )
-    lines = [
-        f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
-        f"{facts['interactions']} interactions, {data.validation.num_futures} futures a user to "
-        f"validate and {data.test.num_futures} to test; fingerprint {data.fingerprint[:12]}",
-        f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
-        f"for {aims}; Ray's log: {folder / 'ray.log'}",
-    ]
-    if (note := space.early_stopping_note()) is not None:
-        lines.append(note)
-    return [*lines, f"watch it: {typed('tensorboard')} --logdir {folder / 'tune'}"]
 
 
 def _print(summaries: "list[Summary]") -> None:

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import rich.console
@@ -13,7 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tune_srs.datasets.sequences import PreparedData
 from tune_srs.journal import Journal, TrialRecord
+from tune_srs.plan import Plan, place, typed
+from tune_srs.results import conclusion
 from tune_srs.space import Space, seconds
 
 WORDS: dict[Any, str] = {"complete": "complete", "stopped": "stopped early", "failed": "failed"}
@@ -55,6 +59,35 @@ class Console:
             f"[{journal.ended()}/{space.trials}] trial {record.number} {WORDS[record.status]} "
             f"after {record.epochs} epochs: {result}"
         )
+
+
+def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
+    """What is about to run, before anything takes time."""
+    space, facts, search = plan.space, data.manifest, plan.space.search
+    aims = ", ".join(
+        f"{mode} {name}" for name, mode in zip(search.metrics, search.modes, strict=True)
+    )
+    lines = [
+        f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
+        f"{facts['interactions']} interactions, {data.validation.num_futures} futures a user to "
+        f"validate and {data.test.num_futures} to test; fingerprint {data.fingerprint[:12]}",
+        f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
+        f"for {aims}; Ray's log: {folder / 'ray.log'}",
+    ]
+    if (note := space.early_stopping_note()) is not None:
+        lines.append(note)
+    return [*lines, f"watch it: {typed('tensorboard')} --logdir {folder / 'tune'}"]
+
+
+def closing(plan: Plan, folder: Path) -> list[str]:
+    """What a search came to, and where that is."""
+    counts, *rest = conclusion(folder)
+    return [
+        f"{counts}; all of them: {typed('tune-srs')} results {plan.name}{place(folder)}",
+        *rest,
+        f"the best configuration and model: {folder / 'best'}",
+        f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}",
+    ]
 
 
 def state(

@@ -1,6 +1,5 @@
 """A scorer and sequences → ranks of the futures → metrics. Batched, no loop over users."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -12,12 +11,13 @@ from torch import Tensor
 from tune_srs.config import EvaluationConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
+from tune_srs.histories import Histories
+from tune_srs.intervals import mean_intervals
 from tune_srs.metrics import names, per_user
 from tune_srs.negatives import NegativeSampler
 from tune_srs.relevance import relevance
-from tune_srs.tensors import tensor_of
+from tune_srs.tensors import rows_between, tensor_of
 
-MAX_ROWS = 1024  # users encoded at once
 MAX_USERS = 64  # scored at once: their scores stay in the cache
 MAX_ITEMS = 2**16  # scored at once: with 64 users 16 MiB of float32
 
@@ -45,6 +45,10 @@ class Evaluation:
     def means(self) -> dict[str, float]:
         return {name: values.mean().item() for name, values in self.per_user.items()}
 
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Of each mean, see `intervals.mean_intervals`."""
+        return mean_intervals({name: values.numpy() for name, values in self.per_user.items()})
+
 
 class Evaluator:
     """Scores of the futures of `sequences`, as the settings say; made once, called often."""
@@ -55,8 +59,7 @@ class Evaluator:
         self.config = config
         self._sequences = sequences
         self._device = device
-        self._items = tensor_of(sequences.items, device)  # (T,)
-        self._offsets = tensor_of(sequences.offsets, device)  # (U + 1,)
+        self._histories = Histories(sequences.items, sequences.offsets, device)
         self._futures = tensor_of(sequences.futures, device).long()  # (U, K)
         self._counted = _first_occurrences(self._futures)
         sampled = config.candidates == "sampled"
@@ -72,8 +75,8 @@ class Evaluator:
         ranks = torch.empty_like(self._futures)
         next_ranks = torch.empty_like(self._futures[:, 0])
         with torch.no_grad():
-            for rows in self._chunks(scorer.max_length):
-                encoded = scorer.queries(*self._histories(rows, scorer.max_length))
+            for rows in self._histories.chunks(scorer.max_length):
+                encoded = scorer.queries(*self._histories.last(rows, scorer.max_length))
                 chunks = zip(*(torch.split(x, MAX_USERS) for x in (rows, encoded)), strict=True)
                 for users, queries in chunks:
                     scores = _Catalogue(scorer, queries, self._sequences.num_items)
@@ -89,26 +92,13 @@ class Evaluator:
         values |= {f"next/{name}": value for name, value in alone.items()}
         return Evaluation({name: values[name].cpu() for name in names(cutoffs)})
 
-    def _chunks(self, max_length: int) -> Iterator[Tensor]:
-        """Users, those of similar length together."""
-        by_length = np.argsort(np.minimum(self._sequences.lengths, max_length), kind="stable")
-        for users in np.split(by_length, range(MAX_ROWS, len(by_length), MAX_ROWS)):
-            yield torch.from_numpy(users).to(self._device)
-
-    def _histories(self, users: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-        """The last `max_length` items of each, aligned left: (B, L), and how many: (B,)."""
-        ends = self._offsets[users + 1]
-        starts = torch.maximum(self._offsets[users], ends - max_length)
-        items, present = _rows(self._items, starts, ends)
-        return items.long() * present, ends - starts
-
     def _rank(self, scores: "_Catalogue", users: Tensor) -> tuple[Tensor, Tensor]:
         """Ranks of all futures (B, K), and of the nearest alone (B,)."""
         futures = self._futures[users]  # (B, K)
         if self.negatives is not None:
             return self._rank_among(scores.of(self.negatives[users]), scores.of(futures), users)
         starts, ends = self._excluded_offsets[users], self._excluded_offsets[users + 1]
-        excluded, present = _rows(self._excluded, starts, ends)  # (B, E)
+        excluded, present = rows_between(self._excluded, starts, ends)  # (B, E)
         known = scores.of(torch.cat([futures, excluded], dim=1))
         own, theirs = known.tensor_split([futures.shape[1]], dim=1)
         ranks = scores.at_least(own) - _at_least(theirs, own, present) - 1  # itself is at least own
@@ -200,13 +190,6 @@ def _at_least(rivals: Tensor, own: Tensor, candidates: Tensor | None = None) -> 
         torch.lt(rivals, one[:, None], out=less)
         worse.append((less if candidates is None else less * candidates).sum(dim=1))
     return count - torch.stack(worse, dim=1).long()
-
-
-def _rows(values: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """`values[starts[b]:ends[b]]` of each row, aligned left: (B, W), and what is there: (B, W)."""
-    columns = torch.arange(int((ends - starts).max()), device=values.device)
-    place = starts[:, None] + columns
-    return values[place.clamp_(max=len(values) - 1)], columns < (ends - starts)[:, None]
 
 
 def _first_occurrences(items: Tensor) -> Tensor:

@@ -85,11 +85,8 @@ class Journal:
         self._write({"trial": trial, "end": status, "reason": reason}, lasting=True)
 
     def best(self) -> TrialRecord | None:
-        """The trial with the best epoch so far that has not failed, the earlier one of equals."""
-        scored = [record for record in self.trials if record.status != "failed"]
-        scored = [record for record in scored if record.best_epoch is not None]
-        metric = self._metrics[0]
-        return max(scored, key=lambda r: self._sign * r.best_metrics[metric], default=None)
+        """See `best_of`."""
+        return best_of(self.trials, self._metrics[0], self._sign)
 
     def ended(self) -> int:
         """How many trials have ended."""
@@ -115,6 +112,16 @@ class Journal:
                 file.truncate(end)
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
         _apply(event, self.trials, self._metrics, self._sign)
+
+
+def best_of(trials: Sequence[TrialRecord], metric: str, sign: int) -> TrialRecord | None:
+    """The trial with the best epoch so far that has not failed, the earlier one of equals.
+
+    `sign` is 1 if more of the metric is better, -1 if less is.
+    """
+    scored = [record for record in trials if record.status != "failed"]
+    scored = [record for record in scored if record.best_epoch is not None]
+    return max(scored, key=lambda r: sign * r.best_metrics[metric], default=None)
 
 
 def replay(

@@ -234,8 +234,8 @@ class SASRec(nn.Module):
         if items.device.type == "cpu" and not (self.training or torch.is_grad_enabled()):
             if self.packed is not None:
                 return self.packed.last(self, items, lengths)
-            chunks = zip(*(torch.split(given, MAX_ROWS) for given in (items, lengths)), strict=True)
-            return torch.cat([self._packed_queries(*chunk) for chunk in chunks])
+            parts = (torch.split(tensor, MAX_ROWS) for tensor in (items, lengths))
+            return torch.cat([self._packed_queries(*chunk) for chunk in zip(*parts, strict=True)])
         features = self.encode(self.items(items), _following(items, lengths).clamp(min=0))
         return features[torch.arange(len(items), device=items.device), lengths - 1]
 

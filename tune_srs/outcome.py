@@ -1,33 +1,43 @@
-"""What a search is worth: the yardsticks before it, the winner's test score and export after it."""
+"""What a search is worth: the yardsticks before it, the winner's test score and export after it.
+
+Any other trial of a run that has ended can be exported, too.
+"""
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from tune_srs import export, results
+from tune_srs import exported, journal, results
 from tune_srs.baselines import BASELINES
 from tune_srs.checkpoint import Best, load_best
 from tune_srs.config import EvaluationConfig, TrialConfig
+from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import ConfigError, DataError, SearchError
-from tune_srs.evaluate import Evaluator
+from tune_srs.evaluate import Evaluation, Evaluator, Scorer
+from tune_srs.exported import Exported, item_counts, items_of
 from tune_srs.journal import Journal, TrialRecord
 from tune_srs.model import SASRec
-from tune_srs.plan import Plan
+from tune_srs.plan import Plan, versions
+from tune_srs.portable import check_formats
 from tune_srs.space import Space
 from tune_srs.storage import Storage
 from tune_srs.training import train
 
 Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
+Intervals = dict[str, tuple[float, float]]
 
 
 def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
     """Make the new `folder` of a run, with its plan and the yardsticks: whole, or not at all."""
-    scores = _score_baselines(data, data.validation, plan.space.base.evaluation, "val")
+    evaluations = _scored_on(data.validation, _baselines(data), plan.space.base.evaluation)
+    scores = _means(evaluations, "val")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
         aside = Path(parent) / folder.name
@@ -47,7 +57,7 @@ def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
 def export_winner(
     folder: Path,
     plan: Plan,
-    journal: Journal,
+    record: Journal,
     storage: Storage,
     data: PreparedData,
     say: Callable[[str], None],
@@ -57,30 +67,156 @@ def export_winner(
     Weights that cannot be read are trained again: a trial repeats itself. Raises `SearchError` if
     no trial gave a metric.
     """
-    winner = journal.best()
-    metric, mode = plan.space.search.metrics[0], plan.space.search.modes[0]
+    winner = record.best()
     if winner is None:
-        reason = next((r.reason for r in journal.trials if r.reason), "none was recorded")
+        metric = plan.space.search.metrics[0]
+        reason = next((r.reason for r in record.trials if r.reason), "none was recorded")
         raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
-    best = Best(metric, mode)
-    try:
-        config = load_best(storage, winner.number, best)
-    except DataError as error:
-        say(f"{error}; training trial {winner.number} again for {winner.best_epoch} epochs")
-        config = _train_again(plan.space, winner, best, data)
-    # as many epochs as the trial had, so that training it again ends where it did
-    config = config.with_overrides({"train.max_epochs": winner.epochs})
+    exported.write(_scored(folder, plan, winner, storage, data, say), folder / "best")
 
+
+def export_trial(
+    folder: Path,
+    to: Path,
+    trial: int | None,
+    refit: bool,
+    formats: Collection[str],
+    data_folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Write the winner of the ended run in `folder`, or another `trial`, to the new folder `to`.
+
+    With `refit` it is trained again on all interactions, futures included. Raises `ConfigError`
+    for a trial that cannot be exported or a run that has not ended.
+    """
+    exported.check_free(to)
+    check_formats(formats)
+    plan = Plan.read(folder)
+    won, chosen = _chosen(folder, plan, trial)
+    data = prepare(plan.space.base.data, data_folder, say)
+    plan.check_data(data, folder)
+    everything = _everything(data, plan, chosen) if refit else None  # before it takes time
+    result = _scored(folder, plan, chosen, plan.storage(folder), data, say)
+    result = replace(result, facts=result.facts | {"won": won})
+    if everything is not None:
+        result = _refitted(result, everything, say)
+    exported.write(result, to, formats)
+
+
+def _chosen(folder: Path, plan: Plan, trial: int | None) -> tuple[bool, TrialRecord]:
+    """Whether it is the winner, and the record of the trial to export."""
+    metrics, modes = plan.space.search.metrics, plan.space.search.modes
+    records, _ = journal.replay(folder, metrics, modes)
+    winner = journal.best_of(records, metrics[0], 1 if modes[0] == "max" else -1)
+    if winner is None or not (folder / "best").is_dir():
+        raise ConfigError(
+            f"{folder}: has not ended, so nothing has won; {plan.how_to_resume(folder)}"
+        )
+    chosen = winner.number if trial is None else trial
+    if not 0 <= chosen < len(records):
+        raise ConfigError(
+            f"--trial: {folder} has no trial {chosen}; it has 0 to {len(records) - 1}"
+        )
+    if records[chosen].best_epoch is None:
+        raise ConfigError(
+            f"--trial: {chosen} has no metrics ({records[chosen].reason}); choose another"
+        )
+    return chosen == winner.number, records[chosen]
+
+
+def _everything(data: PreparedData, plan: Plan, record: TrialRecord) -> Sequences:
+    """What a refit learns from; a `ConfigError` where it cannot be had."""
+    if plan.space.config(record.values).loss.relevance == "time":
+        raise ConfigError(
+            "--refit: loss.relevance=time needs the times of the futures, which prepared data do "
+            "not keep; export it without"
+        )
+    return data.everything
+
+
+def _scored(
+    folder: Path,
+    plan: Plan,
+    record: TrialRecord,
+    storage: Storage,
+    data: PreparedData,
+    say: Callable[[str], None],
+) -> Exported:
+    """A trial's model of its best epoch, with its scores and those of the baselines."""
+    best = Best(plan.space.search.metrics[0], plan.space.search.modes[0])
+    try:
+        config = load_best(storage, record.number, best)
+    except DataError as error:
+        say(f"{error}; training trial {record.number} again for {record.best_epoch} epochs")
+        config = _train_again(plan.space, record, best, data)
+    # as many epochs as the trial had, so that training it again ends where it did
+    config = config.with_overrides({"train.max_epochs": record.epochs})
     model = SASRec(config.model, data.validation.num_items, torch.Generator())
     model.load_state_dict(best.weights)
-    scores = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model.eval()).means()
-    test = {"best": {f"test/{key}": value for key, value in scores.items()}}
-    test |= _score_baselines(data, data.test, config.evaluation, "test")
-    validation = {"best": best.metrics} | _yardsticks(folder, data, config.evaluation)
+
+    scorers: dict[str, Scorer] = {"best": model.eval()}
+    validation = _scored_on(data.validation, scorers, config.evaluation)
+    test = _scored_on(data.test, scorers | _baselines(data), config.evaluation)
     metrics = {
-        "trial": winner.number, "epoch": best.epoch, "validation": validation, "test": test
-    }  # fmt: skip
-    export.write(folder / "best", plan.name, config, best.weights, data, metrics)
+        "trial": record.number,
+        "epoch": best.epoch,
+        "validation": {"best": best.metrics} | _yardsticks(folder, data, config.evaluation),
+        "test": _means(test, "test"),
+        "intervals": {
+            "validation": _intervals(validation, "val"),
+            "test": _intervals(test, "test"),
+        },
+    }
+    items = items_of(data.item_ids, data.item_titles, data.validation.training)
+    return Exported(config, model, items, metrics, _facts(plan, best, record, config, data))
+
+
+def _facts(
+    plan: Plan, best: Best, record: TrialRecord, config: TrialConfig, data: PreparedData
+) -> dict[str, Any]:
+    """Where a model comes from."""
+    sizes = {key: data.manifest[key] for key in ("users", "items", "interactions")}
+    return {
+        "run": plan.name,
+        "trial": record.number,
+        "won": True,
+        "metric": best.metric,
+        "epoch": best.epoch,
+        "refit": False,
+        "data": {"name": config.data.name, "fingerprint": data.fingerprint} | sizes,
+        "versions": versions(),
+    }
+
+
+def _refitted(scored: Exported, everything: Sequences, say: Callable[[str], None]) -> Exported:
+    """The same configuration, trained on all interactions for the best number of epochs."""
+    epochs = scored.facts["epoch"]
+    say(f"training on all {len(everything.items)} interactions for {epochs} epochs")
+    config = scored.config.with_overrides({"train.max_epochs": epochs})
+    # training scores after each epoch, for which one user will do: there is nothing left to score
+    end = everything.offsets[1]
+    history = (everything.items[:end], everything.offsets[:2])
+    future = everything.items[end - 1 : end, None]
+    sequences = Sequences(*history, future, everything.num_items, everything)
+    among_all = config.with_overrides({"evaluation.candidates": "all"})
+    for report in train(among_all, sequences):
+        weights = report.state.model.state_dict()
+    model = SASRec(config.model, everything.num_items, torch.Generator())
+    model.load_state_dict(weights)
+    return Exported(
+        config,
+        model.eval(),
+        scored.items.assign(count=item_counts(everything)),
+        scored.metrics,
+        scored.facts | {"refit": True},
+    )
+
+
+def _train_again(space: Space, record: TrialRecord, best: Best, data: PreparedData) -> TrialConfig:
+    config = space.config(record.values, f"trial {record.number}")
+    for report in islice(train(config, data.validation), record.best_epoch):
+        best.update(report)
+    return config
 
 
 def _yardsticks(folder: Path, data: PreparedData, config: EvaluationConfig) -> Scores:
@@ -88,24 +224,31 @@ def _yardsticks(folder: Path, data: PreparedData, config: EvaluationConfig) -> S
     try:
         scores: Scores = results.read_json(folder / "yardsticks.json")
     except (FileNotFoundError, DataError):
-        scores = _score_baselines(data, data.validation, config, "val")
+        scores = _means(_scored_on(data.validation, _baselines(data), config), "val")
     return scores
 
 
-def _train_again(space: Space, winner: TrialRecord, best: Best, data: PreparedData) -> TrialConfig:
-    config = space.config(winner.values, f"trial {winner.number}")
-    for report in islice(train(config, data.validation), winner.best_epoch):
-        best.update(report)
-    return config
+def _baselines(data: PreparedData) -> dict[str, Scorer]:
+    """They learn from the training histories only, whatever they are scored on."""
+    return {name: make(data.validation) for name, make in BASELINES.items()}
 
 
-def _score_baselines(
-    data: PreparedData, split: Sequences, config: EvaluationConfig, prefix: str
-) -> Scores:
-    """They learn from the training histories only, whatever `split` they are scored on."""
+def _scored_on(
+    split: Sequences, scorers: Mapping[str, Scorer], config: EvaluationConfig
+) -> dict[str, Evaluation]:
     evaluator = Evaluator(split, config, torch.device("cpu"))
-    scores = {name: evaluator(make(data.validation)).means() for name, make in BASELINES.items()}
+    return {name: evaluator(scorer) for name, scorer in scorers.items()}
+
+
+def _means(evaluations: Mapping[str, Evaluation], prefix: str) -> Scores:
     return {
-        name: {f"{prefix}/{metric}": value for metric, value in values.items()}
-        for name, values in scores.items()
+        name: {f"{prefix}/{metric}": value for metric, value in of.means().items()}
+        for name, of in evaluations.items()
+    }
+
+
+def _intervals(evaluations: Mapping[str, Evaluation], prefix: str) -> dict[str, Intervals]:
+    return {
+        name: {f"{prefix}/{metric}": value for metric, value in of.intervals().items()}
+        for name, of in evaluations.items()
     }

@@ -188,7 +188,7 @@ class Request:
     """What a user asks for; None where the space or the stored plan decides."""
 
     name: str
-    space: Path | None
+    space: Path | Mapping[str, Any] | None  # a file, or what is in it
     overrides: Mapping[str, Any]
     search: Mapping[str, Any]  # settings of the space's section `search`
     seed: int | None
@@ -213,11 +213,14 @@ class Request:
                     "other resources"
                 )
             return replace(stored, resources=resources)
-        space = Space.from_yaml(self.space, fixed=fixed, search=search)
+        if isinstance(self.space, Path):
+            space = Space.from_yaml(self.space, fixed=fixed, search=search)
+        else:
+            space = Space.from_dict(self.space, "space", fixed=fixed, search=search)
         plan = Plan(self.name, space, self.seed or 0, resources)
         if stored and plan.to_dict() != replace(stored, resources=resources).to_dict():
             raise ConfigError(
-                f"--resume: {self.space} or the options differ from what {self.name} began with; "
+                f"--resume: the space or the options differ from what {self.name} began with; "
                 f"give --name alone"
             )
         return plan

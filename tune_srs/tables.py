@@ -2,6 +2,7 @@
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -14,13 +15,13 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 
 def console_table(frame: pd.DataFrame, title: str) -> Table:
     """`frame`, made readable, as a table that rich prints."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     text = readable(frame)
     for name, column in zip(text, frame, strict=True):
         numeric = pd.api.types.is_numeric_dtype(frame[column])
         table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
     for row in text.itertuples(index=False):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # what looks like markup, in a title or an id, is none
     return table
 
 
@@ -33,4 +34,6 @@ def _text(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and value >= 1 else f"{value:.4f}"
-    return str(value)
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value)
+    )

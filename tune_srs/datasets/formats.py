@@ -4,6 +4,7 @@ Each takes the path of a raw file and gives interactions a chunk at a time, see 
 of a zip archive are read in place: nothing is ever unpacked.
 """
 
+import csv
 import io
 import re
 import zipfile
@@ -33,6 +34,7 @@ from tune_srs.datasets.times import Times
 from tune_srs.errors import DataError
 
 FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"  # Tue Apr 03 18:00:09 +0000 2012
+PARQUET_TITLES = "ml-100k-items.parquet"
 POSTED = re.compile(r"Posted (\w+ \d{1,2})(?:, (\d{4}))?\.?")
 AMAZON_KEYS = {USER: "reviewerID", ITEM: "asin", RATING: "overall", TIMESTAMP: "unixReviewTime"}
 
@@ -61,6 +63,48 @@ def movielens_parquet(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
         ) from error
     table = table.set_axis(list(COLUMNS), axis="columns")
     yield from _checked([(table, Place(str(path), unit="row"))], "s")
+
+
+class MovielensTitles:
+    """Titles of the films in a member of GroupLens' archives: `item, title, …`."""
+
+    def __init__(self, member: str, separator: str, encoding: str) -> None:
+        self._member = member
+        self._encoding = encoding
+        self._is_csv = separator == ","
+        self._separator = re.escape(separator)
+
+    def __call__(self, path: Path) -> pd.Series | None:
+        """The titles by item; None if the archive has no such member."""
+        with zipfile.ZipFile(path) as archive:
+            if self._member not in archive.namelist():
+                return None
+        with _member(path, self._member) as (stream, _):
+            try:
+                table = pd.read_csv(
+                    stream,
+                    sep=self._separator,
+                    engine="python",
+                    encoding=self._encoding,
+                    header=0 if self._is_csv else None,
+                    quoting=csv.QUOTE_MINIMAL if self._is_csv else csv.QUOTE_NONE,
+                    usecols=[0, 1],
+                )
+            except DAMAGED as error:
+                raise damaged(path, error) from error
+        return table.set_axis([ITEM, "title"], axis="columns").set_index(ITEM)["title"]
+
+
+def movielens_parquet_titles(path: Path) -> pd.Series | None:
+    """Those of MovieLens 100K, where they lie beside the ratings at `path`."""
+    beside = path.with_name(PARQUET_TITLES)
+    if not beside.exists():
+        return None
+    try:
+        table = pd.read_parquet(beside, columns=["movie_id", "movie_title"])
+    except DAMAGED as error:
+        raise damaged(beside, error) from error
+    return table.set_index("movie_id")["movie_title"]
 
 
 class Foursquare:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,14 @@ def inputs_of(config: DataConfig, data_folder: Path) -> list[Path]:
     return [Path(config.name)] if Path(config.name).is_file() else []
 
 
+def is_known(name: str) -> bool:
+    """Whether `name` is that of a known data set; otherwise it is the path of a log."""
+    return name in {*DATASETS, SYNTHETIC}
+
+
 def _check_name(config: DataConfig) -> None:
     """Raises `ConfigError` or `DataError` for a name that stands for nothing."""
-    named, path = config.name in {*DATASETS, SYNTHETIC}, Path(config.name)
+    named, path = is_known(config.name), Path(config.name)
     if named and config.log != LogConfig():
         raise ConfigError(
             f"data.log: is for a log of your own, but {config.name} is known; leave it"
@@ -130,7 +136,18 @@ def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
     ]
     data = split_chunks(_chunks(config, data_folder, note), config, note, inputs)
     data.manifest["notes"] = notes
-    return data
+    return replace(data, item_titles=_titles(config, data_folder, data.item_ids))
+
+
+def _titles(config: DataConfig, data_folder: Path, item_ids: pd.Series) -> pd.Series | None:
+    """The title of each item, missing where it has none; None where none has."""
+    raw = data_folder / "raw" / config.name
+    file = DATASETS[config.name].find(raw) if config.name in DATASETS else None
+    titles = file.titles(raw / file.name) if file is not None and file.titles else None
+    if titles is None:
+        return None
+    found = titles.reindex(item_ids).astype("str").reset_index(drop=True).rename("title")
+    return found if found.notna().any() else None
 
 
 def _chunks(config: DataConfig, data_folder: Path, say: Say) -> Iterable[pd.DataFrame]:

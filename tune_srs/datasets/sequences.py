@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tune_srs.errors import DataError
+from tune_srs.errors import ConfigError, DataError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 Items = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -95,6 +95,7 @@ class PreparedData:
     user_ids: pd.Series  # original id of user u of `validation` at place u
     manifest: dict[str, Any]
     test_users: OtherUsers | None = None
+    item_titles: pd.Series | None = None  # of item i at place i - 1, where titles are known
 
     @property
     def test(self) -> Sequences:
@@ -110,9 +111,36 @@ class PreparedData:
         return self.user_ids if self.test_users is None else self.test_users.ids
 
     @property
+    def everything(self) -> Sequences:
+        """All interactions, futures included, as histories to learn from; no futures: (U, 0).
+
+        Raises `ConfigError` where a moment splits: prepared are not all interactions then.
+        """
+        if self.test_users is None:
+            return self.test.advanced(_none(self.test))
+        if self.manifest["settings"]["split"]["kind"] == "time":
+            raise ConfigError(
+                "data.split.kind=time: not all interactions are in the prepared data, so none can "
+                "be trained on all of them; use the kinds last or users"
+            )
+        parts = [part.advanced(_none(part)) for part in (self.validation, self.test)]
+        parts.insert(0, self.validation.training)
+        items = np.concatenate([part.items for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Sequences(
+            items, offsets, np.empty((len(lengths), 0), np.int32), self.validation.num_items
+        )
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of the arrays: two sources of one data set share it."""
         return str(self.manifest["fingerprint"])
+
+
+def _none(sequences: Sequences) -> Items:
+    """Futures (U, 0)."""
+    return np.empty((sequences.num_users, 0), np.int32)
 
 
 def fingerprint(arrays: Iterable[npt.NDArray[Any]]) -> str:
@@ -157,14 +185,17 @@ def save(data: PreparedData, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
     _write_ids(data.item_ids, folder / "item_ids.arrow")
     _write_ids(data.user_ids, folder / "user_ids.arrow")
+    if data.item_titles is not None:
+        _write_ids(data.item_titles, folder / "item_titles.arrow")
     if data.test_users is not None:
         _write_ids(data.test_users.ids, folder / "test_user_ids.arrow")
-    files = {path.name: _described(path) for path in sorted(folder.iterdir())}
+    files = {path.name: described(path) for path in sorted(folder.iterdir())}
     manifest = json.dumps(data.manifest | {"files": files}, indent=2)
     (folder / "manifest.json").write_text(manifest, encoding="utf-8")
 
 
-def _described(path: Path) -> dict[str, Any]:
+def described(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file, for a manifest."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
@@ -194,7 +225,7 @@ def verify(folder: Path) -> None:
     try:
         files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
         for name, description in files.items():
-            if _described(folder / name) != description:
+            if described(folder / name) != description:
                 raise ValueError(f"{name} is not what was written")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, error) from error
@@ -236,11 +267,14 @@ def _loaded(folder: Path, manifest: dict[str, Any]) -> PreparedData:
     if "test_items" in arrays:
         test_ids = _read_ids(folder / "test_user_ids.arrow", "user")
         test_users = OtherUsers(arrays["test_items"], arrays["test_offsets"], test_ids)
+    titles = None
+    if "item_titles.arrow" in manifest["files"]:
+        titles = _read_ids(folder / "item_titles.arrow", "title")
     histories = (arrays["items"], arrays["offsets"])
     times = arrays.get("times")
     scored = Sequences(*histories, validation, len(item_ids), learned, times)
     _check_shapes(scored, user_ids, manifest)
-    return PreparedData(scored, test, item_ids, user_ids, manifest, test_users)
+    return PreparedData(scored, test, item_ids, user_ids, manifest, test_users, titles)
 
 
 def _check_shapes(scored: Sequences, user_ids: pd.Series, manifest: dict[str, Any]) -> None:

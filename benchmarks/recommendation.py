@@ -1,0 +1,55 @@
+"""Histories answered a second on one thread, from lists of original ids to a table of them.
+
+Those of a data set's users, once with the histories' items excluded and once without.
+
+    python benchmarks/recommendation.py --dataset ml-100k
+"""
+
+import argparse
+from itertools import pairwise
+
+import pandas as pd
+import torch
+from shapes import NAMES, median_ms, sequences_named
+
+from tune_srs.config import TrialConfig
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.exported import Exported, items_of
+from tune_srs.model import SASRec
+from tune_srs.recommend import Recommender
+
+PREFIX = "item-"
+
+
+def measure(sequences: Sequences, top_k: int, repeats: int) -> dict[str, float]:
+    """Histories a second, without and with their items excluded."""
+    config = TrialConfig()
+    model = SASRec(config.model, sequences.num_items, torch.Generator().manual_seed(0)).eval()
+    ids = pd.Series([f"{PREFIX}{number}" for number in range(1, sequences.num_items + 1)])
+    recommender = Recommender(Exported(config, model, items_of(ids, None, sequences), {}, {}))
+    items = [f"{PREFIX}{number}" for number in sequences.items]
+    ends = sequences.offsets.tolist()
+    histories = [items[start:end] for start, end in pairwise(ends)]
+
+    def rate(exclude: bool) -> float:
+        answered = median_ms(lambda: recommender.recommend(histories, top_k, exclude), repeats)
+        return 1e3 * len(histories) / answered
+
+    return {"nothing excluded": rate(False), "their items excluded": rate(True)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="ml-100k", choices=NAMES)
+    parser.add_argument("--top-k", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sequences = sequences_named(options.dataset)
+    print(f"{options.dataset}, {sequences.num_users} histories, one thread, median")
+    for name, rate in measure(sequences, options.top_k, options.repeats).items():
+        print(f"histories a second, {name:<20} {rate:8.0f}")
+
+
+if __name__ == "__main__":
+    main()

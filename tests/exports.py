@@ -1,0 +1,66 @@
+"""A finished run without Ray, and an exported model, that several test files look at."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from searches import FIXED, SPACE
+
+from tune_srs import outcome
+from tune_srs.checkpoint import Best, Checkpoint
+from tune_srs.config import ModelConfig, TrialConfig
+from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.exported import Exported, items_of
+from tune_srs.journal import Journal
+from tune_srs.model import SASRec
+from tune_srs.plan import Plan, Resources
+from tune_srs.space import Space
+from tune_srs.training import train
+
+POINTS: tuple[dict[str, Any], ...] = (
+    {"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"},
+    {"train.lr": 1e-7, "loss.num_positives": 1},
+)  # the first one wins
+EPOCHS = 3
+
+
+def silent(message: str) -> None:
+    """A `say` for calls whose messages do not matter."""
+
+
+def write_run(folder: Path) -> PreparedData:
+    """Write `results/tiny` and `data` under `folder`: a run of two trials that has ended."""
+    fixed = FIXED | {"train.max_epochs": EPOCHS}
+    plan = Plan("tiny", Space.from_dict(SPACE | {"fixed": fixed}, "space"), 0, Resources())
+    data = prepare(plan.space.base.data, folder / "data", silent)
+    run = folder / "results" / "tiny"
+    outcome.begin(plan, data, run)
+    journal = Journal(run, plan.space.search.metrics, plan.space.search.modes)
+    for number, values in enumerate(POINTS):
+        journal.begin(number, values)
+        best = Best(plan.space.search.metrics[0], plan.space.search.modes[0])
+        config = plan.space.config(values)
+        for report in train(config, data.validation):
+            best.update(report)
+            Checkpoint.of(config, report, best).write(plan.storage(run), number)
+            journal.report(number, report.epoch, report.metrics)
+        journal.end(number, "complete")
+    outcome.export_winner(run, plan, journal, plan.storage(run), data, silent)
+    return data
+
+
+def untrained(sequences: Sequences, ids: list[int] | list[str], **changes: object) -> Exported:
+    """An export of random weights, as of a model that has learned from `sequences`."""
+    model = {"hidden_units": 8, "max_length": 6, "num_heads": 2} | changes
+    config = TrialConfig(model=ModelConfig.model_validate(model))
+    network = SASRec(config.model, len(ids), torch.Generator().manual_seed(3)).eval()
+    items = items_of(pd.Series(ids), None, sequences)
+    facts = {"data": {"name": "mine", "fingerprint": "f"}, "versions": {}, "refit": False}
+    return Exported(config, network, items, {}, facts)
+
+
+def with_titles(exported: Exported, titles: list[str]) -> Exported:
+    return replace(exported, items=exported.items.assign(title=titles))

@@ -1,0 +1,91 @@
+"""`import tune_srs`: light, typed, and of use without Ray and Optuna."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exports import write_run
+from searches import FIXED, SPACE
+
+import tune_srs as ts
+from tune_srs import api
+from tune_srs.plan import Plan
+
+WITHOUT = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "optuna"):
+            raise ImportError(f"{name} is not installed")
+
+sys.meta_path.insert(0, Blocked())
+import tune_srs as ts
+
+model = ts.load(sys.argv[1])
+found = model.recommend([[1, 2], []], k=3)
+scores = model.evaluate({"evaluation.num_candidates": 5}, sys.argv[2]).summary
+print(len(found), len(scores), *sorted({"ray", "optuna"} & set(sys.modules)))
+"""
+
+
+def test_it_imports_nothing_heavy() -> None:
+    heavy = {"torch", "ray", "optuna", "pandas", "numpy", "pydantic", "yaml"}
+    code = f"import sys, tune_srs; print(*{heavy!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_an_export_is_used_where_neither_ray_nor_optuna_is(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    arguments = [str(tmp_path / "results" / "tiny" / "best"), str(tmp_path / "data")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["6", "168"]
+
+
+def test_what_it_offers_is_there_and_nothing_else() -> None:
+    assert set(ts.API) == set(api.__all__)
+    for name in ts.API:
+        assert getattr(ts, name) is getattr(api, name)
+    assert ts.results.__name__ == "tune_srs.results"
+    with pytest.raises(AttributeError, match="no attribute 'serach'"):
+        _ = ts.serach  # type: ignore[attr-defined]
+
+
+def test_a_space_and_data_may_be_given_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tune_srs import tuning  # here: it imports Ray, of which no cluster is started
+
+    started: list[tuple[Plan, Any]] = []
+
+    def run(plan: Plan, data: Any, *_: Any) -> bool:
+        started.append((plan, data))
+        return False
+
+    monkeypatch.setattr(tuning, "run", run)
+    data = ts.prepare(
+        ts.TrialConfig().with_overrides(FIXED | {"data.num_futures": 4}).data, tmp_path
+    )
+    found = ts.search(
+        SPACE, data, name="mine", fixed={"train.max_epochs": 2}, settings={"trials": 3},
+        results_folder=tmp_path / "results",
+    )  # fmt: skip
+    assert found is None  # interrupted
+    ((plan, given),) = started
+    assert given is data
+    assert plan.space.base.data.model_dump(mode="json") == data.manifest["settings"]
+    assert (plan.space.base.data.num_futures, plan.space.base.train.max_epochs) == (4, 2)
+    assert plan.space.trials == 3
+    assert data.fingerprint[:12] in capsys.readouterr().out
+
+    with pytest.raises(ts.TuneSRSError, match=r"data\.num_futures is fixed, but data are given"):
+        ts.search(SPACE, data, fixed={"data.num_futures": 2})

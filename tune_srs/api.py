@@ -1,0 +1,168 @@
+"""What `import tune_srs as ts` offers; the commands are thin covers of it.
+
+Ray and Optuna are needed by `search` and `export` alone, and imported by them.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_srs.config import DataConfig, TrialConfig, dotted_keys
+from tune_srs.datasets.columns import Say
+from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.errors import ConfigError, TuneSRSError
+from tune_srs.recommend import Recommender
+
+if TYPE_CHECKING:
+    from tune_srs.training import EpochReport
+
+__all__ = [
+    "DataConfig", "Recommender", "TrialConfig", "TuneSRSError",
+    "export", "load", "prepare", "search", "train",
+]  # fmt: skip
+
+
+def prepare(
+    data: DataConfig | str, data_folder: Path | str = "data", say: Say = print
+) -> PreparedData:
+    """A data set, or a log of one's own, read, filtered and split; kept for the next time.
+
+    `data`: its settings, or its name or path where the default settings will do. Raises
+    `ConfigError` for settings that cannot be, `DataError` for data that cannot be had or used.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     data = prepare("synthetic", folder)
+    >>> data.validation.num_users, data.validation.num_items, data.test.num_futures
+    (400, 300, 10)
+    """
+    from tune_srs.datasets.prepare import prepare as prepared
+
+    config = data if isinstance(data, DataConfig) else DataConfig(name=data)
+    return prepared(config, Path(data_folder), say)
+
+
+def train(config: TrialConfig, sequences: Sequences) -> Iterator["EpochReport"]:
+    """Train one configuration on the histories of `sequences`; a report an epoch.
+
+    `sequences` is the `validation` of prepared data: its futures are scored after each epoch. See
+    `tune_srs.training.train`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> config = TrialConfig().with_overrides(
+    ...     {"data.name": "synthetic", "model.hidden_units": 8, "train.max_epochs": 2}
+    ... )
+    >>> with TemporaryDirectory() as folder:
+    ...     sequences = prepare(config.data, folder).validation
+    ...     reports = [(one.epoch, one.metrics["val/ndcg@10"]) for one in train(config, sequences)]
+    >>> [epoch for epoch, _ in reports], all(0 < value < 1 for _, value in reports)
+    ([1, 2], True)
+    """
+    from tune_srs.training import train as epochs
+
+    return epochs(config, sequences)
+
+
+def search(
+    space: Path | str | Mapping[str, Any] | None,
+    data: PreparedData | None = None,
+    *,
+    name: str = "search",
+    fixed: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    resources: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    data_folder: Path | str = "data",
+    results_folder: Path | str = "results",
+) -> Path | None:
+    """Search a space with Ray Tune, Optuna and early stopping, and export the best model.
+
+    `space`: a YAML file or what is in it; None to resume a run as it was. `data`: prepared data to
+    search on, in place of those that the space names. `fixed`: settings by dotted name, `settings`:
+    those of the space's section `search`; both replace the space's own. `resources`: see
+    `tune_srs.plan.Resources`. What happens is printed, as by `tune-srs search`.
+
+    Returns the folder of the run, which holds the exported model in `best/`; None if it was
+    interrupted, and can be resumed. Raises `ConfigError` for a request that cannot be carried out,
+    `DataError` for data that cannot be had, `SearchError` if the search fails.
+    """
+    from tune_srs.plan import Plan, Request
+    from tune_srs.results import run_folder
+
+    results = Path(results_folder)
+    request = Request(
+        name,
+        Path(space) if isinstance(space, str) else space,
+        dict(fixed or {}) | (_settings_of(data, fixed or {}) if data else {}),
+        settings or {},
+        seed,
+        resources or {},
+    )
+    folder = run_folder(results, name) if resume else results / name
+    plan = request.plan(stored=Plan.read(folder) if resume else None)
+    plan.check(folder, resume)
+    if data is None:
+        data = prepare(plan.space.base.data, data_folder)
+    if resume:
+        plan.check_data(data, folder)
+
+    from tune_srs import tuning
+    from tune_srs.console import Console, closing, opening
+
+    console = Console()
+    for line in opening(plan, data, folder):
+        console.say(line)
+    go = tuning.resume if resume else tuning.run
+    if not go(plan, data, folder, console):
+        return None
+    for line in closing(plan, folder):
+        console.say(line)
+    return folder
+
+
+def _settings_of(data: PreparedData, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `data` by their dotted names; a `ConfigError` where others are `fixed`."""
+    given = [key for key in fixed if key.startswith("data.")]
+    if given:
+        raise ConfigError(f"search: {given[0]} is fixed, but data are given; leave one of them out")
+    settings = {}
+    for key in dotted_keys(DataConfig):
+        value: Any = data.manifest["settings"]
+        for part in key.split("."):
+            value = value[part]
+        settings[f"data.{key}"] = value
+    return settings
+
+
+def export(
+    run: Path | str,
+    to: Path | str,
+    *,
+    trial: int | None = None,
+    refit: bool = False,
+    formats: Collection[str] = (),
+    data_folder: Path | str = "data",
+    say: Say = print,
+) -> None:
+    """Write the winner of the ended search in the folder `run`, or another `trial`, to `to`.
+
+    With `refit` its configuration is trained again on all interactions, futures included, for its
+    best number of epochs. `formats`: `onnx`, `torch` or both, in addition. Raises `ConfigError` for
+    a request that cannot be carried out, `DataError` for data that cannot be had or are others.
+    """
+    from tune_srs.outcome import export_trial
+
+    export_trial(Path(run), Path(to), trial, refit, formats, Path(data_folder), say)
+
+
+def load(folder: Path | str) -> Recommender:
+    """An exported model, ready to recommend and to be evaluated. Neither Ray nor Optuna is needed.
+
+    Raises `DataError` for a folder that is not exactly what was exported.
+
+    >>> load("nowhere")
+    Traceback (most recent call last):
+    tune_srs.errors.DataError: nowhere: no such folder; give one that tune-srs export has written
+    """
+    return Recommender.load(Path(folder))
