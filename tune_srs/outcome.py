@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from tune_srs import export, results
+from tune_srs import export, ranks, results
 from tune_srs.baselines import BASELINES
 from tune_srs.checkpoint import Best, load_best
 from tune_srs.config import EvaluationConfig, TrialConfig
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
-from tune_srs.evaluate import Evaluator
+from tune_srs.evaluate import Evaluation, Evaluator, measure
 from tune_srs.journal import Journal, TrialRecord
 from tune_srs.model import SASRec
 from tune_srs.plan import Plan
@@ -27,7 +27,7 @@ Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
 
 def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
     """Make the new `folder` of a run, with its plan and the yardsticks: whole, or not at all."""
-    scores = _score_baselines(data, data.validation, plan.space.base.evaluation, "val")
+    scores = _score_baselines(data, plan.space.base.evaluation)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
         aside = Path(parent) / folder.name
@@ -73,9 +73,7 @@ def export_winner(
 
     model = SASRec(config.model, data.validation.num_items, torch.Generator())
     model.load_state_dict(best.weights)
-    scores = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model.eval()).means()
-    test = {"best": {f"test/{key}": value for key, value in scores.items()}}
-    test |= _score_baselines(data, data.test, config.evaluation, "test")
+    test = _test(folder, model.eval(), data, config.evaluation)
     validation = {"best": best.metrics} | _yardsticks(folder, data, config.evaluation)
     metrics = {
         "trial": winner.number, "epoch": best.epoch, "validation": validation, "test": test
@@ -83,12 +81,28 @@ def export_winner(
     export.write(folder / "best", plan.name, config, best.weights, data, metrics)
 
 
+def _test(folder: Path, model: SASRec, data: PreparedData, config: EvaluationConfig) -> Scores:
+    """Scores of `model` and the baselines on the test futures; their ranks go to a file."""
+    evaluator = Evaluator(data.test, config, torch.device("cpu"))
+    scorers = {"best": model} | {name: make(data.validation) for name, make in BASELINES.items()}
+    found = {name: evaluator.ranks(scorer) for name, scorer in scorers.items()}
+    ranks.write(folder, found, evaluator.counted)
+    return {
+        name: _named(measure(*own, evaluator.counted, config), "test")
+        for name, own in found.items()
+    }
+
+
+def _named(evaluation: Evaluation, prefix: str) -> dict[str, float]:
+    return {f"{prefix}/{metric}": value for metric, value in evaluation.means().items()}
+
+
 def _yardsticks(folder: Path, data: PreparedData, config: EvaluationConfig) -> Scores:
     """As scored when the run began, or again where they can no longer be read."""
     try:
         scores: Scores = results.read_json(folder / "yardsticks.json")
     except (FileNotFoundError, DataError):
-        scores = _score_baselines(data, data.validation, config, "val")
+        scores = _score_baselines(data, config)
     return scores
 
 
@@ -99,13 +113,9 @@ def _train_again(space: Space, winner: TrialRecord, best: Best, data: PreparedDa
     return config
 
 
-def _score_baselines(
-    data: PreparedData, split: Sequences, config: EvaluationConfig, prefix: str
-) -> Scores:
-    """They learn from the training histories only, whatever `split` they are scored on."""
-    evaluator = Evaluator(split, config, torch.device("cpu"))
-    scores = {name: evaluator(make(data.validation)).means() for name, make in BASELINES.items()}
+def _score_baselines(data: PreparedData, config: EvaluationConfig) -> Scores:
+    """On the validation futures; they learn from the training histories."""
+    evaluator = Evaluator(data.validation, config, torch.device("cpu"))
     return {
-        name: {f"{prefix}/{metric}": value for metric, value in values.items()}
-        for name, values in scores.items()
+        name: _named(evaluator(make(data.validation)), "val") for name, make in BASELINES.items()
     }
