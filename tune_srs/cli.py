@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,13 @@ import typer
 from tune_srs import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
     from tune_srs.datasets.sequences import PreparedData
     from tune_srs.plan import Plan
+    from tune_srs.results import Summary
 
 app = typer.Typer(
     help="Hyper-parameter search for relevance-aware sequential recommenders.",
@@ -259,21 +265,77 @@ def search(
     for line in rest:
         console.say(line)
     console.say(f"the best configuration and model: {folder / 'best'}")
-    console.say(f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}")
+    console.say(f"see it in TensorBoard: {typed('tune-srs')} monitor {name}{plan.place(folder)}")
+
+
+@app.command()
+def monitor(
+    name: str,
+    port: Annotated[int | None, typer.Option(help="[default: any that is free]")] = None,
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Show a run in TensorBoard, on this machine alone, while it goes on or later.
+
+    Example: tune-srs monitor first
+    """
+    from threading import Event
+
+    from tune_srs.monitor import start
+    from tune_srs.results import run_folder
+
+    print(f"{start(run_folder(results_folder, name), port)} until Ctrl-C", flush=True)
+    with suppress(KeyboardInterrupt):
+        Event().wait()
 
 
 @app.command("results")
 def show_results(
-    name: str,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Names, or their folders.")],
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="EXPR", help="Such as 'lr < 0.01 and status = complete'."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Or -COLUMN, falling. [default: the best]")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="All columns, for programs.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="All columns, for programs.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="What is shown, for papers.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="What is shown.")] = False,
+    to: Annotated[Path | None, typer.Option(help="A file in place of the console.")] = None,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Print the table of a run: its trials, the yardsticks, and the test scores.
+    """Print a run's trials, yardsticks and test scores, or several searches side by side.
 
-    Example: tune-srs results first
+    Example: tune-srs results first --filter "loss.relevance = linear" --top 5
+
+    Example: tune-srs results first second --latex --to table.tex
     """
-    from tune_srs.results import run_folder
+    from tune_srs.comparison import for_file, shown
+    from tune_srs.errors import ConfigError
+    from tune_srs.results import run_folder, write_aside
+    from tune_srs.selection import selected
 
-    _show(run_folder(results_folder, name))
+    asked = {"csv": csv, "json": json_, "latex": latex, "markdown": markdown}
+    forms = [form for form, wanted in asked.items() if wanted]
+    if len(forms) > 1 or (to and not forms):
+        raise ConfigError("results: give one of --csv, --json, --latex and --markdown")
+    if to and not to.parent.is_dir():
+        raise ConfigError(f"--to: there is no folder {to.parent}; create it")
+    folders = [run_folder(results_folder, run) for run in runs]
+
+    def choose(table: "pd.DataFrame") -> "pd.DataFrame":
+        return selected(table, conditions or [], sort, top)
+
+    if not forms:
+        _show(shown(folders, choose))
+        return
+    content = for_file(folders, choose, forms[0])
+    if to:
+        write_aside(to, lambda aside: aside.write_text(content, encoding="utf-8"))
+    else:
+        print(content, end="")
 
 
 @app.command()
@@ -281,7 +343,7 @@ def report(
     name: str,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Write report.html and learning-curves.png into the folder of a run.
+    """Write report.html, which needs no network, and its figures into the folder of a run.
 
     Example: tune-srs report first
     """
@@ -327,19 +389,18 @@ def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> list[str]:
     ]
     if (note := space.early_stopping_note()) is not None:
         lines.append(note)
-    return [*lines, f"watch it: {typed('tensorboard')} --logdir {folder / 'tune'}"]
+    return [*lines, f"watch it: {typed('tune-srs')} monitor {plan.name}{plan.place(folder)}"]
 
 
-def _show(folder: Path) -> None:
+def _show(summaries: "Sequence[Summary]") -> None:
     from rich.console import Console
 
-    from tune_srs import results
     from tune_srs.tables import console_table
 
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    for summary in results.summaries(folder):
+    for summary in summaries:
         console.print(console_table(summary.frame, summary.title))
         console.print()
 
