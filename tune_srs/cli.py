@@ -208,6 +208,10 @@ def search(
             metavar="PLACE", help="Of the checkpoints: a shared folder, s3://… or gs://…."
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="mlflow|wandb", help="Tell a tracker, too; repeatable."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
@@ -242,6 +246,7 @@ def search(
             "at_once": at_once,
             "address": address,
             "storage": storage,
+            "trackers": track or None,
         },
     )
     folder = run_folder(results_folder, name) if resume else results_folder / name
