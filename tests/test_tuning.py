@@ -43,22 +43,11 @@ pytestmark = pytest.mark.slow
 DATA = TrialConfig().with_overrides(FIXED).data
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a finished search `tiny`, and what it printed."""
-    folder = tmp_path_factory.mktemp("searched")
-    write_space(folder)
-    done = run(folder, "search", "space.yaml", "--name", "tiny")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder, done.stdout
-
-
 def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
         "search.yaml", "yardsticks.json", "journal.jsonl", "trials.csv", "study.db", "ray.log",
-        "tune", "best", ".lock",
+        "tune", "best", ".lock", "test-ranks.parquet",
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
         "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "README.md",
@@ -136,7 +125,7 @@ def test_it_ends_with_the_table_the_export_and_the_tensorboard_line(
     searched: tuple[Path, str],
 ) -> None:
     lines = searched[1].splitlines()
-    assert "tensorboard --logdir results/tiny/tune" in lines[-1]
+    assert lines[-1].endswith("tune-srs monitor tiny")
     assert "results/tiny/best" in lines[-2]
     assert len(lines) <= 15  # though there are five trials
     assert any("results/tiny/ray.log" in line for line in lines)
@@ -159,14 +148,16 @@ def test_tensorboard_reads_every_trial(searched: tuple[Path, str]) -> None:
         assert [e.value for e in events.Scalars(METRIC)] == pytest.approx(curve.tolist())
 
 
-def test_a_report_is_written(searched: tuple[Path, str]) -> None:
+def test_a_report_tells_the_scores_of_the_test(searched: tuple[Path, str]) -> None:
     done = run(searched[0], "report", "tiny")
     assert done.returncode == 0, done.stderr
     folder = searched[0] / "results" / "tiny"
-    assert (folder / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
+    assert done.stdout.split()[0] == "results/tiny/report.html"
+    assert (folder / "figures" / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text()
-    assert "data:image/png;base64," in page
-    assert "popularity" in page
+    told = json.loads((folder / "best" / "metrics.json").read_text())["test"]
+    for scorer in ("best", "popularity", "markov"):
+        assert f"{told[scorer]['test/ndcg@10']:.4f} [" in page
 
 
 def test_a_finished_search_is_neither_overwritten_nor_resumed(searched: tuple[Path, str]) -> None:

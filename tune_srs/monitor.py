@@ -5,13 +5,13 @@ from pathlib import Path
 import tensorboard_data_server
 from tensorboard import program
 
-from tune_srs.errors import SearchError
+from tune_srs.errors import ConfigError
 
 
 def start(folder: Path, port: int | None) -> str:
     """Start TensorBoard in this process, on loopback; its address.
 
-    `port`: None, any that is free. Raises `SearchError` if it cannot be had.
+    `port`: None, any that is free. Raises `ConfigError` if it cannot be had.
     """
     board = program.TensorBoard()
     board.configure(
@@ -24,4 +24,4 @@ def start(folder: Path, port: int | None) -> str:
     try:
         return str(board.launch())
     except program.TensorBoardServerException as error:
-        raise SearchError(f"--port: {error}") from error
+        raise ConfigError(f"--port: {error}; leave it out for any that is free") from error

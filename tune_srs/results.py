@@ -174,6 +174,10 @@ def settings(folder: Path) -> dict[str, Any]:
         "space.search",
         "space.params",
         "data.fingerprint",
+        "data.settings",
+        "data.users",
+        "data.items",
+        "data.interactions",
     ):
         section: Any = values
         for part in key.split("."):

@@ -17,10 +17,11 @@ def write_report(folder: Path) -> list[Path]:
     search = Search.read(folder)
     if not any(record.ended or record.epochs for record in search.records):
         raise ConfigError(f"{folder}: no trial has reported an epoch yet; run the search first")
+    figures = folder / "figures"
     with styled():
         drawn = pictures(search)
-        files = [path for picture in drawn for path in save(picture, folder / "figures")]
-    content = page.render(search, drawn)
+        files = [path for picture in drawn for path in save(picture, figures)]
+    content = page.render(search, drawn, figures)
     path = folder / "report.html"
     write_aside(path, lambda aside: aside.write_text(content, encoding="utf-8"))
     return [path, *files]

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,14 +13,17 @@ from tune_srs.config import dump_yaml
 from tune_srs.report.progress import duration
 from tune_srs.report.scores import test_table
 from tune_srs.report.search import Search
-from tune_srs.report.style import Picture, svg
+from tune_srs.report.style import Picture
 from tune_srs.results import summaries
 from tune_srs.space import Categorical, Distribution
 from tune_srs.tables import readable
 
 
-def render(search: Search, pictures: Sequence[Picture]) -> str:
-    """The page as HTML. Everything that comes from the run is escaped by the template."""
+def render(search: Search, pictures: Sequence[Picture], figures: Path) -> str:
+    """The page as HTML, with the pictures that were saved in the folder `figures`.
+
+    Everything that comes from the run is escaped by the template.
+    """
     environment = Environment(
         loader=PackageLoader("tune_srs.report", "."),
         autoescape=True,
@@ -35,7 +39,9 @@ def render(search: Search, pictures: Sequence[Picture]) -> str:
         parameters=_table(_space(search)),
         winner=_winner(search),
         scores=None if (scores := test_table(search)) is None else _table(scores),
-        pictures=[(picture, _data_address(picture)) for picture in pictures],
+        pictures=[
+            (picture, _data_address(figures / f"{picture.name}.svg")) for picture in pictures
+        ],
         failures=_table(_failures(search)),
         trials=_table(trials.frame),
         settings=dump_yaml(search.run.settings),
@@ -121,6 +127,5 @@ def _table(frame: pd.DataFrame) -> Markup | None:
     return Markup(readable(frame).to_html(index=False, border=0))
 
 
-def _data_address(picture: Picture) -> str:
-    content = base64.b64encode(svg(picture.figure).encode()).decode()
-    return f"data:image/svg+xml;base64,{content}"
+def _data_address(path: Path) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -156,6 +156,7 @@ def parallel(search: Search) -> Picture | None:
         axes.axvline(place, color=INK, linewidth=0.8)
         for height, text in _marks(name, search):
             label = axes.text(place + 0.03, height, text, fontsize=8, va="center")
+            label.set_in_layout(False)  # it may reach beyond the last axis
             label.set_path_effects([withStroke(linewidth=3, foreground=PAPER)])
     axes.set_xticks(range(len(names)), [short(name).replace("_", "\n") for name in names])
     axes.set_xlim(-0.1, len(names) - 0.5)
