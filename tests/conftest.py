@@ -5,19 +5,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from searches import run, write_space
 from selenium import webdriver
 
 
 @pytest.fixture(scope="session")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a finished search `tiny`, and what it printed."""
-    folder = tmp_path_factory.mktemp("searched")
-    write_space(folder)
-    done = run(folder, "search", "space.yaml", "--name", "tiny")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder, done.stdout
+def searched(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, str]:
+    """A folder with a finished search `tiny`, and what it printed; of all workers the same."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    folder, printed = shared / "searched", shared / "searched.txt"
+    with FileLock(shared / "searched.lock"):
+        if not printed.exists():
+            folder.mkdir()
+            write_space(folder)
+            done = run(folder, "search", "space.yaml", "--name", "tiny")
+            assert done.returncode == 0, done.stderr
+            assert done.stderr == ""
+            printed.write_text(done.stdout)
+    return folder, printed.read_text()
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_hit_rates_by_position_agree_with_a_count(folder: Path) -> None:
         found = [rank for rank in own[str(position)].tolist() if rank is not pd.NA]
         assert len(found) == (40 if position < 3 else 34)
         share = sum(rank < 10 for rank in found) / len(found)
-        rate, *bounds = map(float, rates.loc[position].to_list())
+        rate, *bounds = rates.to_numpy()[position - 1]
         assert rate == share
         # Wilson 1927: the shares whose own normal interval holds the one observed
         for bound in bounds:
@@ -171,8 +171,8 @@ def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:
     assert set(stopped["epochs_saved"]) == {2}  # of 4
     assert set(stopped["seconds"]) == {10.0}
     assert set(stopped["seconds_saved"]) == {10.0}  # 2 epochs at a median of 5 s
-    assert table.loc[30, ["epochs", "epochs_saved"]].to_list() == [1, 0]  # a failure saves nothing
-    assert table.loc[4, "epochs_saved"] == 0
+    assert (table["epochs"][30], table["epochs_saved"][30]) == (1, 0)  # a failure saves nothing
+    assert table["epochs_saved"][4] == 0
 
 
 def test_of_failures_alone_there_is_a_page_without_pictures(tmp_path: Path) -> None:
