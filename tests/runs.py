@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from searches import FIXED, METRIC, SPACE
+from searches import METRIC, SPACE
 
 from tune_srs import outcome, ranks, results
-from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.journal import Journal, Status
 from tune_srs.plan import Plan, Resources
@@ -30,9 +29,8 @@ class Trial:
 
 def make_run(folder: Path, trials: Sequence[Trial], **changes: Any) -> Path:
     """The run `folder`, of the tests' space with `changes`."""
-    fixed: dict[str, Any] = FIXED
-    space = Space.from_dict(SPACE | {"fixed": fixed, "baselines": []} | changes, "space")
-    data = prepare(TrialConfig().with_overrides(fixed).data, folder.parent / "data")
+    space = Space.from_dict(SPACE | {"baselines": []} | changes, "space")
+    data = prepare(space.base.data, folder.parent / "data")
     outcome.begin(Plan(folder.name, space, 7, Resources()), data, folder)
     journal = Journal(folder, space.search.metrics, space.search.modes)
     for number, trial in enumerate(trials):

@@ -23,7 +23,17 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from tune_srs.journal import TrialRecord
 from tune_srs.report.search import Search
-from tune_srs.report.style import BEST, COLOURS, INK, MUTED, PAPER, SCALE, Picture, new_figure
+from tune_srs.report.style import (
+    BEST,
+    COLOURS,
+    INK,
+    MUTED,
+    PAPER,
+    SCALE,
+    WIDTH,
+    Picture,
+    new_figure,
+)
 from tune_srs.space import Categorical, Distribution, Int
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # not that a study was made
@@ -139,7 +149,7 @@ def parallel(search: Search) -> Picture | None:
     if len(records) < 2:
         return None
     names = list(search.space.params)
-    figure = new_figure(3.8)
+    figure = new_figure(3.8, max(WIDTH, len(names) + 1))
     axes = figure.subplots()
     colours = _colours(search)
     for record in records:

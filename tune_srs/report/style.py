@@ -67,9 +67,9 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float) -> Figure:
-    """`height` in inches."""
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """`height` and `width` in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def legend_above(axes: Axes, extra: Sequence[Line2D] = (), title: str = "") -> None:
