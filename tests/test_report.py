@@ -16,7 +16,7 @@ from selenium import webdriver
 
 from tune_srs import ranks
 from tune_srs.errors import ConfigError
-from tune_srs.report import futures, parameters, progress, scores, write_report
+from tune_srs.report import futures, importance, progress, scores, write_report
 from tune_srs.report.search import Search
 
 PLANTED = "<script>alert('planted')</script>"
@@ -160,9 +160,9 @@ def test_differences_are_of_the_same_users(folder: Path) -> None:
 
 
 def test_the_parameter_that_decides_is_the_most_important(folder: Path) -> None:
-    shares = parameters.importances(Search.read(folder))
-    assert next(iter(shares)) == "train.lr"
-    assert sum(shares.values()) == pytest.approx(1)
+    found = importance.shares(Search.read(folder))
+    assert next(iter(found)) == "train.lr"
+    assert sum(found.values()) == pytest.approx(1)
 
 
 def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:

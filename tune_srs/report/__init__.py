@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tune_srs.errors import ConfigError
-from tune_srs.report import futures, page, parameters, progress
+from tune_srs.report import futures, importance, page, parameters, progress
 from tune_srs.report.search import Search
 from tune_srs.report.style import Picture, save, styled
 from tune_srs.results import write_aside
@@ -29,13 +29,13 @@ def write_report(folder: Path) -> list[Path]:
 
 def pictures(search: Search) -> list[Picture]:
     """Those that the run has something to show for."""
-    importances = parameters.importances(search)
+    shares = importance.shares(search)
     drawn = [
         progress.history(search),
         progress.curves(search),
-        parameters.importance(search, importances),
-        parameters.slices(search, importances),
-        parameters.interactions(search, importances),
+        importance.bars(search, shares),
+        parameters.slices(search, shares),
+        parameters.interactions(search, shares),
         parameters.parallel(search),
         futures.hit_rates(search),
         progress.effort(search),

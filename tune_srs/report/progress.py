@@ -22,7 +22,7 @@ from tune_srs.report.style import (
 )
 
 BASELINE_STYLES = ("--", ":", "-.")
-COLOURED_BY = ("loss.relevance", "loss.num_positives")
+COLOURED_BY = ("loss.type", "loss.relevance", "loss.num_positives")
 MANY_POINTS = 50_000  # of curves; more are drawn as pixels, or an SVG grows too large to open
 MARKERS = {"complete": "o", "stopped": "X", "unfinished": "."}
 WORDS = {"complete": "complete", "stopped": "stopped early", "unfinished": "unfinished"}

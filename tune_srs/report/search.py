@@ -53,7 +53,7 @@ class Search:
         """The metric at the best epoch of a trial that has one."""
         return record.best_metrics[self.metric]
 
-    @property
+    @cached_property
     def winner(self) -> TrialRecord | None:
         """The best trial, the earlier one of equals."""
         sign = 1 if self.rising else -1
