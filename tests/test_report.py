@@ -16,7 +16,7 @@ from selenium import webdriver
 
 from tune_srs import ranks
 from tune_srs.errors import ConfigError
-from tune_srs.report import futures, importance, progress, scores, write_report
+from tune_srs.report import effort, futures, importance, scores, write_report
 from tune_srs.report.search import Search
 
 PLANTED = "<script>alert('planted')</script>"
@@ -166,7 +166,7 @@ def test_the_parameter_that_decides_is_the_most_important(folder: Path) -> None:
 
 
 def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:
-    table = progress.spent(Search.read(folder))
+    table = effort.spent(Search.read(folder))
     stopped = table.loc[[number for number in range(30) if number % 5 != 4]]
     assert set(stopped["epochs_saved"]) == {2}  # of 4
     assert set(stopped["seconds"]) == {10.0}

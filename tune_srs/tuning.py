@@ -292,7 +292,7 @@ class Recorder(tune.Callback):
         if "error" not in result:
             by_itself = result.get("finished")
             status: Status = "complete" if by_itself else "stopped"
-            self.end(trial.config["trial"], status, None if by_itself else "early stopping")
+            self.end(trial.config["trial"], status, None if by_itself else early_stopping.EARLY)
         elif not result["fatal"]:
             self.end(trial.config["trial"], "failed", result["error"])
 

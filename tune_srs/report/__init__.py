@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tune_srs.errors import ConfigError
-from tune_srs.report import futures, importance, page, parameters, progress
+from tune_srs.report import effort, futures, importance, page, parameters, progress
 from tune_srs.report.search import Search
 from tune_srs.report.style import Picture, save, styled
 from tune_srs.results import write_aside
@@ -38,6 +38,6 @@ def pictures(search: Search) -> list[Picture]:
         parameters.interactions(search, shares),
         parameters.parallel(search),
         futures.hit_rates(search),
-        progress.effort(search),
+        effort.bars(search),
     ]
     return [picture for picture in drawn if picture is not None]

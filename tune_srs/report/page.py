@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from tune_srs.config import dump_yaml
-from tune_srs.report.progress import duration
+from tune_srs.report.effort import duration
 from tune_srs.report.scores import test_table
 from tune_srs.report.search import Search
 from tune_srs.report.style import Picture

@@ -1,10 +1,9 @@
-"""How a search went: its best value over time, the learning curves, what early stopping saved."""
+"""How a search went: its best value over time, and the learning curves."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -24,8 +23,8 @@ from tune_srs.report.style import (
 BASELINE_STYLES = ("--", ":", "-.")
 COLOURED_BY = ("loss.type", "loss.relevance", "loss.num_positives")
 MANY_POINTS = 50_000  # of curves; more are drawn as pixels, or an SVG grows too large to open
-MARKERS = {"complete": "o", "stopped": "X", "unfinished": "."}
-WORDS = {"complete": "complete", "stopped": "stopped early", "unfinished": "unfinished"}
+MARKERS = {"complete": "o", "stopped": "X", "failed": "|", "unfinished": "."}
+WORDS = {status: status for status in MARKERS} | {"stopped": "stopped early"}
 NOT_THERE = "inactive"
 
 
@@ -52,8 +51,9 @@ def history(search: Search) -> Picture | None:
             )
     failed = [record.number for record in search.records if record.status == "failed"]
     if failed:
-        line = axes.plot(failed, [0.02] * len(failed), "|", color=COLOURS[3], label="failed", ms=9)
-        line[0].set_transform(axes.get_xaxis_transform())
+        at_the_bottom = axes.get_xaxis_transform()
+        axes.plot(failed, [0.02] * len(failed), MARKERS["failed"], color=COLOURS[3], ms=9,
+                  label="failed", transform=at_the_bottom)  # fmt: skip
     _draw_yardsticks(axes, search)
     axes.set_xlabel("trial, in the order in which they began")
     axes.set_ylabel(search.metric)
@@ -74,10 +74,8 @@ def curves(search: Search) -> Picture | None:
     names = [name for name in COLOURED_BY if name in search.space.params] or [""]
     figure = new_figure(0.6 + 3.4 * len(names))
     panels = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
-    ends = [mark("complete", "o"), mark("stopped early", "X"), mark("failed", "|", ms=9)]
     present = {record.status for record in search.records if record.epochs}
-    ends = [end for end, status in zip(ends, ("complete", "stopped", "failed"), strict=True)
-            if status in present]  # fmt: skip
+    ends = [mark(WORDS[own], marker) for own, marker in MARKERS.items() if own in present]
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         _draw_curves(axes, search, name)
         _draw_yardsticks(axes, search)
@@ -93,77 +91,6 @@ def curves(search: Search) -> Picture | None:
     return Picture("learning-curves", "How the trials learned", caption, figure)
 
 
-def effort(search: Search) -> Picture | None:
-    """Epochs and seconds of each trial, and what stopping them early saved."""
-    table = spent(search)
-    if not table["epochs"].any():
-        return None
-    figure = new_figure(4.6)
-    panels = figure.subplots(2, sharex=True)
-    for axes, unit, label in zip(
-        panels, ("epochs", "seconds"), ("epochs", "time (s)"), strict=True
-    ):
-        axes.bar(table.index, table[unit], color=COLOURS[0], label="spent")
-        axes.bar(
-            table.index,
-            table[f"{unit}_saved"],
-            bottom=table[unit],
-            facecolor="none",
-            edgecolor=COLOURS[1],
-            hatch="////",
-            linewidth=0.5,
-            label="saved by stopping early",
-        )
-        axes.set_ylabel(label)
-        axes.grid(axis="x", visible=False)
-    panels[-1].set_xlabel("trial")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    legend_above(panels[0])
-    total = table.sum()
-    share = total["epochs_saved"] / (total["epochs"] + total["epochs_saved"])
-    caption = (
-        f"Trained: {total['epochs']:.0f} epochs in {duration(total['seconds'])} of training and "
-        f"evaluation, all trials together. Saved by stopping before {max_epochs(search)} epochs: "
-        f"{total['epochs_saved']:.0f} epochs ({share:.0%}), about "
-        f"{duration(total['seconds_saved'])} at each trial's own pace."
-    )
-    return Picture("effort", "What was spent, and what was saved", caption, figure)
-
-
-def max_epochs(search: Search) -> int:
-    return search.space.base.train.max_epochs
-
-
-def spent(search: Search) -> pd.DataFrame:
-    """By trial: `epochs`, `seconds` that they took, and those that were saved, `…_saved`.
-
-    Saved is what a trial that has ended, but not by a failure, had left until `max_epochs`, at its
-    median time an epoch: a first epoch may hold a worker's warm-up.
-    """
-    epochs, rows = search.run.epochs, []
-    times = pd.Series(dtype=float)
-    if not epochs.empty:
-        times = epochs["time/train_s"] + epochs["time/evaluate_s"]
-    for record in search.records:
-        own = times[epochs["trial"] == record.number]
-        over = record.epochs > 0 and record.status in ("complete", "stopped")
-        left = max_epochs(search) - record.epochs if over else 0
-        pace = own.median() if len(own) else 0.0
-        rows.append((record.epochs, own.sum(), left, left * pace))
-    columns = ["epochs", "seconds", "epochs_saved", "seconds_saved"]
-    return pd.DataFrame(rows, [record.number for record in search.records], columns)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 5 s`, `2 h 4 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def _draw_curves(axes: Axes, search: Search, name: str) -> None:
     epochs = search.run.epochs
     groups = _groups(search, name)
@@ -175,7 +102,7 @@ def _draw_curves(axes: Axes, search: Search, name: str) -> None:
             shown = label if place == 0 else None
             axes.plot(curve["epoch"], curve[search.metric], color=colour, label=shown, alpha=0.8,
                       linewidth=1.2, rasterized=as_pixels)  # fmt: skip
-            marker = MARKERS.get(record.status, "|")
+            marker = MARKERS[record.status]
             axes.plot(curve["epoch"].iloc[-1], curve[search.metric].iloc[-1], marker, color=colour,
                       ms=6, markeredgecolor="none" if marker != "|" else colour)  # fmt: skip
 

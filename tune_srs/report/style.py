@@ -89,9 +89,9 @@ def legend_above(axes: Axes, extra: Sequence[Line2D] = (), title: str = "") -> N
     )
 
 
-def mark(label: str, marker: str, **looks: object) -> Line2D:
+def mark(label: str, marker: str) -> Line2D:
     """An entry of a legend that is a marker alone."""
-    return Line2D([], [], linestyle="none", color=MUTED, marker=marker, label=label, **looks)  # type: ignore[arg-type]
+    return Line2D([], [], linestyle="none", color=MUTED, marker=marker, label=label)
 
 
 def svg(figure: Figure) -> str:
