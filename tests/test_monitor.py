@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from searches import METRIC, SPACE, run, started
+from searches import METRIC, SPACE, listening_beyond_loopback, run, started
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
@@ -26,8 +26,9 @@ PATIENCE = 60  # seconds for a program to be ready
 class Board:
     """A running TensorBoard."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, pid: int) -> None:
         self.address = address
+        self.pid = pid
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.address}data/{path}", timeout=PATIENCE) as answer:
@@ -57,7 +58,7 @@ def board(searched: tuple[Path, str]) -> Iterator[Board]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), (line, process.poll())
-        board = Board(line.split()[0])
+        board = Board(line.split()[0], process.pid)
         until = time.monotonic() + PATIENCE
         while len(board.get("runs")) < 5:  # it reads the events while it answers
             assert process.poll() is None, process.communicate()
@@ -66,6 +67,10 @@ def board(searched: tuple[Path, str]) -> Iterator[Board]:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
         assert (process.returncode, errors) == (0, "")
+
+
+def test_nothing_listens_beyond_this_machine(board: Board) -> None:
+    assert listening_beyond_loopback(board.pid) == []
 
 
 def test_scalars_have_our_names(board: Board, searched: tuple[Path, str]) -> None:

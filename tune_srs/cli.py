@@ -276,7 +276,9 @@ def search(
 @app.command()
 def monitor(
     name: str,
-    port: Annotated[int | None, typer.Option(help="[default: any that is free]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="[default: any that is free]")
+    ] = None,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
     """Show a run in TensorBoard, on this machine alone, while it goes on or later.
