@@ -10,7 +10,7 @@ from tune_srs import ranks
 from tune_srs.report.search import Search
 from tune_srs.results import SHOWN_METRICS
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 CONFIDENCE = 0.95
 
 
@@ -35,7 +35,7 @@ def intervals(per_user: NDArray[np.float64], seed: int = 0) -> list[Interval]:
     means = np.empty((RESAMPLES, per_user.shape[1]))
     for row in means:
         often = np.bincount(random.integers(users, size=users), minlength=users)
-        row[:] = often @ per_user / users
+        row[:] = often.astype(float) @ per_user / users
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     return [
         Interval(*map(float, one)) for one in zip(per_user.mean(axis=0), low, high, strict=True)
@@ -44,13 +44,13 @@ def intervals(per_user: NDArray[np.float64], seed: int = 0) -> list[Interval]:
 
 def test_table(search: Search) -> pd.DataFrame | None:
     """A row a scorer, then what the winner is above each baseline, user by user; or None."""
-    table = search.test_ranks
-    if table is None:
+    told = search.test_ranks
+    if told is None:
         return None
     wanted = [search.metric.removeprefix("val/"), *SHOWN_METRICS]
     found = {
-        str(scorer): ranks.evaluation(table, str(scorer), search.space.base.evaluation).per_user
-        for scorer in table["scorer"].unique()
+        str(scorer): ranks.evaluation(told, str(scorer), search.space.base.evaluation).per_user
+        for scorer in told["scorer"].unique()
     }
     metrics = [name for name in dict.fromkeys(wanted) if name in found["best"]]
     values = {
@@ -59,5 +59,8 @@ def test_table(search: Search) -> pd.DataFrame | None:
     }
     best = values["best"]
     values |= {f"best − {name}": best - own for name, own in values.items() if name != "best"}
-    rows = [[name, *map(str, intervals(own))] for name, own in values.items()]
-    return pd.DataFrame(rows, columns=["scorer", *(f"test/{name}" for name in metrics)])
+    texts = list(map(str, intervals(np.hstack(list(values.values())))))
+    rows = [texts[start : start + len(metrics)] for start in range(0, len(texts), len(metrics))]
+    table = pd.DataFrame(rows, columns=[f"test/{name}" for name in metrics])
+    table.insert(0, "scorer", list(values))
+    return table
