@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.multiprocessing import get_context
 from torch.profiler import ProfilerActivity, profile
 
-from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.batch_loss import BatchLoss
+from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.evaluate import Evaluator
-from tune_srs.training import BatchLoss, new_state, packs, step_of, train
+from tune_srs.negatives import NegativeSampler
+from tune_srs.training import new_state, packs, step_of, train
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {}
@@ -60,7 +62,8 @@ def check(device: torch.device, sequences: Sequences) -> None:
         state = new_state(config, sequences.num_items)
         batches = Batches(sequences, 128, config.model.max_length, place, padded=True)
         (users, *_) = batches.epoch(state.order)
-        loss_of = BatchLoss(config, Fixed(sequences, CPU), place)
+        loss_of = BatchLoss(config, sequences, place)
+        loss_of.negatives = Fixed(sequences, CPU)
         loss = loss_of(state.model, batches.batch(users), state.generator)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.cpu() for p in state.model.parameters() if p.grad is not None]
@@ -81,7 +84,7 @@ def stepper(config: TrialConfig, sequences: Sequences) -> tuple[Callable[[], Ten
     batch_size, most = config.train.batch_size, config.model.max_length
     padded = not packs(config.train)
     batches = Batches(sequences, batch_size, most, device, padded)
-    loss_of = BatchLoss(config, NegativeSampler(sequences, device), device)
+    loss_of = BatchLoss(config, sequences, device)
     step = step_of(config.train, state, batches, loss_of)
     state.model.train()
     epoch = [users for users in batches.epoch(state.order) if len(users) == batch_size]

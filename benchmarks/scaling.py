@@ -17,11 +17,12 @@ from collections.abc import Callable
 import torch
 from shapes import random_sequences
 
-from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.batch_loss import BatchLoss
+from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
 from tune_srs.evaluate import Evaluator
 from tune_srs.model import SASRec
-from tune_srs.training import BatchLoss, new_state, touches_few, train_step
+from tune_srs.training import new_state, touches_few, train_step
 
 CPU = torch.device("cpu")
 MEAN_LENGTH = 100
@@ -33,7 +34,7 @@ def step_of(config: TrialConfig, users: int, items: int) -> Callable[[], object]
     state = new_state(config, items)
     state.model.train()
     batches = Batches(sequences, config.train.batch_size, config.model.max_length, CPU)
-    loss_of = BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
+    loss_of = BatchLoss(config, sequences, CPU, touches_few(config, items))
     endless = itertools.cycle(itertools.islice(batches.epoch(state.order), 64))
     return lambda: train_step(state, batches.batch(next(endless)), loss_of)
 
@@ -49,7 +50,7 @@ def training(users: int, catalogues: list[int], repeats: int) -> None:
             taken.append(1e3 * (time.perf_counter() - started))
     medians = [statistics.median(taken[3:]) for taken in times]
     for items, median in zip(catalogues, medians, strict=True):
-        update = "touched rows" if touches_few(config.train, items) else "all rows"
+        update = "touched rows" if touches_few(config, items) else "all rows"
         print(f"items {items}  {update}  step ms {median:.4g}  ratio {median / medians[0]:.3g}")
     print(f"peak GiB {peak():.3g}")
 

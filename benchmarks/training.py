@@ -16,10 +16,11 @@ import torch
 from reference import plain_copy, plain_train_step
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.batch_loss import BatchLoss
+from tune_srs.batches import Batch, Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
-from tune_srs.training import BatchLoss, new_state, train_step
+from tune_srs.training import new_state, train_step
 
 CPU = torch.device("cpu")
 
@@ -50,7 +51,7 @@ def measure(
     """One row of the table; `plain` asks for the reference, too."""
     state = new_state(config, sequences.num_items)
     batches = Batches(sequences, config.train.batch_size, config.model.max_length, CPU)
-    loss_of = BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
+    loss_of = BatchLoss(config, sequences, CPU)
     epoch = list(batches.epoch(state.order))
     epoch = epoch[:-1] or epoch  # the last one may be smaller
     endless = itertools.cycle(epoch)

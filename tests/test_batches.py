@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 from small_data import random_sequences, sequences_of
 
-from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.batches import Batch, Batches
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 
@@ -114,52 +113,3 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
 def test_nobody_to_train_on_is_an_error() -> None:
     with pytest.raises(DataError, match=r"lower data\.num_futures"):
         Batches(sequences_of([[1], [2]], [[3], [3]], 5), 2, 5, CPU)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    histories=st.lists(
-        st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=6
-    ),
-    seed=st.integers(0, 1000),
-    kernels=st.booleans(),
-)
-def test_negatives_are_what_the_history_leaves(
-    histories: list[list[int]], seed: int, kernels: bool
-) -> None:
-    sequences = sequences_of(histories, [[10]] * len(histories), 10)
-    sampler = NegativeSampler(sequences, CPU, kernels)
-    users = torch.arange(len(histories))
-    drawn = sampler.sample(users, 200, torch.Generator().manual_seed(seed))
-    for history, row in zip(histories, drawn.tolist(), strict=True):
-        others = set(range(1, 11)) - set(history)
-        assert set(row) <= others
-        if len(others) <= 5:  # 200 draws miss one of five with a chance below 1e-18
-            assert set(row) == others
-
-
-def test_negatives_are_uniform() -> None:
-    sequences = sequences_of([[2, 3, 7, 3], [1], [20, 19, 1]], [[5], [5], [5]], 20)
-    sampler = NegativeSampler(sequences, CPU)
-    users = torch.tensor([0, 1, 2]).repeat(2000)
-    drawn = sampler.sample(users, 10, torch.Generator().manual_seed(0))
-    for user, known in ((0, {2, 3, 7}), (1, {1}), (2, {1, 19, 20})):
-        counts = np.bincount(drawn[users == user].ravel(), minlength=21)
-        others = [item for item in range(1, 21) if item not in known]
-        assert counts.sum() == counts[others].sum()
-        assert stats.chisquare(counts[others]).pvalue > 0.001
-
-
-def test_who_knows_everything_has_no_negatives() -> None:
-    with pytest.raises(DataError, match="all 3 items"):
-        NegativeSampler(sequences_of([[1], [3, 1, 2]], [[2], [2]], 3), CPU)
-
-
-def test_the_kernel_and_torch_draw_the_same() -> None:
-    sequences = random_sequences(3, users=30)
-    users = torch.arange(30).repeat_interleave(5)
-    drawn = [
-        NegativeSampler(sequences, CPU, kernels).sample(users, 4, torch.Generator().manual_seed(0))
-        for kernels in (False, True)
-    ]
-    assert torch.equal(*drawn)

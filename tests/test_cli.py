@@ -64,7 +64,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("data", "--help"), ("search", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("--help",), ("data", "--help"), ("search", "--help"), ("study", "--help")]
+)
 def test_help_exits_with_0(run: Run, arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.status == 0, done.stderr
@@ -133,6 +135,7 @@ def test_train_prints_and_writes_the_best_epoch(run: Run, tmp_path: Path) -> Non
 
 DEMO = str(SPACES / "demo.yaml")
 SYNTHETIC = ("--dataset", "synthetic")
+STUDY = str(SPACES.parent / "studies" / "tiny.yaml")
 BAD_REQUESTS = {
     "unknown command": (["serch"], "serch"),
     "unknown option": (["search", DEMO, "--nmae", "x"], "--name"),
@@ -189,6 +192,18 @@ BAD_REQUESTS = {
     "too many CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "9999"], "9999 asked"),
     "no CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "0"], "cpus_per_trial"),
     "too many GPUs": (["search", DEMO, *SYNTHETIC, "--gpus-per-trial", "999"], "999 asked"),
+    "no study file": (["study"], "SPEC.yaml is missing"),
+    "missing study file": (["study", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    "hostile name of a study": (["study", STUDY, "--name", "../x"], "plain folder name"),
+    "no study to resume": (["study", "--resume", "--name", "no"], "no study named no"),
+    "misspelt setting of a study": (
+        ["study", STUDY, "--set", "train.bach_size=3"],
+        "did you mean train.batch_size?",
+    ),
+    "a tuned parameter set": (["study", STUDY, "--set", "train.lr=1"], "fixed and searched"),
+    "no seeds": (["study", STUDY, "--seeds", "0"], "--seeds"),
+    "too many CPUs for a run": (["study", STUDY, "--cpus-per-trial", "9999"], "9999 asked"),
+    "a search space as a study": (["study", DEMO], "unknown key search"),
     "missing config": (["train", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "unknown metric": (["train", "config.yaml", "--metric", "val/ndgc@10"], "val/ndcg@10"),
     "misspelt key of a config": (["train", "wrong.yaml"], "did you mean train.max_epochs?"),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tune_srs.config import TrialConfig, dotted_keys, read_yaml
+from tune_srs.config import PRESETS, TrialConfig, dotted_keys, read_yaml
 from tune_srs.errors import ConfigError
 
 
@@ -116,7 +116,7 @@ def test_an_override_like_no_setting_lists_what_there_is() -> None:
     with pytest.raises(ConfigError) as caught:
         TrialConfig().with_overrides({"zzz\nzzz": 1})
     message = str(caught.value)
-    assert message.startswith("overrides: unknown key zzz zzz; known: data.name, ")
+    assert message.startswith("overrides: unknown key zzz zzz; known: preset, data.name, ")
     assert message.endswith(", evaluation.seed")
 
 
@@ -183,8 +183,8 @@ def test_all_faults_are_listed_at_once() -> None:
         ("model.dropout", 1, "less than 1"),
         ("model.dropout", -0.1, "greater than or equal to 0"),
         ("model.max_length", 0, "greater than or equal to 1"),
-        ("loss.rate", 2.0, "power and exponential only"),
-        ("loss.relevance", "quadratic", "'fixed', 'linear', 'power' or 'exponential'"),
+        ("loss.rate", 2.0, "rate bends no relevance fixed or linear"),
+        ("loss.relevance", "quadratic", "'gaussian', 'time' or 'learned'"),
         ("loss.num_negatives", 0, "greater than or equal to 1"),
         ("train.lr", 0, "greater than 0"),
         ("train.lr", float("nan"), "finite"),
@@ -339,12 +339,16 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
     """Every setting, with a value that is valid together with the others."""
     count = st.integers(1, 10**6)
     seed = st.integers(0, 2**63 - 2)
-    relevances = st.sampled_from(["fixed", "linear", "power", "exponential"])
+    places = ["fixed", "linear", "power", "exponential", "reciprocal", "gaussian"]
     share = st.floats(0, 1)
     heads = draw(st.integers(1, 8))
     positives = draw(st.integers(1, 200))
-    relevance = draw(relevances)
-    bent = relevance in ("power", "exponential")
+    relevance = draw(st.sampled_from([*places, "time", "learned"]))
+    bent = relevance not in ("fixed", "linear")
+    normalizations = ["mean"] if relevance == "learned" else ["mean", "original"]
+    loss = draw(st.sampled_from(["bce", "gbce", "bpr", "softmax", "sampled_softmax"]))
+    pairwise = loss in ("bce", "gbce", "bpr")
+    chance = st.floats(0, 1, exclude_max=True)
     kind = draw(st.sampled_from(["last", "users", "time"]))
     return {
         "data": {
@@ -381,23 +385,44 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
         },
         "model": {
             "max_length": draw(count),
-            "hidden_units": heads * draw(st.integers(1, 64)),
+            "hidden_units": 2 * heads * draw(st.integers(1, 64)),
             "num_blocks": draw(count),
             "num_heads": heads,
-            "dropout": draw(st.floats(0, 1, exclude_max=True)),
+            "norm": draw(st.sampled_from(["original", "pre", "post"])),
+            "gates": draw(st.booleans()),
+            "activation": draw(st.sampled_from(["relu", "gelu", "swiglu"])),
+            "feed_forward_factor": draw(count),
+            "positions": draw(st.sampled_from(["learned", "sinusoidal", "rotary", "none"])),
+            "scale_embedding": draw(st.booleans()),
+            "item_bias": draw(st.booleans()),
+            "dropout": draw(chance),
+            "embedding_dropout": draw(st.none() | chance),
+            "attention_dropout": draw(st.none() | chance),
         },
         "loss": {
+            "type": loss,
             "num_positives": positives,
-            "num_negatives": draw(st.none() | count),
+            "num_negatives": None if loss == "softmax" else draw(st.none() | count),
+            "negative_popularity": 0.0 if loss == "softmax" else draw(st.floats(0, 2)),
+            "share_negatives": draw(st.booleans()) if pairwise else False,
+            "in_batch_negatives": draw(chance) if loss == "sampled_softmax" else 0.0,
+            "calibration": draw(share) if loss == "gbce" else 0.75,
             "relevance": relevance,
             "rate": draw(st.none() | st.floats(0, 3.5, exclude_min=True)) if bent else None,
-            "normalization": draw(st.sampled_from(["mean", "original"])),
-            "positive_weight": draw(st.floats(0, 1e300, exclude_min=True)),
+            "normalization": draw(st.sampled_from(normalizations)),
+            "positive_weight": draw(st.floats(0, 1e300, exclude_min=True))
+            if loss in ("bce", "gbce")
+            else 1.0,
+            "label_smoothing": 0.0 if loss in ("gbce", "bpr") else draw(chance),
         },
         "train": {
             "max_epochs": draw(count),
             "batch_size": draw(count),
             "lr": draw(st.floats(0, 1e300, exclude_min=True)),
+            "warmup_epochs": draw(st.floats(0, 1e3)),
+            "schedule": draw(st.sampled_from(["constant", "cosine"])),
+            "weight_decay": draw(st.floats(0, 1e3)),
+            "clip_norm": draw(st.none() | st.floats(0, 1e3, exclude_min=True)),
             "embedding_update": draw(st.sampled_from(["auto", "all", "touched"])),
             "precision": draw(st.sampled_from(["float32", "bfloat16"])),
             "fused_attention": draw(st.booleans()),
@@ -408,7 +433,7 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
         },
         "evaluation": {
             "cutoffs": draw(st.lists(count, min_size=1, max_size=5, unique=True)),
-            "relevance": draw(relevances),
+            "relevance": draw(st.sampled_from(places)),
             "candidates": draw(st.sampled_from(["all", "sampled"])),
             "num_candidates": draw(count),
             "exclude_history": draw(st.booleans()),
@@ -473,3 +498,28 @@ def test_whatever_is_written_is_read_or_refused_in_one_line(
     except ConfigError as error:
         message = str(error)
         assert message.splitlines() == [message]
+
+
+def test_a_preset_stands_below_what_is_given_beside_it() -> None:
+    nested = TrialConfig.from_dict({"preset": "esasrec", "model": {"gates": False}})
+    dotted = TrialConfig().with_overrides({"model.gates": False, "preset": "esasrec"})
+    for config in (nested, dotted):
+        assert config.model.norm == "pre"
+        assert config.model.activation == "swiglu"
+        assert not config.model.gates
+        assert config.loss.type == "sampled_softmax"
+    assert nested == dotted
+    assert "preset" not in nested.to_dict()
+
+
+@pytest.mark.parametrize("preset", [*PRESETS])
+def test_every_preset_is_valid(preset: str) -> None:
+    assert TrialConfig.from_dict({"preset": preset}) != TrialConfig.from_dict(
+        {"preset": "esasrec" if preset == "original" else "original"}
+    )
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    for make in (TrialConfig.from_dict, TrialConfig().with_overrides):
+        with pytest.raises(ConfigError, match="unknown preset esasrek, did you mean esasrec"):
+            make({"preset": "esasrek"})

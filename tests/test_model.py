@@ -1,12 +1,15 @@
 """SASRec: causal, blind to padding, and what its generator decides."""
 
-from typing import cast
+import cmath
+import math
+from typing import Any, cast
 
 import pytest
 import torch
 from reference import plain_copy
-from torch import Tensor
+from torch import Tensor, nn
 
+from tune_srs.attention import rotated, turns_of
 from tune_srs.config import ModelConfig
 from tune_srs.dropout import Dropout
 from tune_srs.model import Block, SASRec
@@ -171,3 +174,141 @@ def test_fused_attention_has_dropout_in_training_only() -> None:
     assert not torch.equal(run(True, 0), run(True, 1))
     assert torch.equal(run(True, 0), run(True, 0))
     assert torch.equal(run(False, 0), run(False, 1))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_pre_or_post_normed_block_is_torchs_encoder_layer(norm: str, activation: str) -> None:
+    shape: dict[str, Any] = {
+        "norm": norm,
+        "activation": activation,
+        "feed_forward_factor": 3,
+        "num_heads": 2,
+    }
+    block = cast(Block, with_biases(model_of(**shape)).blocks[0]).eval()
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 24, 0.0, activation, 1e-8, batch_first=True, norm_first=norm == "pre"
+    )
+    attention = block.attention
+    names = {
+        "self_attn.in_proj_weight": torch.cat([attention.query.weight, attention.key_value.weight]),
+        "self_attn.in_proj_bias": torch.cat([attention.query.bias, attention.key_value.bias]),
+        "self_attn.out_proj.weight": attention.output.weight,
+        "self_attn.out_proj.bias": attention.output.bias,
+    }
+    for theirs, ours in (
+        ("linear1", block.feed_forward[0]),
+        ("linear2", block.feed_forward[3]),
+        ("norm1", block.attention_norm),
+        ("norm2", block.feed_forward_norm),
+    ):
+        names |= {f"{theirs}.{name}": value for name, value in ours.named_parameters()}
+    layer.load_state_dict({name: value.detach() for name, value in names.items()})
+    x = torch.randn(3, 7, 8, generator=torch.Generator().manual_seed(0))
+    mask = nn.Transformer.generate_square_subsequent_mask(7)
+    expected = layer.train()(x, src_mask=mask, is_causal=True)
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def with_biases(model: SASRec) -> SASRec:
+    """Biases and gains that are not 0 and 1."""
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter, generator=generator)
+    return model
+
+
+def test_a_gated_block_of_swiglu_is_ligrs() -> None:
+    """X + sigmoid(W x + b) f(norm x), of attention and of W3 (swish(W1 x) * W2 x)."""
+    shape: dict[str, Any] = {
+        "norm": "pre",
+        "gates": True,
+        "activation": "swiglu",
+        "feed_forward_factor": 2,
+    }
+    block = cast(Block, with_biases(model_of(**shape)).blocks[0]).eval()
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    normed = block.attention_norm(x)
+    first, second = (cast(nn.Linear, gate.linear) for gate in block.gates)
+    middle = x + torch.sigmoid(x @ first.weight.T + first.bias) * block.attention(normed, normed)
+    inner, outer = cast(nn.Linear, block.feed_forward[0]), cast(nn.Linear, block.feed_forward[3])
+    normed = block.feed_forward_norm(middle)
+    one = normed @ inner.weight[:16].T + inner.bias[:16]
+    other = normed @ inner.weight[16:].T + inner.bias[16:]
+    added = (one * torch.sigmoid(one) * other) @ outer.weight.T + outer.bias
+    expected = middle + torch.sigmoid(middle @ second.weight.T + second.bias) * added
+    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rotary_positions_turn_pairs_as_complex_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, place = torch.randn(6, 2, 8, generator=generator), torch.tensor([0, 1, 5, 9, 100, 3])
+    turned = rotated(x, *turns_of(place, 8))
+    for t, where in enumerate(place.tolist()):
+        for head in range(2):
+            for pair in range(4):
+                number = complex(x[t, head, pair], x[t, head, pair + 4])
+                number *= cmath.exp(1j * where / 10_000 ** (2 * pair / 8))
+                found = complex(turned[t, head, pair], turned[t, head, pair + 4])
+                assert abs(found - number) < 1e-5
+
+
+def test_with_rotary_positions_only_the_distance_counts() -> None:
+    """Of a long history that is cut, what is left has the same attention."""
+    model = model_of(positions="rotary", num_blocks=1).eval()
+    items = random_items(1, 12)
+    embedded = model.items(items)
+    here = model.encode(embedded, torch.arange(12, 0, -1)[None])
+    model.max_length = 100  # room to shift
+    shifted = model.encode(embedded, torch.arange(12, 0, -1)[None] + 50)
+    torch.testing.assert_close(shifted, here, rtol=1e-4, atol=1e-4)
+
+
+def test_sinusoidal_positions_are_those_of_the_paper() -> None:
+    table = model_of(positions="sinusoidal").positions(torch.arange(12))
+    for place in range(12):
+        for pair in range(4):
+            angle = place / 10_000 ** (2 * pair / 8)
+            assert table[place, pair].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert table[place, pair + 4].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+def test_without_positions_the_order_before_the_last_does_not_matter() -> None:
+    model = model_of(positions="none", num_blocks=1).eval()
+    items = random_items(1, 6)
+    other = items[:, [3, 1, 0, 4, 2, 5]]
+    torch.testing.assert_close(score(model, items, [6]), score(model, other, [6]))
+
+
+def test_the_bias_of_an_item_is_in_its_score() -> None:
+    model = model_of(item_bias=True).eval()
+    items = random_items(2, 6)
+    before = score(model, items, [6, 6])
+    with torch.no_grad():
+        cast(nn.Parameter, model.item_bias)[7] = 3
+    changed = score(model, items, [6, 6]) - before
+    torch.testing.assert_close(changed[:, 7], torch.full((2,), 3.0))
+    assert not changed[:, torch.arange(ITEMS + 1) != 7].any()
+
+
+def test_the_dropouts_can_differ() -> None:
+    model = model_of(dropout=0.5, embedding_dropout=0.25, attention_dropout=0.0)
+    block = cast(Block, model.blocks[0])
+    assert (model.dropout.p, block.attention.dropout.p) == (0.25, 0.0)
+    assert cast(Dropout, block.feed_forward[2]).p == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "original"),
+    [
+        ({}, True),
+        ({"hidden_units": 16, "num_heads": 2, "dropout": 0.3}, True),
+        ({"embedding_dropout": 0.0}, True),  # as dropout is
+        ({"embedding_dropout": 0.1}, False),
+        ({"norm": "pre"}, False),
+        ({"item_bias": True}, True),  # of the scores, not of the encoder
+    ],
+)
+def test_kernels_compute_the_original_encoder(changes: dict[str, Any], original: bool) -> None:
+    assert (model_of(**changes).packed is not None) == original

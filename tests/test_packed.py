@@ -5,7 +5,7 @@ import gc
 import itertools
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tune_srs.config import ModelConfig
 from tune_srs.dropout import Dropout
-from tune_srs.model import SASRec
+from tune_srs.model import Block, SASRec
 
 ITEMS, MOST = 30, 80
 
@@ -42,7 +42,7 @@ def tokens_of(lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def packed(model: SASRec, lengths: list[int]) -> Tensor:
-    return model.packed(model, model.items.weight, *tokens_of(lengths))
+    return model.encode_packed(model.items.weight, *tokens_of(lengths))
 
 
 def in_torch(model: SASRec, lengths: list[int]) -> Tensor:
@@ -83,6 +83,74 @@ def test_features_and_every_gradient_are_those_of_torch(
 ) -> None:
     model = model_of(seed, num_heads=num_heads, num_blocks=num_blocks)
     assert_same(model, model, packed(model, lengths), in_torch(model, lengths))
+
+
+ARCHITECTURES: list[dict[str, object]] = [
+    {"norm": "pre"},
+    {"norm": "post"},
+    {"gates": True},
+    {"activation": "gelu", "feed_forward_factor": 2},
+    {"activation": "swiglu"},
+    {"positions": "sinusoidal"},
+    {"positions": "rotary"},
+    {"positions": "none"},
+    {"scale_embedding": False},
+    {"embedding_dropout": 0.0, "attention_dropout": 0.0, "dropout": 0.0, "norm": "pre"},
+    {"norm": "pre", "gates": True, "activation": "swiglu", "feed_forward_factor": 4},
+]
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_every_architecture_is_the_same_on_packed_and_on_padded_rows(
+    architecture: dict[str, object], num_heads: int
+) -> None:
+    lengths = [40, 3, MOST, 1, 33]
+    model = model_of(1, **{"num_heads": num_heads, "hidden_units": 12} | architecture)
+    expected = in_torch(model, lengths)
+    assert_same(model, model, packed(model, lengths), expected)
+    model.eval()
+    items = torch.zeros(len(lengths), MOST, dtype=torch.int64)
+    flat, _, offsets = tokens_of(lengths)
+    for row, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
+        items[row, : stop - start] = flat[start:stop]
+    with torch.no_grad():
+        alone = model.queries(items, torch.tensor(lengths))
+    torch.testing.assert_close(alone, expected[offsets[1:] - 1], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_of_attention_alone_falls_where_it_does_in_torch() -> None:
+    """On packed rows, of an architecture without kernels of its own."""
+    dropouts = {"dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.3}
+    shape: dict[str, Any] = {"norm": "pre", "num_heads": 2, "num_blocks": 1} | dropouts
+    model, other = (model_of(**shape) for _ in range(2))
+    attention = cast(Block, model.blocks[0]).attention
+    drawn: list[tuple[Any, Any]] = []
+    words_of = attention.dropout.words
+
+    def remembered(count: int) -> tuple[Any, Any]:
+        drawn.append(words_of(count))
+        return drawn[-1]
+
+    attention.dropout.words = remembered  # type: ignore[method-assign]
+    features = packed(model, [70])
+    masks = attention_masks(*drawn[0], 70, 2)
+    cast(Block, other.blocks[0]).attention.dropout = GivenMasks(masks)  # type: ignore[assignment]
+    assert_same(model, other, features, in_torch(other, [70]))
+    assert next(masks, None) is None
+
+
+def attention_masks(words: np.ndarray, scale: float, length: int, heads: int) -> Iterator[Tensor]:
+    """The mask of a row's attention, all heads."""
+    bits = (words[:, None] >> np.arange(32, dtype=np.uint32)) & 1  # (words, 32)
+    factors = torch.from_numpy(bits.astype(np.float32)) * scale
+    mask, at = torch.zeros(heads, length, length), 0
+    for head in range(heads):
+        for start in range(0, length, 32):
+            stop = min(start + 32, length)
+            mask[head, start:stop, :stop] = factors[at : at + stop, : stop - start].T
+            at += stop
+    yield mask
 
 
 class GivenMasks(nn.Module):
@@ -201,8 +269,7 @@ def test_a_score_that_is_no_number_stays_one() -> None:
     model = model_of()
     with torch.no_grad():
         model.items.weight[7] = torch.nan
-    features = model.packed(
-        model,
+    features = model.encode_packed(
         model.items.weight,
         torch.tensor([3, 7, 5]),
         torch.tensor([3, 2, 1]),
@@ -241,5 +308,5 @@ def test_a_copied_model_encodes_with_its_own_weights() -> None:
     before = packed(model, [5])
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        twin.norm.bias.add_(1)
+        cast(nn.LayerNorm, twin.norm).bias.add_(1)
     torch.testing.assert_close(packed(twin, [5]), before + 1)

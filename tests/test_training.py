@@ -13,13 +13,15 @@ from small_data import random_sequences, sequences_of
 from torch import Tensor
 
 from tune_srs.baselines import BASELINES
-from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.batch_loss import BatchLoss
+from tune_srs.batches import Batch, Batches
+from tune_srs.checkpoint import Best, Checkpoint, load_last
 from tune_srs.config import DataConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
+from tune_srs.storage import Storage
 from tune_srs.training import (
-    BatchLoss,
     EpochReport,
     TrainState,
     compile_kernels,
@@ -67,7 +69,7 @@ def test_the_seed_decides_weights_masks_and_order_each() -> None:
 def test_steps_have_dropout_and_evaluation_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
 
-    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss) -> Tensor:
+    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss, _: None) -> Tensor:
         modes.append(state.model.training)
         return train_step(state, batch, loss_of)
 
@@ -84,7 +86,7 @@ def test_steps_have_dropout_and_evaluation_has_none(monkeypatch: pytest.MonkeyPa
 def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
 
-    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss) -> Tensor:
+    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss, _: None) -> Tensor:
         losses.append(train_step(state, batch, loss_of))
         return losses[-1]
 
@@ -97,7 +99,7 @@ def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPa
 def test_a_step_forgets_the_gradient_before_and_goes_as_far_as_the_rate() -> None:
     config = config_of(**{"train.lr": 0.01})
     cpu = torch.device("cpu")
-    loss_of = BatchLoss(config, NegativeSampler(SEQUENCES, cpu), cpu)
+    loss_of = BatchLoss(config, SEQUENCES, cpu)
     clean, polluted = (new_state(config, SEQUENCES.num_items) for _ in range(2))
     for parameter in polluted.model.parameters():
         parameter.grad = torch.full_like(parameter, 100)
@@ -139,7 +141,7 @@ def test_stopped_by_another_thread_it_ends_within_the_epoch(
 ) -> None:
     stop, steps = Event(), []
 
-    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss) -> Tensor:
+    def watched(state: TrainState, batch: Batch, loss_of: BatchLoss, _: None) -> Tensor:
         steps.append(train_step(state, batch, loss_of))
         if len(steps) == 6:  # the second of the second epoch
             stop.set()
@@ -200,7 +202,7 @@ def test_touched_embeddings_move_and_no_other() -> None:
     config = config_of(**{"train.embedding_update": "touched"})
     state = new_state(config, 500)
     before = state.model.items.weight.detach().clone()
-    loss_of = BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
+    loss_of = BatchLoss(config, sequences, CPU, touched=True)
     batches = Batches(sequences, 2, 6, CPU)
     (users,) = batches.epoch(state.order)
     train_step(state, batches.batch(users), loss_of)
@@ -212,9 +214,9 @@ def test_touched_embeddings_move_and_no_other() -> None:
 
 def test_a_large_catalogue_moves_touched_embeddings_only() -> None:
     config = config_of()
-    assert [touches_few(config.train, items) for items in (200_000, 200_001)] == [False, True]
+    assert [touches_few(config, items) for items in (200_000, 200_001)] == [False, True]
     everything = config_of(**{"train.embedding_update": "all"})
-    assert not touches_few(everything.train, 10**6)
+    assert not touches_few(everything, 10**6)
 
 
 def test_where_all_is_touched_the_first_step_is_the_same() -> None:
@@ -225,9 +227,8 @@ def test_where_all_is_touched_the_first_step_is_the_same() -> None:
         state = new_state(config, 9)
         batches = Batches(sequences, 4, 24, CPU)
         (users,) = batches.epoch(state.order)
-        train_step(
-            state, batches.batch(users), BatchLoss(config, NegativeSampler(sequences, CPU), CPU)
-        )
+        loss_of = BatchLoss(config, sequences, CPU, update == "touched")
+        train_step(state, batches.batch(users), loss_of)
         after.append(state.model.items.weight.detach())
     torch.testing.assert_close(*after)
 
@@ -264,3 +265,86 @@ def test_kernels_are_compiled_where_they_are_used_and_nothing_else_changes() -> 
     compile_kernels(config_of(**{"train.fused_attention": True}).train, told.append)
     assert torch.get_num_threads() == threads
     assert told in ([], ["compiling for this machine, once: about half a minute"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"loss.type": "softmax", "loss.relevance": "learned", "model.item_bias": True},
+        {"preset": "esasrec", "train.schedule": "cosine", "train.warmup_epochs": 1},
+        {"loss.type": "gbce", "loss.num_negatives": 8, "train.weight_decay": 0.1},
+        {"loss.type": "bpr", "loss.share_negatives": True, "train.clip_norm": 0.5},
+    ],
+    ids=str,
+)
+def test_a_state_saved_after_an_epoch_goes_on_as_if_never_interrupted(
+    overrides: dict[str, object], tmp_path: Path
+) -> None:
+    config = config_of(**overrides)
+    whole = run(**overrides)
+    storage = Storage(str(tmp_path))
+    best = Best("train/loss", "min")
+    first = next(train(config, SEQUENCES))
+    best.update(first)
+    Checkpoint.of(config, first, best).write(storage, 0)
+    again = load_last(storage, 0, config, SEQUENCES.num_items, Best("train/loss", "min"))
+    assert again is not None
+    rest = [scores(report) for report in train(config, SEQUENCES, again.state)]
+    assert [scores(first), *rest] == whole
+
+
+def test_weight_decay_shrinks_matrices_and_spares_biases_and_padding() -> None:
+    """Next to a gradient of 0, Adam moves nothing: what shrinks, decay has shrunk."""
+    config = config_of(**{"train.weight_decay": 0.5, "train.lr": 0.1, "model.item_bias": True})
+    state = new_state(config, SEQUENCES.num_items)
+    before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
+    for parameter in state.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for optimizer in state.optimizers:
+        optimizer.step()
+    for name, value in state.model.named_parameters():
+        factor = 0.95 if value.dim() > 1 else 1
+        torch.testing.assert_close(value, before[name] * factor)
+
+
+def test_a_clipped_gradient_has_the_norm_asked_for() -> None:
+    config = config_of(**{"train.clip_norm": 1e-3})
+    state = new_state(config, SEQUENCES.num_items)
+    batches = Batches(SEQUENCES, 100, 6, CPU)
+    (users,) = batches.epoch(state.order)
+    train_step(state, batches.batch(users), BatchLoss(config, SEQUENCES, CPU), 1e-3)
+    norms = [p.grad.norm() for p in state.model.parameters() if p.grad is not None]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_rate_of_a_schedule_reaches_the_optimiser() -> None:
+    states = [
+        report.state.optimizers[-1].param_groups[0]["lr"]
+        for report in train(config_of(**{"train.schedule": "cosine"}), SEQUENCES)
+    ]
+    assert states == sorted(states, reverse=True)
+    assert states[-1] < 0.1 * states[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"loss.type": "softmax"}, "loss.type: softmax"),
+        ({"train.weight_decay": 0.1}, "train.weight_decay"),
+        ({"train.clip_norm": 1.0}, "train.clip_norm"),
+        ({"model.item_bias": True}, "model.item_bias"),
+    ],
+)
+def test_what_moves_every_embedding_cannot_touch_few(
+    changes: dict[str, object], reason: str
+) -> None:
+    assert not touches_few(config_of(**changes), 10**6)
+    with pytest.raises(ConfigError, match=reason):
+        new_state(config_of(**changes | {"train.embedding_update": "touched"}), 10)
+
+
+def test_learned_relevance_is_reported_and_moves() -> None:
+    reports = run(**{"loss.relevance": "learned", "train.lr": 0.05})
+    weights = [[report[f"train/relevance_{j}"] for j in (1, 2)] for report in reports]
+    assert sum(weights[-1]) == pytest.approx(2, rel=1e-5)
+    assert weights[-1] != [1, 1]

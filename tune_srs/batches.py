@@ -1,4 +1,4 @@
-"""What a training step sees: users in random order, their items, and negatives for them."""
+"""What a training step sees: users in random order, and their items."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +27,17 @@ class Batch:
     columns: int  # length of the longest row
     slots: Tensor  # (T,) where the token stands in
     seen: Tensor  # (T + B,) the rows with their last items
+    places: Tensor  # (T + B,) where each of `seen` stands in the flat histories
+
+    def waits(self, times: Tensor, count: int) -> Tensor:
+        """How long after a token's item the next `count` come, where they exist: (T, P).
+
+        `times` (interactions,) of the flat histories.
+        """
+        of_seen = times[self.places]
+        ahead = torch.arange(1, count + 1, device=self.items.device)
+        place = (self.slots[:, None] + ahead).clamp_(max=len(self.seen) - 1)
+        return of_seen[place] - of_seen[self.slots, None]
 
     def positives(self, count: int) -> tuple[Tensor, Tensor]:
         """The next `count` items, nearest first, and where they exist: (T, P) each."""
@@ -87,13 +98,15 @@ class Batches:
         ends = windows.cumsum(0)
         row = torch.repeat_interleave(windows)  # (T + B,)
         column = torch.arange(len(row)) - (ends - windows)[row]
-        seen = self._items[self._starts[users][row] + column].long()
+        places = self._starts[users][row] + column
+        seen = self._items[places].long()
         following = windows[row] - 1 - column
         slots = following.nonzero().squeeze(1)
         offsets = torch.cat([ends.new_zeros(1), ends - torch.arange(1, len(users) + 1)])
         row = row[slots]
         columns = int(windows.max()) - 1
-        return Batch(users[row], seen[slots], following[slots], offsets, columns, slots, seen)
+        tokens = (users[row], seen[slots], following[slots])
+        return Batch(*tokens, offsets, columns, slots, seen, places)
 
     def _pad(self, users: Tensor) -> Batch:
         column = torch.arange(self._longest, device=self._device)
@@ -105,61 +118,5 @@ class Batches:
         known = users.clamp(max=self._nobody - 1)[:, None].expand_as(slots)
         columns = self._longest - 1
         tokens = (known.reshape(-1), (seen[:, :-1] * (following > 0)).reshape(-1))
-        return Batch(
-            *tokens, following.reshape(-1), None, columns, slots.reshape(-1), seen.reshape(-1)
-        )
-
-
-class NegativeSampler:
-    """Items outside a user's training history, uniformly, without a rejected draw.
-
-    A user with m distinct items has I - m others. The r-th of them (r from 0) is the item
-    r + |{i : h_i - i <= r}|, with h_0 < h_1 < … the history (items from 0).
-    """
-
-    def __init__(
-        self, sequences: Sequences, device: torch.device, kernels: bool | None = None
-    ) -> None:
-        """By a compiled kernel or in torch; by default the former on a CPU."""
-        self._kernels = device.type == "cpu" if kernels is None else kernels
-        sequences = sequences.training
-        users, items = sequences.users(), sequences.items.astype(np.int64) - 1
-        self._range = sequences.num_items + 1
-        distinct = np.unique(users * self._range + items)
-        users, items = distinct // self._range, distinct % self._range
-        sizes = np.bincount(users, minlength=sequences.num_users)
-        if sizes.max(initial=0) >= sequences.num_items:
-            raise DataError(
-                f"user {int(sizes.argmax())} has interacted with all {sequences.num_items} items, "
-                f"so no negative can be drawn; leave such users out"
-            )
-        starts = np.append(0, np.cumsum(sizes))
-        shifted = items - (np.arange(len(items)) - starts[users])
-        if self._kernels:
-            shifted = shifted.astype(np.int32)
-        else:  # each user's in a range of its own: one search for all of them
-            shifted += users * self._range
-        self._shifted = tensor_of(shifted, device)  # (distinct interactions,) ascending in a user
-        self._starts = tensor_of(starts, device)  # (U + 1,)
-        self._others = tensor_of(sequences.num_items - sizes, device)  # (U,)
-
-    def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """`users` (T,) → (T, count) items, drawn with replacement."""
-        draws = torch.rand(
-            (len(users), count), dtype=torch.float64, generator=generator, device=users.device
-        )
-        if self._kernels:
-            return self._outside(users, draws)
-        others = self._others[users, None]
-        # float64 rounds the largest products up to the bound itself
-        nth = (draws * others).long().minimum(others - 1)
-        found = torch.searchsorted(self._shifted, users[:, None] * self._range + nth, right=True)
-        return nth + (found - self._starts[users, None]) + 1
-
-    def _outside(self, users: Tensor, draws: Tensor) -> Tensor:
-        from tune_srs.kernels.items import outside  # here: training on a GPU needs no Numba
-
-        items = torch.empty(draws.shape, dtype=torch.int64)
-        tables = (self._starts, self._shifted, self._others, items)
-        outside(users.numpy(), draws.numpy(), *(table.numpy() for table in tables))
-        return items
+        rows = (slots.reshape(-1), seen.reshape(-1), place.reshape(-1))
+        return Batch(*tokens, following.reshape(-1), None, columns, *rows)

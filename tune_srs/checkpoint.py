@@ -134,6 +134,8 @@ def _name(trial: int, file: str) -> str:
 
 def _tensors(state: TrainState) -> Tensors:
     tensors: Tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    if state.relevance is not None:
+        tensors |= {f"relevance.{k}": v for k, v in state.relevance.state_dict().items()}
     for number, optimizer in enumerate(state.optimizers):
         for parameter, values in optimizer.state_dict()["state"].items():
             prefix = f"optimizer.{number}.{parameter}."
@@ -145,6 +147,8 @@ def _tensors(state: TrainState) -> Tensors:
 
 def _restore(state: TrainState, tensors: Tensors) -> None:
     state.model.load_state_dict(_part(tensors, "model."))
+    if state.relevance is not None:
+        state.relevance.load_state_dict(_part(tensors, "relevance."))
     state.generator.set_state(tensors["generator"])
     state.order.set_state(tensors["order"])
     for number, optimizer in enumerate(state.optimizers):

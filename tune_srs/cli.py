@@ -11,8 +11,6 @@ import typer
 from tune_srs import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from tune_srs.datasets.sequences import PreparedData
@@ -226,7 +224,7 @@ def search(
     Go on: tune-srs search --resume --name first
     """
     from tune_srs.datasets.prepare import prepare
-    from tune_srs.plan import Plan, Request, typed
+    from tune_srs.plan import Plan, Request, place, typed
     from tune_srs.results import conclusion, run_folder
 
     request = Request(
@@ -266,11 +264,11 @@ def search(
     if not go(plan, data, folder, console):
         raise typer.Exit(INTERRUPTED)
     counts, *rest = conclusion(folder)
-    console.say(f"{counts}; all of them: {typed('tune-srs')} results {name}{plan.place(folder)}")
+    console.say(f"{counts}; all of them: {typed('tune-srs')} results {name}{place(folder)}")
     for line in rest:
         console.say(line)
     console.say(f"the best configuration and model: {folder / 'best'}")
-    console.say(f"see it in TensorBoard: {typed('tune-srs')} monitor {name}{plan.place(folder)}")
+    console.say(f"see it in TensorBoard: {typed('tune-srs')} monitor {name}{place(folder)}")
 
 
 @app.command()
@@ -293,6 +291,72 @@ def monitor(
     print(f"{start(run_folder(results_folder, name), port)} until Ctrl-C", flush=True)
     with suppress(KeyboardInterrupt):
         Event().wait()
+
+
+@app.command()
+def study(
+    spec: Annotated[Path | None, typer.Argument(help="A study, in YAML.")] = None,
+    name: Annotated[str, typer.Option(help="The study's folder within the results.")] = "study",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each configuration on each data set.")
+    ] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(help="Also of a run. [default: 1]")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="Also of a run. [default: 0.25 where there is a GPU]")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Runs at a time. [default: as many as there is room for]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, or auto. [default: this machine alone]")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="Of the tunings' checkpoints, as for a search."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted study.")
+    ] = False,
+    settings: Settings = None,
+    data_folder: DataFolder = Path("data"),
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Compare configurations on data sets, over several seeds, with their uncertainty.
+
+    Begin: tune-srs study studies/relevance.yaml --name relevance
+
+    Go on: tune-srs study --resume --name relevance
+
+    How it stands: tune-srs results relevance
+    """
+    from tune_srs.datasets.prepare import prepare
+    from tune_srs.studies import table
+    from tune_srs.studies.plan import StudyPlan, StudyRequest, study_folder
+
+    asked = {
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "at_once": at_once,
+        "address": address,
+        "storage": storage,
+    }
+    request = StudyRequest(name, spec, _overrides(settings), seeds, asked)
+    folder = study_folder(results_folder, name) if resume else results_folder / name
+    plan = request.plan(results_folder, StudyPlan.read(folder) if resume else None)
+    plan.check(folder, resume)
+    data = {name: prepare(config, data_folder) for name, config in plan.study.data().items()}
+    if resume:
+        plan.check_data(data, folder)
+
+    from tune_srs.console import Console
+    from tune_srs.studies.running import run_study
+
+    if not run_study(plan, data, folder, Console(), new=not resume):
+        raise typer.Exit(INTERRUPTED)
+    _print(table.write(folder))
+    print(f"these tables: {folder / 'table.md'}; all figures: {folder / 'table.csv'}")
 
 
 @app.command("results")
@@ -318,14 +382,23 @@ def show_results(
     Example: tune-srs results first --filter "loss.relevance = linear" --top 5
 
     Example: tune-srs results first second --latex --to table.tex
+
+    Of a study, as far as it is, its configurations against the baseline.
     """
-    from tune_srs.comparison import for_file, shown
     from tune_srs.errors import ConfigError
+    from tune_srs.listing import for_file, shown
     from tune_srs.results import run_folder, write_aside
     from tune_srs.selection import selected
 
     asked = {"csv": csv, "json": json_, "latex": latex, "markdown": markdown}
     forms = [form for form, wanted in asked.items() if wanted]
+    if any((results_folder / run / "study.yaml").is_file() for run in runs):
+        if len(runs) > 1 or forms or to or conditions or sort or top:
+            raise ConfigError("results: a study is shown alone and whole; it keeps its own files")
+        from tune_srs.studies import table
+
+        _print(table.summaries(results_folder / runs[0]))
+        return
     if len(forms) > 1 or (to and not forms):
         raise ConfigError("results: give one of --csv, --json, --latex and --markdown")
     if to and not to.parent.is_dir():
@@ -336,7 +409,7 @@ def show_results(
         return selected(table, conditions or [], sort, top)
 
     if not forms:
-        _show(shown(folders, choose))
+        _print(shown(folders, choose))
         return
     content = for_file(folders, choose, forms[0])
     if to:
@@ -361,6 +434,27 @@ def report(
         print(path)
 
 
+@app.command()
+def relevance(
+    to: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")],
+    num_positives: Annotated[int, typer.Option(min=1, help="P, as in loss.num_positives.")] = 10,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=RATE", help="Of a relevance, where not the default; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Draw what each relevance makes of the weights of several positives.
+
+    Example: tune-srs relevance --to relevance.png --rate exponential=0.3
+    """
+    from tune_srs.relevance_plot import write_relevance_plot
+
+    write_relevance_plot(to, num_positives, _overrides(rate))
+    print(to)
+
+
 def _overrides(settings: list[str] | None) -> dict[str, Any]:
     """`["train.lr=0.01", …]` → `{"train.lr": 0.01, …}`, values as in YAML."""
     import yaml
@@ -381,7 +475,7 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
 
 def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> list[str]:
     """What is about to run, before anything takes time."""
-    from tune_srs.plan import typed
+    from tune_srs.plan import place, typed
 
     space, facts, search = plan.space, data.manifest, plan.space.search
     aims = ", ".join(
@@ -396,10 +490,10 @@ def _describe(plan: "Plan", data: "PreparedData", folder: Path) -> list[str]:
     ]
     if (note := space.early_stopping_note()) is not None:
         lines.append(note)
-    return [*lines, f"watch it: {typed('tune-srs')} monitor {plan.name}{plan.place(folder)}"]
+    return [*lines, f"watch it: {typed('tune-srs')} monitor {plan.name}{place(folder)}"]
 
 
-def _show(summaries: "Sequence[Summary]") -> None:
+def _print(summaries: "list[Summary]") -> None:
     from rich.console import Console
 
     from tune_srs.tables import console_table

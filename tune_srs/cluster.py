@@ -21,13 +21,15 @@ OBJECT_STORE_SLACK = 128 * 2**20
 
 
 @contextmanager
-def connected(resources: Resources, sequences: Sequences) -> Iterator[None]:
-    """Ray, for as long as the block lasts; what it would print goes to its loggers.
+def connected(resources: Resources, *sequences: Sequences) -> Iterator[None]:
+    """Ray, with room for `sequences`, for as long as the block lasts.
+
+    What it would print goes to its loggers.
 
     On this machine it listens on loopback only and has no dashboard.
     """
     if resources.address is None:
-        arrays = (sequences.items, sequences.offsets, sequences.futures)
+        arrays = [a for one in sequences for a in (one.items, one.offsets, one.futures)]
         ray.init(
             address="local",
             num_cpus=available_cpus(),

@@ -26,7 +26,10 @@ from pydantic import (
 
 from tune_srs.errors import ConfigError
 
-RelevanceName = Literal["fixed", "linear", "power", "exponential"]
+Position = Literal["fixed", "linear", "power", "exponential", "reciprocal", "gaussian"]
+RelevanceName = Literal[
+    "fixed", "linear", "power", "exponential", "reciprocal", "gaussian", "time", "learned"
+]
 Model = TypeVar("Model", bound="Settings")
 
 
@@ -148,13 +151,26 @@ class DataConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """SASRec's shape; the defaults are those of the original."""
+    """SASRec's shape."""
 
     max_length: int = Field(200, ge=1, description="items of a history that the model sees")
     hidden_units: int = Field(50, ge=1)
     num_blocks: int = Field(2, ge=1)
     num_heads: int = Field(1, ge=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
+    norm: Literal["original", "pre", "post"] = Field(
+        "original",
+        description="original: the residual starts from the normed query; pre: of what a sublayer "
+        "gets; post: of the sum",
+    )
+    gates: bool = Field(False, description="a learned gate on what each sublayer adds, as in LiGR")
+    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    feed_forward_factor: int = Field(1, ge=1, description="inner units, in hidden units")
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    scale_embedding: bool = Field(True, description="item embeddings times the root of the units")
+    item_bias: bool = Field(False, description="a learned bias in each item's score")
+    dropout: float = Field(0.5, ge=0, lt=1, description="in the feed-forward, and where not given")
+    embedding_dropout: float | None = Field(None, ge=0, lt=1, description="None: as dropout")
+    attention_dropout: float | None = Field(None, ge=0, lt=1, description="None: as dropout")
 
     @model_validator(mode="after")
     def _heads_divide_the_units(self) -> Self:
@@ -163,26 +179,50 @@ class ModelConfig(Settings):
                 f"hidden_units must be a multiple of num_heads, but got "
                 f"hidden_units={self.hidden_units}, num_heads={self.num_heads}"
             )
+        if self.positions == "rotary" and self.hidden_units // self.num_heads % 2:
+            raise ValueError(
+                f"positions rotary turns pairs: hidden_units / num_heads must be even, but got "
+                f"hidden_units={self.hidden_units}, num_heads={self.num_heads}"
+            )
         return self
 
 
 class LossConfig(Settings):
-    """Multi-positive binary cross-entropy, its positives weighted by relevance."""
+    """What is minimised; its positives are weighted by relevance. See `losses.py`."""
 
+    type: Literal["bce", "gbce", "bpr", "softmax", "sampled_softmax"] = "bce"
     num_positives: int = Field(1, ge=1, description="P: the next P items of a position")
     num_negatives: int | None = Field(
-        None, ge=1, description="N: items drawn outside the user's history; None, as many as P"
+        None,
+        ge=1,
+        description="N: items drawn outside the user's history; None, as many as P, and 256 of "
+        "sampled_softmax",
     )
+    negative_popularity: float = Field(
+        0.0, ge=0, le=2, description="a: items are drawn by popularity^a; 0, uniformly"
+    )
+    share_negatives: bool = Field(False, description="the same ones for all positions of a batch")
+    in_batch_negatives: float = Field(
+        0.0, ge=0, lt=1, description="share of sampled_softmax's negatives from the batch itself"
+    )
+    calibration: float = Field(0.75, ge=0, le=1, description="t of gbce")
     relevance: RelevanceName = "fixed"
-    rate: float | None = Field(None, gt=0, description="p of power (2), r of exponential (1)")
+    rate: float | None = Field(
+        None,
+        gt=0,
+        description="p of power (2) and reciprocal (1), r of exponential (1) and gaussian (2), "
+        "decay a day of time (1), strength of what keeps learned ones alike (1)",
+    )
     normalization: Literal["mean", "original"] = "mean"
     positive_weight: float = Field(1.0, gt=0, description="balance of positives to negatives")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _rate_has_an_effect(self) -> Self:
-        if self.rate is not None and self.relevance not in ("power", "exponential"):
+    def _what_is_given_has_an_effect(self) -> Self:
+        """A search must not vary what does nothing."""
+        if self.rate is not None and self.relevance in ("fixed", "linear"):
             raise ValueError(
-                f"rate bends the relevances power and exponential only, but got rate={self.rate} "
+                f"rate bends no relevance fixed or linear, but got rate={self.rate} "
                 f"with relevance={self.relevance}"
             )
         if self.relevance == "exponential" and (self.rate or 1) * self.num_positives > 700:
@@ -190,7 +230,28 @@ class LossConfig(Settings):
                 f"rate * num_positives <= 700 must hold, or e^(r P) overflows, "
                 f"but got rate={self.rate}, num_positives={self.num_positives}"
             )
+        if self.relevance == "learned" and self.normalization == "original":
+            raise ValueError("relevance learned has normalization mean by its nature")
+        for name, types in EFFECTIVE.items():
+            value = getattr(self, name)
+            if self.type not in types and value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} belongs to {', '.join(types)}, but got {name}={value} "
+                    f"with type={self.type}"
+                )
         return self
+
+
+# the losses in which a setting does something, where it is not all
+EFFECTIVE = {
+    "num_negatives": ("bce", "gbce", "bpr", "sampled_softmax"),
+    "negative_popularity": ("bce", "gbce", "bpr", "sampled_softmax"),
+    "share_negatives": ("bce", "gbce", "bpr"),
+    "in_batch_negatives": ("sampled_softmax",),
+    "calibration": ("gbce",),
+    "positive_weight": ("bce", "gbce"),
+    "label_smoothing": ("bce", "softmax", "sampled_softmax"),
+}
 
 
 class TrainConfig(Settings):
@@ -199,6 +260,12 @@ class TrainConfig(Settings):
     max_epochs: int = Field(200, ge=1)
     batch_size: int = Field(128, ge=1, description="users a step")
     lr: float = Field(1e-3, gt=0)
+    warmup_epochs: float = Field(0.0, ge=0, description="the rate rises from 0 at first")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: the rate falls to 0 at max_epochs"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled; of matrices and embeddings")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
     embedding_update: Literal["auto", "all", "touched"] = Field(
         "auto",
         description="rows that a step's Adam moves; auto: touched above 200,000 items on a CPU",
@@ -219,7 +286,7 @@ class EvaluationConfig(Settings):
     """What is ranked and at which cutoffs."""
 
     cutoffs: tuple[StrictInt, ...] = Field((5, 10, 20), min_length=1)
-    relevance: RelevanceName = Field("linear", description="the gain in ndcg_rel")
+    relevance: Position = Field("linear", description="the gain in ndcg_rel")
     candidates: Literal["all", "sampled"] = "all"
     num_candidates: int = Field(100, ge=1, description="negatives a user, if sampled")
     exclude_history: bool = Field(True, description="off where people come back to items")
@@ -230,6 +297,33 @@ class EvaluationConfig(Settings):
         if min(self.cutoffs) < 1 or len(set(self.cutoffs)) < len(self.cutoffs):
             raise ValueError(f"cutoffs must be distinct and >= 1, but got {list(self.cutoffs)}")
         return self
+
+
+# settings that go by one name, written `preset: NAME` beside others, which then come on top
+PRESETS: dict[str, dict[str, Any]] = {
+    "original": {  # SASRec, arXiv 1808.09781
+        "model.norm": "original",
+        "model.gates": False,
+        "model.activation": "relu",
+        "model.feed_forward_factor": 1,
+        "model.positions": "learned",
+        "model.scale_embedding": True,
+        "model.item_bias": False,
+        "loss.type": "bce",
+    },
+    "esasrec": {  # arXiv 2508.06450: LiGR's layers and sampled softmax
+        "model.norm": "pre",
+        "model.gates": True,
+        "model.activation": "swiglu",
+        "model.feed_forward_factor": 4,
+        "model.positions": "learned",
+        "model.scale_embedding": True,
+        "model.item_bias": False,
+        "loss.type": "sampled_softmax",
+        "loss.num_negatives": 256,
+    },
+}
+PRESET = "preset"
 
 
 class TrialConfig(Settings):
@@ -243,8 +337,16 @@ class TrialConfig(Settings):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "configuration") -> Self:
-        """Validate nested `values`; `source` names them in a `ConfigError`."""
-        return validated(cls, values, source)
+        """Validate nested `values`, on top of their `preset`; `source` names them in an error."""
+        if not isinstance(values, Mapping) or PRESET not in values:
+            return validated(cls, values, source)
+        rest = {name: section for name, section in values.items() if name != PRESET}
+        for key, value in preset(values[PRESET], source).items():
+            section, _, name = key.partition(".")
+            given = rest.get(section)
+            if given is None or isinstance(given, Mapping):
+                rest[section] = {name: value} | dict(given or {})
+        return validated(cls, rest, source)
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
@@ -257,16 +359,26 @@ class TrialConfig(Settings):
         return self.model_dump(mode="json")
 
     def with_overrides(self, overrides: Mapping[str, Any], source: str = "overrides") -> Self:
-        """A copy with dotted keys replaced: `{"train.lr": 0.01}`."""
-        unknown_keys(overrides, dotted_keys(), source)
+        """A copy with dotted keys replaced: `{"train.lr": 0.01}`; those of a `preset` first."""
+        unknown_keys(overrides, override_keys(), source)
         values = self.to_dict()
-        for key, value in overrides.items():
+        first = preset(overrides[PRESET], source) if PRESET in overrides else {}
+        for key, value in (first | dict(overrides)).items():
+            if key == PRESET:
+                continue
             *sections, field = key.split(".")
             target = values
             for section in sections:
                 target = target[section]
             target[field] = value
         return type(self).from_dict(values, source)
+
+
+def preset(name: Any, source: str) -> dict[str, Any]:
+    """The dotted settings that go by `name`, or a `ConfigError`."""
+    if name not in PRESETS:
+        raise ConfigError(f"{source}: unknown preset {name}{nearest(str(name), PRESETS)}")
+    return PRESETS[name]
 
 
 def dotted_keys(settings: type[Settings] = TrialConfig, prefix: str = "") -> list[str]:
@@ -279,6 +391,11 @@ def dotted_keys(settings: type[Settings] = TrialConfig, prefix: str = "") -> lis
         else:
             keys.append(prefix + name)
     return keys
+
+
+def override_keys() -> list[str]:
+    """What may be overridden: `preset`, and every setting by its dotted name."""
+    return [PRESET, *dotted_keys()]
 
 
 def nearest(name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:

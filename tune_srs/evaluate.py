@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_srs.batches import NegativeSampler
 from tune_srs.config import EvaluationConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.metrics import names, per_user
+from tune_srs.negatives import NegativeSampler
 from tune_srs.relevance import relevance
 from tune_srs.tensors import tensor_of
 

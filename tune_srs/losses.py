@@ -1,27 +1,164 @@
-"""Training losses, weighted by relevance. Shapes: S slots, P positives, N negatives."""
+"""Training losses with several positives a position, each weighted by relevance.
 
+All have one form: the mean, over positions s and their existing positives j, of w_sj l(s, j), and
+for the pairwise ones the negatives' own mean. `pairs` (T, P) holds w_sj / (number of pairs), 0
+where none exists, so that a sum with it is that mean; `draws` (T, N) does the same for negatives.
+
+Shapes: T positions, P positives nearest first, N negatives, I items, D units. x are scores.
+"""
+
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+MAX_SCORES = {"cpu": 2**20, "cuda": 2**26}  # in a chunk of full scores: 4 MiB fit into a cache
 
-def multi_positive_bce(
+
+def pair_weights(weights: Tensor, exists: Tensor) -> Tensor:
+    """`weights` (P,) or (T, P) of the positives that `exist` (T, P), over their number: (T, P)."""
+    return weights * exists / exists.sum()
+
+
+def draw_weights(counted: Tensor, inputs: Tensor) -> Tensor:
+    """What makes a sum of the `counted` (T, N) negatives of `inputs` (T,) a mean of means: (T, N).
+
+    A position none of whose negatives is counted adds nothing.
+    """
+    number = counted.sum(dim=1, keepdim=True).clamp(min=1)
+    return counted * inputs[:, None] / number / inputs.sum()
+
+
+def bce(
     positives: Tensor,
     negatives: Tensor,
-    exists: Tensor,
-    weights: Tensor,
+    pairs: Tensor,
+    draws: Tensor,
     positive_weight: float = 1.0,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Binary cross-entropy with several positives a position (arXiv 2305.10824, section 4).
+    """Binary cross-entropy (arXiv 2305.10824, section 4; one positive: arXiv 1808.09781).
 
-    positive_weight * mean over (s, j) of w_j log(1 + e^-x_sj)
+    positive_weight * mean over (s, j) of w_sj log(1 + e^-x_sj)
                     + mean over (s, n) of log(1 + e^x_sn)
 
-    `positives` (S, P) scores of the next P items, nearest first; `exists` (S, P) False beyond the
-    end of the history; `negatives` (S, N) scores, which count where the first positive exists;
-    `weights` (P,) by relevance. Returns a scalar.
+    `positives` (T, P), `negatives` (T, N); a scalar. Label smoothing e has the labels 1 - e / 2 and
+    e / 2 in place of 1 and 0.
     """
-    nearer = functional.softplus(-positives) * weights
-    attracted = (nearer * exists).sum() / exists.sum()
-    inputs = exists[:, 0]
-    repelled = functional.softplus(negatives).mean(dim=1)
-    return positive_weight * attracted + (repelled * inputs).sum() / inputs.sum()
+    attracted = functional.softplus(-positives) + label_smoothing / 2 * positives
+    repelled = functional.softplus(negatives) - label_smoothing / 2 * negatives
+    return positive_weight * (pairs * attracted).sum() + (draws * repelled).sum()
+
+
+def gbce(
+    positives: Tensor,
+    negatives: Tensor,
+    pairs: Tensor,
+    draws: Tensor,
+    num_items: int,
+    calibration: float,
+    positive_weight: float = 1.0,
+) -> Tensor:
+    """Generalised binary cross-entropy of gSASRec (Petrov and Macdonald, arXiv 2308.07192).
+
+    Positives as sigmoid(x)^b, so b log(1 + e^-x), with b = a (t (1 - 1 / a) + 1 / a), t the
+    `calibration` and a = N / (I - 1) the share of the negatives that is drawn; t = 0 is `bce` with
+    summed negatives. The negatives of a position are summed and all is divided by N + 1, as there.
+    """
+    count = negatives.shape[1]
+    rate = count / (num_items - 1)
+    power = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+    attracted = (pairs * functional.softplus(-positives)).sum()
+    repelled = (draws * functional.softplus(negatives)).sum()
+    return (positive_weight * power * attracted + count * repelled) / (count + 1)
+
+
+def bpr(positives: Tensor, negatives: Tensor, pairs: Tensor, draws: Tensor) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al., UAI 2009, arXiv 1205.2618).
+
+    Mean over (s, j) of w_sj times the mean over n of log(1 + e^(x_sn - x_sj)).
+    """
+    share = draws / draws.sum(dim=1, keepdim=True).clamp(min=torch.finfo(draws.dtype).tiny)
+    lost = functional.softplus(negatives[:, None] - positives[:, :, None])  # (T, P, N)
+    return (pairs * torch.einsum("tpn,tn->tp", lost, share)).sum()
+
+
+def softmax(
+    features: Tensor, table: Tensor, positives: Tensor, pairs: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy over the whole catalogue, the relevances its soft target.
+
+    Mean over (s, j) of w_sj (log sum_i e^x_si - x_sj), with `features` (T, D) and the items'
+    `table` (I, D), x = features table^T; `positives` (T, P). Label smoothing e moves the share e of
+    the target to all items alike. Never more than `MAX_SCORES` scores, or one position's, at a
+    time.
+    """
+    weights = pairs.sum(dim=1)  # (T,)
+    partition: Tensor = _LogPartition.apply(features, table, weights)  # type: ignore[no-untyped-call]
+    return partition - _target(features, table, positives, pairs, label_smoothing)
+
+
+def sampled_softmax(
+    features: Tensor,
+    table: Tensor,
+    positives: Tensor,
+    counted: Tensor,
+    negatives: Tensor,
+    pairs: Tensor,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """`softmax` with the sum over the other items estimated from a sample (Bengio, Senecal 2003).
+
+    log(sum_j e^x_sj + sum_n e^(x_sn - log E_n)) takes the place of the log of the full sum, with
+    E_n how often item n is expected in the sample: the sum's expectation is the full one. Of the
+    `positives` (T, P) those `counted` (T, P) are different items that exist; `negatives` (T, N) are
+    x_sn - log E_n, -inf where n is a positive of s. Positives are in the sum for certain, so
+    nothing is subtracted from them.
+    """
+    different = positives.masked_fill(~counted, -torch.inf)
+    partition = torch.cat([different, negatives], dim=1).logsumexp(dim=1)  # (T,)
+    target = _target(features, table, positives, pairs, label_smoothing)
+    return (pairs.sum(dim=1) * partition).sum() - target
+
+
+def _target(
+    features: Tensor, table: Tensor, positives: Tensor, pairs: Tensor, label_smoothing: float
+) -> Tensor:
+    """The target's mean score, the share `label_smoothing` of it over all items alike."""
+    own = (pairs * positives).sum()
+    if not label_smoothing:
+        return own
+    everywhere = (pairs.sum(dim=1) * (features @ table.mean(dim=0))).sum()
+    return (1 - label_smoothing) * own + label_smoothing * everywhere
+
+
+class _LogPartition(torch.autograd.Function):
+    """sum_s weight_s log sum_i e^x_si. Its gradient is made on the way, while the scores are there:
+
+    that of features and table is the softmax times the other one, that of the weights the log.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, table: Tensor, weights: Tensor) -> Tensor:
+        of_features, of_table = torch.empty_like(features), torch.zeros_like(table)
+        logs = torch.empty_like(weights)
+        rows = max(1, MAX_SCORES[features.device.type] // len(table))
+        for start in range(0, len(features), rows):
+            chunk = slice(start, start + rows)
+            scores = features[chunk] @ table.T  # (rows, I)
+            top = scores.amax(dim=1, keepdim=True)
+            total = scores.sub_(top).exp_().sum(dim=1)
+            logs[chunk] = top[:, 0] + total.log()
+            scores.mul_((weights[chunk] / total)[:, None])
+            torch.mm(scores, table, out=of_features[chunk])
+            of_table.addmm_(scores.T, features[chunk])
+        ctx.save_for_backward(of_features, of_table, logs)
+        return (weights * logs).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        of_features, of_table, logs = ctx.saved_tensors
+        return grad * of_features, grad * of_table, grad * logs

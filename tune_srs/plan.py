@@ -36,6 +36,26 @@ def typed(command: str) -> str:
     return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers can depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def place(folder: Path) -> str:
+    """What a command needs to find what lies in `folder`, beside its name."""
+    if folder.parent == Path("results"):
+        return ""
+    return f" --results-folder {shlex.quote(str(folder.parent))}"
+
+
+def check_name(name: str) -> None:
+    """A `ConfigError` unless a folder can have this name."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError(
+            f"--name: {name!r} is no plain folder name; use letters, digits, '.', '_' and '-'"
+        )
+
+
 def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -109,8 +129,7 @@ class Plan:
         }
 
     def write(self, data: PreparedData, path: Path) -> None:
-        versions = {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
-        content = dump_yaml(self.to_dict() | {"data": data.manifest, "versions": versions})
+        content = dump_yaml(self.to_dict() | {"data": data.manifest, "versions": versions()})
         results.write_aside(path, lambda aside: aside.write_text(content, encoding="utf-8"))
 
     @classmethod
@@ -132,11 +151,7 @@ class Plan:
 
     def check(self, folder: Path, resume: bool) -> None:
         """Refuse, before anything starts, a name, folder or resources that cannot be had."""
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise ConfigError(
-                f"--name: {self.name!r} is no plain folder name; "
-                f"use letters, digits, '.', '_' and '-'"
-            )
+        check_name(self.name)
         if folder.exists() and not resume:
             raise ConfigError(
                 f"{folder}: exists and is never overwritten; choose another --name, "
@@ -174,14 +189,8 @@ class Plan:
             return Storage(str(folder.resolve() / "tune"))
         return Storage(self.resources.storage).within(self.name)
 
-    def place(self, folder: Path) -> str:
-        """What a command needs to find the run in `folder`, beside its name."""
-        if folder.parent == Path("results"):
-            return ""
-        return f" --results-folder {shlex.quote(str(folder.parent))}"
-
     def how_to_resume(self, folder: Path) -> str:
-        command = f"{typed('tune-srs')} search --resume --name {self.name}{self.place(folder)}"
+        command = f"{typed('tune-srs')} search --resume --name {self.name}{place(folder)}"
         return f"go on with: {command}"
 
 
@@ -198,7 +207,7 @@ class Request:
 
     def plan(self, stored: Plan | None) -> Plan:
         """A new plan, or the one `stored` by the run to resume, with which all given must agree."""
-        fixed, search, asked = map(_given, (self.overrides, self.search, self.resources))
+        fixed, search, asked = map(given, (self.overrides, self.search, self.resources))
         kept = stored.resources.model_dump() if stored else {}
         resources = validated(Resources, kept | asked, "search")
         if stored and resources.storage != stored.resources.storage:
@@ -225,5 +234,6 @@ class Request:
         return plan
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that were not asked for."""
     return {name: value for name, value in options.items() if value is not None}

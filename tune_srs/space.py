@@ -17,8 +17,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from tune_srs.config import (
     Settings,
     TrialConfig,
-    dotted_keys,
     nearest,
+    override_keys,
     read_yaml,
     unknown_keys,
     validated,
@@ -457,7 +457,7 @@ class _Dice:
 
 def _parameters(specs: dict[str, dict[str, Any]], source: str) -> dict[str, Distribution]:
     """The distributions, each with a known name and with parents above it."""
-    unknown_keys(specs, dotted_keys(), f"{source}: params")
+    unknown_keys(specs, override_keys(), f"{source}: params")
     params: dict[str, Distribution] = {}
     for name, spec in specs.items():
         place = f"{source}: params.{name}"

@@ -9,23 +9,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event, Timer
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from tune_srs.batches import Batch, Batches, NegativeSampler
+from tune_srs.batch_loss import BatchLoss, needs_all_rows
+from tune_srs.batches import Batch, Batches
 from tune_srs.config import TrainConfig, TrialConfig
 from tune_srs.cuda_graph import GraphedStep
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
-from tune_srs.lazy_adam import LazyAdam, touched_rows
-from tune_srs.losses import multi_positive_bce
+from tune_srs.lazy_adam import LazyAdam
 from tune_srs.model import SASRec
-from tune_srs.products import row_products
-from tune_srs.relevance import loss_weights
+from tune_srs.relevance import LearnedRelevance
+from tune_srs.schedule import learning_rate, set_learning_rate
 
 MANY_ITEMS = 200_000  # above it, a CPU moves the touched rows quicker than all
 BETAS = (0.9, 0.98)
@@ -39,7 +39,13 @@ class TrainState:
     optimizers: tuple[torch.optim.Optimizer, ...]
     generator: torch.Generator  # negatives and dropout, on the model's device
     order: torch.Generator  # the order of the users, on the CPU
+    relevance: LearnedRelevance | None = None  # if it is learned
     epoch: int = 0  # epochs done
+
+    def parameters(self) -> list[Tensor]:
+        """All that is trained."""
+        learned = [] if self.relevance is None else [*self.relevance.parameters()]
+        return [*self.model.parameters(), *learned]
 
 
 @dataclass(frozen=True)
@@ -76,22 +82,43 @@ def new_state(config: TrialConfig, num_items: int) -> TrainState:
     model.to(device)
     if config.train.fused_attention:
         model.fuse_attention()
-    if config.train.cuda_graph and touches_few(config.train, num_items):
+    if config.train.embedding_update == "touched" and (reason := needs_all_rows(config)):
         raise ConfigError(
-            "train.cuda_graph: true cannot record a step that moves touched embeddings only; "
-            "set train.embedding_update: all"
+            f"train.embedding_update: touched moves few embeddings a step, but {reason} all of "
+            f"them; set it to all"
         )
+    relevance = None
+    if config.loss.relevance == "learned":
+        relevance = LearnedRelevance(config.loss.num_positives, config.loss.rate).to(device)
     order = torch.Generator().manual_seed(seed + 1)
-    return TrainState(model, _optimizers(model, config.train), generator, order)
+    optimizers = _optimizers(model, relevance, config)
+    return TrainState(model, optimizers, generator, order, relevance)
 
 
-def _optimizers(model: SASRec, config: TrainConfig) -> tuple[torch.optim.Optimizer, ...]:
+def _optimizers(
+    model: SASRec, relevance: LearnedRelevance | None, config: TrialConfig
+) -> tuple[torch.optim.Optimizer, ...]:
     """Adam for all, or for all but the item embeddings, of which a step moves the touched rows."""
-    rest, optimizers = list(model.parameters()), []
+    train = config.train
+    rest, optimizers = [*model.parameters()], []
     if touches_few(config, model.num_items):
-        optimizers.append(LazyAdam([model.items.weight], config.lr, BETAS))
+        optimizers.append(LazyAdam([model.items.weight], train.lr, BETAS))
         rest = [parameter for parameter in rest if parameter is not model.items.weight]
-    adam = torch.optim.Adam(rest, config.lr, BETAS, fused=True, capturable=config.cuda_graph)
+    matrices = [parameter for parameter in rest if parameter.dim() > 1]
+    vectors = [parameter for parameter in rest if parameter.dim() == 1]
+    vectors += [] if relevance is None else [*relevance.parameters()]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    # a recorded step reads its rate from the device
+    device = model.items.weight.device
+    rate = torch.tensor(train.lr, device=device) if train.cuda_graph else train.lr
+    adam = torch.optim.AdamW(
+        groups,
+        rate,
+        BETAS,
+        weight_decay=train.weight_decay,
+        fused=True,
+        capturable=train.cuda_graph,
+    )
     return (*optimizers, adam)
 
 
@@ -125,11 +152,13 @@ def packs(config: TrainConfig) -> bool:
     return device_of(config).type == "cpu" and plain
 
 
-def touches_few(config: TrainConfig, num_items: int) -> bool:
+def touches_few(config: TrialConfig, num_items: int) -> bool:
     """Whether a step moves only the item embeddings that it touches."""
-    if config.embedding_update == "auto":
-        return num_items > MANY_ITEMS and device_of(config).type == "cpu"
-    return config.embedding_update == "touched"
+    train = config.train
+    if train.embedding_update == "auto":
+        many = num_items > MANY_ITEMS and device_of(train).type == "cpu"
+        return many and needs_all_rows(config) is None
+    return train.embedding_update == "touched"
 
 
 def train(
@@ -155,9 +184,9 @@ def train(
         device,
         padded=not packs(config.train),
     )
-    negatives = NegativeSampler(sequences, device)
     evaluator = Evaluator(sequences, config.evaluation, device)
-    loss_of = BatchLoss(config, negatives, device)
+    touched = touches_few(config, sequences.num_items)
+    loss_of = BatchLoss(config, sequences, device, touched, state.relevance)
     step = step_of(config.train, state, batches, loss_of)
     stop = stop or Event()
 
@@ -165,7 +194,7 @@ def train(
         if config.train.fused_attention:  # it draws from the global generator: resumable like this
             torch.manual_seed(int(torch.randint(2**62, (), generator=state.order)))
         started = time.perf_counter()
-        loss = _train_epoch(state, batches, step, stop)
+        loss = _train_epoch(config.train, state, batches, step, stop)
         if stop.is_set():
             return
         trained = time.perf_counter()
@@ -175,6 +204,9 @@ def train(
         metrics = {f"val/{name}": value for name, value in evaluator(state.model).means().items()}
         evaluated = time.perf_counter()
         metrics["train/loss"] = loss
+        if state.relevance is not None:
+            weights = state.relevance().tolist()
+            metrics |= {f"train/relevance_{j}": w for j, w in enumerate(weights, start=1)}
         metrics["time/train_s"] = trained - started
         metrics["time/evaluate_s"] = evaluated - trained
         if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
@@ -184,73 +216,45 @@ def train(
 
 
 def step_of(
-    config: TrainConfig, state: TrainState, batches: Batches, loss_of: "BatchLoss"
+    config: TrainConfig, state: TrainState, batches: Batches, loss_of: BatchLoss
 ) -> Callable[[Tensor], Tensor]:
     """What trains on the users given and returns the loss; a recorded step if so configured."""
 
     def step(users: Tensor) -> Tensor:
-        return train_step(state, batches.batch(users), loss_of)
+        return train_step(state, batches.batch(users), loss_of, config.clip_norm)
 
     return GraphedStep(step, state.generator) if config.cuda_graph else step
 
 
 def _train_epoch(
-    state: TrainState, batches: Batches, step: Callable[[Tensor], Tensor], stop: Event
+    config: TrainConfig,
+    state: TrainState,
+    batches: Batches,
+    step: Callable[[Tensor], Tensor],
+    stop: Event,
 ) -> float:
     """One pass over all users, or until `stop` is set; the mean loss of its steps."""
     state.model.train()
     total = torch.zeros((), device=state.generator.device)
-    for users in batches.epoch(state.order):
+    before = state.epoch * len(batches)
+    for number, users in enumerate(batches.epoch(state.order), start=before):
         if stop.is_set():
             break
+        set_learning_rate(state.optimizers, learning_rate(config, number, len(batches)))
         total += step(users)
     return (total / len(batches)).item()
 
 
-def train_step(state: TrainState, batch: Batch, loss_of: "BatchLoss") -> Tensor:
+def train_step(
+    state: TrainState, batch: Batch, loss_of: BatchLoss, clip_norm: float | None = None
+) -> Tensor:
     """One step of the optimiser on one batch; its loss, on the device and without a gradient."""
     loss = loss_of(state.model, batch, state.generator)
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(state.parameters(), clip_norm)
     for optimizer in state.optimizers:
         optimizer.step()
     return loss.detach()
-
-
-class BatchLoss:
-    """The loss of a batch: scores of positives and negatives at every position, then the loss."""
-
-    def __init__(
-        self, config: TrialConfig, negatives: NegativeSampler, device: torch.device
-    ) -> None:
-        loss = config.loss
-        self._train = config.train
-        self._num_positives = loss.num_positives
-        self._num_negatives = loss.num_negatives or loss.num_positives
-        self._positive_weight = loss.positive_weight
-        self._negatives = negatives
-        self._weights = loss_weights(
-            loss.relevance, loss.num_positives, loss.rate, loss.normalization
-        ).to(device)  # (P,)
-
-    def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
-        positives, exists = batch.positives(self._num_positives)  # (T, P)
-        negatives = self._negatives.sample(batch.users, self._num_negatives, generator)  # (T, N)
-        items: tuple[Tensor, ...] = (batch.items, positives, negatives)
-        table: Tensor = model.items.weight
-        if touches_few(self._train, model.num_items):
-            table, items = touched_rows(table, *items)
-        features = self._encode(model, table, items[0], batch)  # (T, D)
-        nearer, others = row_products(features, table, *items[1:])  # (T, P), (T, N)
-        return multi_positive_bce(nearer, others, exists, self._weights, self._positive_weight)
-
-    def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:
-        if batch.offsets is not None:
-            return model.packed(model, table, items, batch.following, batch.offsets)
-        embedded = functional.embedding(items, table)
-        embedded = embedded.view(-1, batch.columns, embedded.shape[1])
-        low = self._train.precision == "bfloat16"
-        with torch.autocast(embedded.device.type, torch.bfloat16, enabled=low):
-            features = model.encode(embedded, batch.following.view(-1, batch.columns))
-        return features.float().flatten(0, 1)

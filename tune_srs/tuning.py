@@ -84,7 +84,7 @@ def _run_or_go_on(
             _check_cluster(plan, folder, new)
             if new:
                 outcome.begin(plan, data, folder)
-            held.enter_context(_alone(folder))
+            held.enter_context(alone(folder))
             held.enter_context(logged(folder / "ray.log"))
             compile_kernels(space.base.train, console.say)  # before several workers do
             journal = _journal(folder, space)
@@ -93,7 +93,7 @@ def _run_or_go_on(
             ending = Ending(recorder)
             missing = space.trials - journal.ended()
             if missing and not ending.stop_all():
-                with console.watching(journal, space), _terminated_as_interrupted():
+                with console.watching(journal, space), terminated_as_interrupted():
                     _tune(plan, data, recorder, ending, missing)
         return _conclude(plan, data, recorder, ending, console)  # no worker writes any more
 
@@ -125,7 +125,7 @@ def _check_cluster(plan: Plan, folder: Path, new: bool) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Two processes must not run the same search; the system lets go when one is killed."""
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -137,13 +137,18 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, as batch systems send it before they kill, is treated like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as batch systems send it before they kill, is treated like Ctrl-C.
+
+    Behind the block Ctrl-C does what it did before: Tune would keep its own answer to it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    terminate = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, before)
 
 
 def _tune(

@@ -16,7 +16,7 @@ from raw_data import in_original_ids, silent
 
 from tune_srs.config import DataConfig, LogConfig
 from tune_srs.datasets import delimited, files, logs
-from tune_srs.datasets.columns import ITEM, RATING, TIMESTAMP, USER
+from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import DataError
@@ -99,7 +99,7 @@ def test_lines_of_user_and_item_are_in_order(tmp_path: Path) -> None:
     (table,) = logs.read(tmp_path / "Beauty.txt", LogConfig(), said.append)
     assert table[USER].tolist() == [1, 1, 2, 2]
     assert table[ITEM].tolist() == [3, 4, 10, 3]
-    assert table[TIMESTAMP].is_monotonic_increasing
+    assert table[ORDER].is_monotonic_increasing
     assert said == [
         f"{tmp_path / 'Beauty.txt'}: sequence lines, user from user, item from item, in the order "
         f"of its lines"
@@ -175,7 +175,7 @@ def test_the_order_of_the_lines_can_be_the_time(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("user,item,timestamp\n1,2,0\n1,3,0\n")
     table = read(path, time_format="lines")
-    assert table[TIMESTAMP].tolist() == [0, 1]
+    assert table[ORDER].tolist() == [0, 1]
 
 
 # Times
@@ -241,7 +241,7 @@ def test_fractions_of_a_second_decide(tmp_path: Path) -> None:
 def test_mere_numbers_of_the_interactions_are_an_order(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\n1,2,0\n1,3,-4\n")
-    assert read(path, time_format="order")[TIMESTAMP].tolist() == [0, -4]
+    assert read(path, time_format="order")[ORDER].tolist() == [0, -4]
 
 
 # Ids

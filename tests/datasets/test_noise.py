@@ -31,13 +31,14 @@ def noisy_histories(histories: list[list[int]], noise: NoiseConfig) -> list[list
     """`histories` with `noise`, by way of flat arrays."""
     items = np.array([item for history in histories for item in history], dtype=np.int32)
     offsets = np.cumsum([0, *map(len, histories)])
-    noisy, noisy_offsets = add_noise(items, offsets, noise)
-    assert noisy.dtype == np.int32
-    assert noisy_offsets.dtype == np.int64
-    assert len(noisy_offsets) == len(offsets)
-    assert noisy_offsets[-1] == len(noisy)
     unused = np.empty((len(histories), 0), dtype=np.int32)
-    return histories_of(Sequences(noisy, noisy_offsets, unused, num_items=30))
+    noisy = add_noise(Sequences(items, offsets, unused, num_items=30), noise)
+    assert noisy.items.dtype == np.int32
+    assert noisy.offsets.dtype == np.int64
+    assert len(noisy.offsets) == len(offsets)
+    assert noisy.offsets[-1] == len(noisy.items)
+    assert noisy.times is None
+    return histories_of(noisy)
 
 
 def is_subsequence(part: Iterable[int], whole: Iterable[int]) -> bool:

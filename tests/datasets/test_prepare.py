@@ -347,7 +347,9 @@ def test_the_arrays_are_mapped_and_cannot_be_written(tmp_path: Path) -> None:
     prepare(CONFIG, tmp_path, silent)
     data = prepare(CONFIG, tmp_path, silent)
     train = data.validation
-    for array in (train.items, train.offsets, train.futures, data.test_futures):
+    assert train.times is not None
+    arrays = (train.items, train.offsets, train.futures, train.times, data.test_futures)
+    for array in arrays:
         assert isinstance(array.base, np.memmap)
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
@@ -373,7 +375,7 @@ def no_numpy_header(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("reader")
-@pytest.mark.parametrize("name", ["items", "offsets", "validation", "test"])
+@pytest.mark.parametrize("name", ["items", "offsets", "validation", "test", "times"])
 @pytest.mark.parametrize(
     "damage", [cut_short, emptied, one_bit_flipped, no_numpy_header, Path.unlink]
 )

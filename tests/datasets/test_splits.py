@@ -19,12 +19,13 @@ from raw_data import (
 )
 
 from tune_srs.baselines import Popularity
-from tune_srs.batches import Batches, NegativeSampler
+from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets import sequences
 from tune_srs.datasets.prepare import split
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import DataError
+from tune_srs.negatives import NegativeSampler
 from tune_srs.training import train
 
 # each interaction with an item of its own, so that an item tells who and when

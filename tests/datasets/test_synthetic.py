@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tune_srs.config import SyntheticConfig
 from tune_srs.datasets.columns import COLUMNS
 from tune_srs.datasets.synthetic import generate
+from tune_srs.datasets.times import DAY_US
 
 CONFIG = SyntheticConfig(users=60, items=40, mean_length=15, seed=3)
 
@@ -27,7 +28,7 @@ def test_another_seed_gives_another_table() -> None:
     seed=st.integers(0, 2**32),
 )
 @settings(deadline=None, max_examples=50)
-def test_every_user_has_each_item_once_at_most_in_order(
+def test_every_user_has_each_item_once_at_most_and_one_a_day(
     users: int, items: int, mean_length: int, seed: int
 ) -> None:
     config = SyntheticConfig(users=users, items=items, mean_length=mean_length, seed=seed)
@@ -37,7 +38,7 @@ def test_every_user_has_each_item_once_at_most_in_order(
     assert sorted(table["user"].unique()) == list(range(users))
     assert table["item"].between(0, items - 1).all()
     for _, one_user in table.groupby("user"):
-        assert one_user["timestamp"].tolist() == list(range(len(one_user)))
+        assert one_user["timestamp"].tolist() == [day * DAY_US for day in range(len(one_user))]
 
 
 def test_the_mean_length_is_about_as_asked() -> None:

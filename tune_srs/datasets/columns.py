@@ -1,8 +1,9 @@
 """The interactions table: what its columns are called, and how its rows are checked.
 
 Every reader gives it a chunk at a time: `user` and `item` (ids as the source has them, integers or
-text), `rating` (a number; not every source has one) and `timestamp` (a whole number, later is
-larger). Rows keep the order of the file, which decides between equal timestamps.
+text), `rating` (a number; not every source has one), and either `timestamp` (whole microseconds
+since 1970) or, where the source only ranks, `order` (a whole number, later is larger). Rows keep
+the order of the file, which decides between equal ones.
 """
 
 import re
@@ -17,6 +18,7 @@ from tune_srs.errors import DataError
 
 Say = Callable[[str], None]
 USER, ITEM, RATING, TIMESTAMP = COLUMNS = ("user", "item", "rating", "timestamp")
+ORDER = "order"  # in place of the timestamp
 NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})")  # a whole number as a computer writes it
 
 

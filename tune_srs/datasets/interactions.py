@@ -1,7 +1,7 @@
 """Interactions as numbers, in the order of users and times: what filters and splits work on."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tune_srs.datasets.columns import ITEM, RATING, TIMESTAMP, USER
+from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
 from tune_srs.datasets.times import coarsest
 from tune_srs.errors import ConfigError, DataError
 
@@ -34,14 +34,14 @@ class Interactions:
     times: Times  # (T,)
     user_ids: pd.Index  # ascending
     item_ids: pd.Index  # ascending
+    ticks: int | None  # units of `times` in a second; None where they only rank
 
     def __len__(self) -> int:
         return len(self.items)
 
     def only(self, kept: npt.NDArray[np.bool_]) -> "Interactions":
         """Those where `kept` (T,) is True; the ids stay."""
-        columns = (self.users[kept], self.items[kept], self.times[kept])
-        return Interactions(*columns, self.user_ids, self.item_ids)
+        return replace(self, users=self.users[kept], items=self.items[kept], times=self.times[kept])
 
     def compact(self) -> "Interactions":
         """Without the ids that no longer occur."""
@@ -49,7 +49,7 @@ class Interactions:
         items, item_ids = _dense(self.items, self.item_ids)
         if users is self.users and items is self.items:
             return self
-        return Interactions(users, items, self.times, user_ids, item_ids)
+        return replace(self, users=users, items=items, user_ids=user_ids, item_ids=item_ids)
 
     @property
     def counts(self) -> Counts:
@@ -73,10 +73,12 @@ def collect(
     """
     users, items = _Column(USER), _Column(ITEM)
     times, rated = [np.empty(0, np.int64)], [np.empty(0, bool)]
+    ranked = False
     for chunk in chunks:
         users.append(chunk[USER])
         items.append(chunk[ITEM])
-        times.append(chunk[TIMESTAMP].to_numpy(np.int64))
+        ranked = ORDER in chunk
+        times.append(chunk[ORDER if ranked else TIMESTAMP].to_numpy(np.int64))
         if min_rating is not None:
             if RATING not in chunk:
                 raise ConfigError("data.min_rating: there are no ratings; leave it out")
@@ -90,21 +92,26 @@ def collect(
     if min_rating is not None:
         enough = np.concatenate(rated)
         columns = (user_codes[enough], item_codes[enough], all_times[enough])
-    return _sorted(*columns, user_ids, item_ids), counts
+    return _sorted(*columns, user_ids, item_ids, ranked), counts
 
 
 def _sorted(
-    users: Codes, items: Codes, times: Times, user_ids: pd.Index, item_ids: pd.Index
+    users: Codes,
+    items: Codes,
+    times: Times,
+    user_ids: pd.Index,
+    item_ids: pd.Index,
+    ranked: bool,
 ) -> Interactions:
     from tune_srs.kernels.interactions import by_user_and_time  # here: a cache needs no Numba
 
-    coarsest(times)
+    ticks = None if ranked else coarsest(times)
     lengths = np.bincount(users, minlength=len(user_ids))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     sorted_items, sorted_times = np.empty_like(items), np.empty_like(times)
     by_user_and_time(users, items, times, starts, sorted_items, sorted_times)
     sorted_users = np.repeat(np.arange(len(user_ids), dtype=np.int32), lengths)
-    return Interactions(sorted_users, sorted_items, sorted_times, user_ids, item_ids)
+    return Interactions(sorted_users, sorted_items, sorted_times, user_ids, item_ids, ticks)
 
 
 class _Column:

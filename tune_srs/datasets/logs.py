@@ -18,6 +18,7 @@ from tune_srs.datasets import delimited, records
 from tune_srs.datasets.columns import (
     ITEM,
     NUMBER,
+    ORDER,
     RATING,
     TIMESTAMP,
     USER,
@@ -283,9 +284,10 @@ def _interactions(tables: Chunks, config: LogConfig) -> Iterator[pd.DataFrame]:
         if RATING in table:
             columns[RATING] = checked_ratings(table[RATING], place)
         if TIMESTAMP in table:
-            columns[TIMESTAMP] = times.numbers(table[TIMESTAMP])
+            name = ORDER if config.time_format == "order" else TIMESTAMP
+            columns[name] = times.numbers(table[TIMESTAMP])
         else:
-            columns[TIMESTAMP] = pd.Series(range(rows, rows + len(table)), index=table.index)
+            columns[ORDER] = pd.Series(range(rows, rows + len(table)), index=table.index)
         rows += len(table)
         yield pd.DataFrame(columns)
 

@@ -3,48 +3,64 @@
 Futures are never touched, so noisy and clean data are scored on the same interactions.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from tune_srs.config import NoiseConfig
-from tune_srs.datasets.sequences import Items, Offsets
+from tune_srs.datasets.sequences import Sequences
 
 
-def add_noise(items: Items, offsets: Offsets, noise: NoiseConfig) -> tuple[Items, Offsets]:
-    """Flat histories with accidental clicks inserted and then shares of the users merged.
+def add_noise(histories: Sequences, noise: NoiseConfig) -> Sequences:
+    """Histories with accidental clicks inserted and then shares of the users merged.
 
-    `items` (T,) and `offsets` (U + 1,) as in `Sequences`; the same `noise` gives the same result.
+    The same `noise` gives the same result.
     """
     random = np.random.default_rng(noise.seed)
     if noise.accidental:
-        items, offsets = _insert_clicks(items, offsets, noise.accidental, random)
+        histories = _insert_clicks(histories, noise.accidental, random)
     if noise.shared:
-        items, offsets = _merge_users(items, offsets, noise.shared, random)
-    return items, offsets
+        histories = _merge_users(histories, noise.shared, random)
+    return histories
 
 
-def _insert_clicks(
-    items: Items, offsets: Offsets, rate: float, random: np.random.Generator
-) -> tuple[Items, Offsets]:
-    """After each interaction, with probability `rate`, an item drawn from those that train."""
+def _insert_clicks(histories: Sequences, rate: float, random: np.random.Generator) -> Sequences:
+    """After each interaction, with probability `rate`, an item drawn from those that train.
+
+    It has the time of the interaction that it follows.
+    """
+    items, times = histories.items, histories.times
     hit = random.random(len(items)) < rate
     clicks = random.choice(np.unique(items), size=int(hit.sum()))
     grown = np.insert(items, np.flatnonzero(hit) + 1, clicks).astype(np.int32)
     inserted_before = np.concatenate([[0], np.cumsum(hit)])
-    return grown, offsets + inserted_before[offsets]
+    return replace(
+        histories,
+        items=grown,
+        offsets=histories.offsets + inserted_before[histories.offsets],
+        times=None if times is None else np.repeat(times, 1 + hit),
+    )
 
 
-def _merge_users(
-    items: Items, offsets: Offsets, share: float, random: np.random.Generator
-) -> tuple[Items, Offsets]:
-    """`share` of the users, in pairs: both get the two histories, shuffled like cards."""
-    histories = np.split(items, offsets[1:-1])
-    pairs = int(share * len(histories)) // 2
-    chosen = random.permutation(len(histories))[: 2 * pairs].reshape(pairs, 2)
+def _merge_users(histories: Sequences, share: float, random: np.random.Generator) -> Sequences:
+    """`share` of the users, in pairs: both get the two histories, shuffled like cards.
+
+    Every interaction keeps its time, so that times no longer ascend.
+    """
+    items, times = histories.items, histories.times
+    places = np.split(np.arange(len(items)), histories.offsets[1:-1])  # of each user
+    pairs = int(share * len(places)) // 2
+    chosen = random.permutation(len(places))[: 2 * pairs].reshape(pairs, 2)
     for first, second in chosen:
-        lengths = [len(histories[first]), len(histories[second])]
+        lengths = [len(places[first]), len(places[second])]
         turn = random.permutation(np.repeat([0, 1], lengths))
-        merged = np.empty(sum(lengths), dtype=np.int32)
-        merged[turn == 0], merged[turn == 1] = histories[first], histories[second]
-        histories[first] = histories[second] = merged
-    merged_offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
-    return np.concatenate(histories), merged_offsets
+        merged = np.empty(sum(lengths), dtype=np.int64)
+        merged[turn == 0], merged[turn == 1] = places[first], places[second]
+        places[first] = places[second] = merged
+    order = np.concatenate(places)
+    return replace(
+        histories,
+        items=items[order],
+        offsets=np.concatenate([[0], np.cumsum([len(one) for one in places])]),
+        times=None if times is None else times[order],
+    )

@@ -13,10 +13,11 @@ import pandas as pd
 
 from tune_srs.errors import DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 Items = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
+Times = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,15 @@ class Sequences:
     futures: Items  # (U, K) the K interactions that follow the history, nearest first
     num_items: int
     learned_from: "Sequences | None" = None  # the histories that train, where they are others
+    times: Times | None = None  # (T,) of `items`, where they train: s since 1970, see `training`
 
     @property
     def training(self) -> "Sequences":
-        """The histories to learn from: these, unless the users scored are held out or fewer."""
+        """The histories to learn from: these, unless the users scored are held out or fewer.
+
+        They have `times`, rounded down to whole seconds, unless the log only tells the order. A
+        user's never descend, but in histories of shared accounts (`NoiseConfig.shared`).
+        """
         return self if self.learned_from is None else self.learned_from
 
     @property
@@ -55,7 +61,10 @@ class Sequences:
         return np.repeat(np.arange(self.num_users), self.lengths)
 
     def advanced(self, futures: Items) -> "Sequences":
-        """These histories followed by their futures, with new `futures` (U, K) to predict."""
+        """These histories followed by their futures, with new `futures` (U, K) to predict.
+
+        Without times, since those of the futures are not kept.
+        """
         ends = np.repeat(self.offsets[1:], self.num_futures)
         items = np.insert(self.items, ends, self.futures.ravel())
         offsets = self.offsets + np.arange(self.num_users + 1) * self.num_futures
@@ -96,6 +105,11 @@ class PreparedData:
         return Sequences(*histories, self.test_futures, self.validation.num_items)
 
     @property
+    def test_user_ids(self) -> pd.Series:
+        """Original id of user u of `test` at place u."""
+        return self.user_ids if self.test_users is None else self.test_users.ids
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of the arrays: two sources of one data set share it."""
         return str(self.manifest["fingerprint"])
@@ -111,7 +125,11 @@ def fingerprint(arrays: Iterable[npt.NDArray[Any]]) -> str:
 
 
 def arrays_of(data: PreparedData) -> dict[str, npt.NDArray[Any]]:
-    """All arrays by the names of their files, without `.npy`."""
+    """All arrays but the times, by the names of their files, without `.npy`.
+
+    What the fingerprint is of: two sources of one data set have the same items in the same order,
+    but one may tell times more finely, or not at all.
+    """
     scored, learned = data.validation, data.validation.learned_from
     arrays: dict[str, npt.NDArray[Any]] = {
         "items": scored.items,
@@ -126,9 +144,16 @@ def arrays_of(data: PreparedData) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
+def _times_of(data: PreparedData) -> dict[str, Times]:
+    """The times there are, named as in `arrays_of`."""
+    name = "times" if data.validation.learned_from is None else "training_times"
+    times = data.validation.training.times
+    return {} if times is None else {name: times}
+
+
 def save(data: PreparedData, folder: Path) -> None:
     """Write `data` into the existing, empty `folder`: the same data, the same bytes."""
-    for name, array in arrays_of(data).items():
+    for name, array in (arrays_of(data) | _times_of(data)).items():
         np.save(folder / f"{name}.npy", array)
     _write_ids(data.item_ids, folder / "item_ids.arrow")
     _write_ids(data.user_ids, folder / "user_ids.arrow")
@@ -206,11 +231,14 @@ def _loaded(folder: Path, manifest: dict[str, Any]) -> PreparedData:
     if "training_items" in arrays:
         offsets = arrays["training_offsets"]
         none = np.empty((len(offsets) - 1, 0), np.int32)
-        learned = Sequences(arrays["training_items"], offsets, none, len(item_ids))
+        times = arrays.get("training_times")
+        learned = Sequences(arrays["training_items"], offsets, none, len(item_ids), times=times)
     if "test_items" in arrays:
         test_ids = _read_ids(folder / "test_user_ids.arrow", "user")
         test_users = OtherUsers(arrays["test_items"], arrays["test_offsets"], test_ids)
-    scored = Sequences(arrays["items"], arrays["offsets"], validation, len(item_ids), learned)
+    histories = (arrays["items"], arrays["offsets"])
+    times = arrays.get("times")
+    scored = Sequences(*histories, validation, len(item_ids), learned, times)
     _check_shapes(scored, user_ids, manifest)
     return PreparedData(scored, test, item_ids, user_ids, manifest, test_users)
 
@@ -219,6 +247,9 @@ def _check_shapes(scored: Sequences, user_ids: pd.Series, manifest: dict[str, An
     sizes = {len(scored.futures), len(scored.offsets) - 1, len(user_ids)}
     if len(sizes) > 1 or scored.offsets[-1] != len(scored.items):
         raise ValueError("its files do not belong together")
+    times = scored.training.times
+    if times is not None and len(times) != len(scored.training.items):
+        raise ValueError("its times are not those of its items")
     if len(str(manifest["fingerprint"])) != 64:
         raise ValueError("manifest.json has no fingerprint")
 

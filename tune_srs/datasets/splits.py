@@ -4,7 +4,8 @@ In all of them noise goes into the training part alone, and into what is told of
 where that is the training part.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,11 @@ from tune_srs.config import DataConfig
 from tune_srs.datasets.columns import Say
 from tune_srs.datasets.interactions import Interactions
 from tune_srs.datasets.noise import add_noise
-from tune_srs.datasets.sequences import Items, Offsets, Sequences
+from tune_srs.datasets.sequences import Items, Offsets, Sequences, Times
 from tune_srs.errors import DataError
 
 Places = npt.NDArray[np.int64]
+Whole = TypeVar("Whole", np.int32, np.int64)
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,11 @@ def _last(log: Interactions, config: DataConfig, say: Say) -> Parts:
     """The last K of each user test, the K before them validate, the rest trains."""
     validation, test = config.validation_futures, config.num_futures
     log = _of_length(log, validation + test + 1, config, say)
-    items = _items(log)
     ends = np.cumsum(log.lengths)  # (U,)
     starts, lengths = ends - log.lengths, log.lengths - validation - test
-    train_items, offsets = add_noise(*_cut(items, starts, lengths), config.noise)
+    training, items = _training(log, starts, lengths, config), _items(log)
     futures = _next(items, ends - validation - test, validation)
-    sequences = Sequences(train_items, offsets, futures, len(log.item_ids))
+    sequences = replace(training, futures=futures)
     return Parts(log, sequences, np.arange(len(ends)), _next(items, ends - test, test))
 
 
@@ -150,8 +151,21 @@ def _after_a_moment(log: Interactions, config: DataConfig, say: Say) -> Parts:
 
 def _training(log: Interactions, starts: Places, lengths: Places, config: DataConfig) -> Sequences:
     """Those stretches of the log, with noise, to learn from and not to be scored."""
-    items, offsets = add_noise(*_cut(_items(log), starts, lengths), config.noise)
-    return Sequences(items, offsets, np.empty((len(starts), 0), np.int32), len(log.item_ids))
+    items, offsets = _cut(_items(log), starts, lengths)
+    no_futures = np.empty((len(starts), 0), np.int32)
+    times = _seconds(log, starts, lengths)
+    clean = Sequences(items, offsets, no_futures, len(log.item_ids), times=times)
+    return add_noise(clean, config.noise)
+
+
+def _seconds(log: Interactions, starts: Places, lengths: Places) -> Times | None:
+    """Whole seconds since 1970 of those stretches of the log, if it has times."""
+    if log.ticks is None:
+        return None
+    times, _ = _cut(log.times, starts, lengths)
+    if log.ticks > 1:
+        times //= log.ticks
+    return times
 
 
 def _continued(
@@ -191,8 +205,10 @@ def _stretches(starts: Places, lengths: Places) -> Places:
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
 
 
-def _cut(items: Items, starts: Places, lengths: Places) -> tuple[Items, Offsets]:
-    """Those stretches of `items`, one after another; they must ascend and not overlap."""
+def _cut(
+    items: npt.NDArray[Whole], starts: Places, lengths: Places
+) -> tuple[npt.NDArray[Whole], Offsets]:
+    """Copies of those stretches of `items`, one after another; they must ascend and not overlap."""
     gaps = starts - np.concatenate([[0], (starts + lengths)[:-1]])
     runs = np.stack([gaps, lengths], axis=1).ravel()
     kept = np.repeat(np.tile([False, True], len(starts)), runs)  # a byte an item; places take 16

@@ -5,6 +5,7 @@ import pandas as pd
 
 from tune_srs.config import SyntheticConfig
 from tune_srs.datasets.columns import COLUMNS
+from tune_srs.datasets.times import DAY_US
 
 GENRES = 12
 
@@ -15,7 +16,8 @@ def generate(config: SyntheticConfig) -> pd.DataFrame:
     Genres follow one another in a circle. Each step draws one unseen item a user from a softmax
     over: a Zipf popularity, the user's liking of the item's genre, and a bonus if that genre
     follows the one of the last item, or comes two after that of the last but one. A model that
-    reads the order therefore beats popularity by far.
+    reads the order therefore beats popularity by far. Everyone begins on the first day of 1970 and
+    takes a step a day.
     """
     random = np.random.default_rng(config.seed)
     users, items = config.users, config.items
@@ -41,4 +43,4 @@ def generate(config: SyntheticConfig) -> pd.DataFrame:
     seen = np.arange(lengths.max()) < lengths[:, None]
     user, step = np.nonzero(seen)
     rating = np.ones(len(user), dtype=np.int64)
-    return pd.DataFrame(dict(zip(COLUMNS, (user, steps[seen], rating, step), strict=True)))
+    return pd.DataFrame(dict(zip(COLUMNS, (user, steps[seen], rating, step * DAY_US), strict=True)))

@@ -142,7 +142,13 @@ def _microseconds(moments: pd.Series) -> pd.Series:
     return numbers
 
 
-def coarsest(times: npt.NDArray[np.int64]) -> None:
-    """Microseconds (n,) as seconds, in place, if no fraction of a second occurs."""
-    if len(times) and not (times[:1000] % 1_000_000).any() and not (times % 1_000_000).any():
-        times //= 1_000_000
+def coarsest(times: npt.NDArray[np.int64]) -> int:
+    """Microseconds (n,) as seconds, in place, if no fraction of a second occurs.
+
+    Returns how many of the unit that `times` now have are a second.
+    """
+    second = MICROSECONDS["s"]
+    if len(times) and not (times[:1000] % second).any() and not (times % second).any():
+        times //= second
+        return 1
+    return second

@@ -384,6 +384,91 @@ def row_starts(lengths: Integers, units: int, blocks: int, heads: int) -> Intege
 
 
 @compiled
+def attend_rows(
+    first: int,
+    last: int,
+    starts: Integers,
+    query: Array,
+    key: Array,
+    value: Array,
+    words: Words,
+    scale: np.float32,
+    pairs: Array,
+    mixed: Array,
+    scratch: Scratch,
+) -> None:
+    """`attend` for each head of rows `first` to `last`: (H, T, E) each, `pairs` (H, all pairs)."""
+    heads = len(query)
+    for row in range(first, last):
+        start, stop, first_pair = starts[row, 0], starts[row + 1, 0], starts[row, 1]
+        count = num_attention_words(stop - start)
+        for h in range(heads):
+            at = starts[row, 2] + h * count
+            attend(
+                query[h, start:stop],
+                key[h, start:stop],
+                value[h, start:stop],
+                words[at : at + count],
+                scale,
+                pairs[h, first_pair:],
+                mixed[h, start:stop],
+                scratch,
+            )
+
+
+@compiled
+def attend_rows_back(
+    first: int,
+    last: int,
+    starts: Integers,
+    query: Array,
+    key: Array,
+    value: Array,
+    words: Words,
+    scale: np.float32,
+    pairs: Array,
+    mixed: Array,
+    scratch: Scratch,
+    grad: Array,
+    of_query: Array,
+    of_key: Array,
+    of_value: Array,
+) -> None:
+    """`attend_back` for the same: `grad` (H, T, E) of `mixed` → gradients of the other three."""
+    heads = len(query)
+    for row in range(first, last):
+        start, stop, first_pair = starts[row, 0], starts[row + 1, 0], starts[row, 1]
+        count = num_attention_words(stop - start)
+        for h in range(heads):
+            at = starts[row, 2] + h * count
+            attend_back(
+                grad[h, start:stop],
+                query[h, start:stop],
+                key[h, start:stop],
+                value[h, start:stop],
+                mixed[h, start:stop],
+                pairs[h, first_pair:],
+                words[at : at + count],
+                scale,
+                of_query[h, start:stop],
+                of_key[h, start:stop],
+                of_value[h, start:stop],
+                scratch,
+            )
+
+
+@compiled
+def attention_starts(lengths: Integers, heads: int) -> Integers:
+    """(B + 1, 3) where each row's tokens, attention weights and random words begin."""
+    starts = np.zeros((len(lengths) + 1, 3), np.int64)
+    for row in range(len(lengths)):
+        starts[row + 1, 0] = starts[row, 0] + lengths[row]
+        starts[row + 1, 1] = starts[row, 1] + num_pairs(lengths[row])
+        starts[row + 1, 2] = starts[row, 2] + heads * num_attention_words(lengths[row])
+    return starts
+
+
+@compiled
 def attention_block(
     block: int,
     start: int,

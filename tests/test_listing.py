@@ -11,7 +11,7 @@ from runs import Trial, make_run
 from searches import METRIC
 
 from tune_srs import cli, results
-from tune_srs.comparison import compared
+from tune_srs.listing import compared
 
 GOOD = {"train.lr": 0.01, "loss.num_positives": 1}
 POOR = {"train.lr": 1e-7, "loss.num_positives": 2, "loss.relevance": "linear"}

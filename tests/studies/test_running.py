@@ -1,0 +1,128 @@
+"""Studies as a user runs them: killed and resumed, with runs that fail, and refused."""
+
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from searches import kill_family, run, started
+from small_study import METRICS, STUDY, TUNE, write_study
+
+from tune_srs.config import TrialConfig, read_yaml
+from tune_srs.datasets.prepare import prepare
+from tune_srs.studies import run as runs
+from tune_srs.studies.run import Task
+from tune_srs.studies.spec import Study
+
+pytestmark = pytest.mark.slow
+RUNS = 12
+CONFIGURATIONS = {  # one is tuned, one diverges
+    "plain": {"fixed": {"loss.num_positives": 1}},
+    "wide": {"fixed": {"loss.num_positives": 2, "train.lr": 0.01}},
+    "wild": {"fixed": {"train.lr": 1e30}},
+}
+
+
+def run_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("runs/*/*/*.parquet"))
+
+
+def wait_for_runs(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    while len(run_files(folder)) < count:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None, process.communicate()
+
+
+def test_a_study_killed_and_interrupted_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    write_study(tmp_path, configurations=CONFIGURATIONS, tune=TUNE)
+    cut, whole = (tmp_path / "results" / name for name in ("cut", "whole"))
+    with started(tmp_path, "study", "study.yaml", "--name", "cut") as process:
+        wait_for_runs(cut, process, 1)
+        kill_family(process)
+    assert len(run_files(cut)) < RUNS
+    assert f"of {RUNS} runs" in run(tmp_path, "results", "cut").stdout
+    with started(tmp_path, "study", "--resume", "--name", "cut") as process:
+        wait_for_runs(cut, process, len(run_files(cut)) + 1)
+        process.terminate()
+        printed, complaints = process.communicate()
+    assert (process.returncode, complaints) == (130, "")
+    assert "study --resume --name cut" in printed
+    kept = {path: path.stat().st_mtime_ns for path in run_files(cut)}
+    assert len(kept) < RUNS
+    done = run(tmp_path, "study", "--resume", "--name", "cut")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())  # none ran twice
+
+    assert run(tmp_path, "study", "study.yaml", "--name", "whole").returncode == 0
+    for name in ("table.csv", "changes.csv", "tuned.yaml"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(cut.rglob(".aside-*"))
+    check_chosen(whole)
+    check_runs(whole)
+    check_failures(whole, done.stdout)
+    refuse_other_data(tmp_path, whole)
+
+
+def check_chosen(folder: Path) -> None:
+    """A configuration runs with what its tuning found best, on the validation futures."""
+    tuned = read_yaml(folder / "tuned.yaml")
+    assert list(tuned) == ["plain"]  # the others fix what would be tuned
+    trials = pd.read_csv(folder / "searches" / "clean" / "plain" / "trials.csv")
+    best = trials.sort_values("val/ndcg@10").iloc[-1]
+    assert tuned["plain"]["clean"]["values"] == {"train.lr": best["train.lr"]}
+    for dataset in ("clean", "noisy"):
+        facts = runs.read_facts(Task(1, dataset, "plain").path(folder))
+        assert facts is not None
+        assert facts.config["train"]["lr"] == best["train.lr"]
+
+
+def check_runs(folder: Path) -> None:
+    """A run is what `score` gives, and its users' values have the mean that is in the table."""
+    study = Study.from_dict(read_yaml(folder / "study.yaml")["study"], "study.yaml")
+    task = Task(2, "noisy", "plain")
+    facts, users = runs.read_facts(task.path(folder)), runs.read_users(task.path(folder))
+    assert facts is not None
+    config = TrialConfig.from_dict(facts.config)
+    data = prepare(config.data, folder.parent.parent / "data")
+    score = runs.score(config, study, data.validation, data.test)
+    assert users["user"].tolist() == data.user_ids.tolist()
+    for metric in METRICS:
+        assert users[metric].tolist() == score.per_user[metric].tolist()
+    table = pd.read_csv(folder / "table.csv")
+    mine = table[(table["dataset"] == "noisy") & (table["configuration"] == "plain")]
+    first = runs.read_users(Task(1, "noisy", "plain").path(folder))
+    mean = (users[METRICS].mean() + first[METRICS].mean()) / 2
+    assert mine["mean"].tolist() == pytest.approx(mean.tolist())
+
+
+def check_failures(folder: Path, printed: str) -> None:
+    """A run that fails is recorded with its reason and does not stop the others."""
+    table = pd.read_csv(folder / "table.csv")
+    wide, wild = (table[table["configuration"] == name] for name in ("wide", "wild"))
+    assert wild["failed"].tolist() == wide["runs"].tolist() == [2, 2, 2, 2]
+    assert wide["p"].notna().all()
+    reason = "the loss is nan; lower train.lr"
+    assert f"- wild on noisy, seed 2: epoch 1: {reason}" in (folder / "table.md").read_text()
+    assert f"seed 2 failed: epoch 1: {reason}" in printed
+
+
+def refuse_other_data(place: Path, folder: Path) -> None:
+    path = folder / "study.yaml"
+    path.write_text(path.read_text().replace("synthetic.users: 60", "synthetic.users: 61"))
+    refused = run(place, "study", "--resume", "--name", folder.name)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "began on data with fingerprint" in refused.stderr
+
+
+def test_patience_ends_a_run(tmp_path: Path) -> None:
+    values = STUDY | {"patience": 1, "fixed": STUDY["fixed"] | {"train.max_epochs": 30}}
+    values["configurations"] = {"plain": {}}
+    study = Study.from_dict(values, "study")
+    config = study.config("plain", "clean", 1)
+    data = prepare(config.data, tmp_path)
+    score = runs.score(config, study, data.validation, data.test)
+    assert score.epochs == score.epoch + 1 < 30
+    assert score.metrics["val/ndcg@10"] > 0
+    assert score.per_user["test/ndcg@10"].shape == (data.test.num_users,)

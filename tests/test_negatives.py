@@ -1,0 +1,145 @@
+"""Negatives: outside the history, and as often as they should be."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from small_data import random_sequences, sequences_of
+
+from tune_srs.errors import DataError
+from tune_srs.negatives import CatalogueSampler, NegativeSampler
+
+CPU = torch.device("cpu")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    histories=st.lists(
+        st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=6
+    ),
+    seed=st.integers(0, 1000),
+    kernels=st.booleans(),
+)
+def test_negatives_are_what_the_history_leaves(
+    histories: list[list[int]], seed: int, kernels: bool
+) -> None:
+    sequences = sequences_of(histories, [[10]] * len(histories), 10)
+    sampler = NegativeSampler(sequences, CPU, kernels=kernels)
+    users = torch.arange(len(histories))
+    drawn = sampler.sample(users, 200, torch.Generator().manual_seed(seed))
+    for history, row in zip(histories, drawn.tolist(), strict=True):
+        others = set(range(1, 11)) - set(history)
+        assert set(row) <= others
+        if len(others) <= 5:  # 200 draws miss one of five with a chance below 1e-18
+            assert set(row) == others
+
+
+def test_negatives_are_uniform() -> None:
+    sequences = sequences_of([[2, 3, 7, 3], [1], [20, 19, 1]], [[5], [5], [5]], 20)
+    sampler = NegativeSampler(sequences, CPU)
+    users = torch.tensor([0, 1, 2]).repeat(2000)
+    drawn = sampler.sample(users, 10, torch.Generator().manual_seed(0))
+    for user, known in ((0, {2, 3, 7}), (1, {1}), (2, {1, 19, 20})):
+        counts = np.bincount(drawn[users == user].ravel(), minlength=21)
+        others = [item for item in range(1, 21) if item not in known]
+        assert counts.sum() == counts[others].sum()
+        assert stats.chisquare(counts[others]).pvalue > 0.001
+
+
+def test_who_knows_everything_has_no_negatives() -> None:
+    with pytest.raises(DataError, match="all 3 items"):
+        NegativeSampler(sequences_of([[1], [3, 1, 2]], [[2], [2]], 3), CPU)
+
+
+def test_the_kernel_and_torch_draw_the_same() -> None:
+    sequences = random_sequences(3, users=30)
+    users = torch.arange(30).repeat_interleave(5)
+    drawn = [
+        NegativeSampler(sequences, CPU, kernels=kernels).sample(
+            users, 4, torch.Generator().manual_seed(0)
+        )
+        for kernels in (False, True)
+    ]
+    assert torch.equal(*drawn)
+
+
+HISTORIES = [[2, 3, 7, 3, 2, 2], [1, 4, 4], [7, 6, 1], [5, 5, 5, 5, 8]]
+COUNTS = {item: sum(history.count(item) for history in HISTORIES) for item in range(1, 10)}
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_popular_items_are_drawn_by_a_power_of_their_popularity(power: float) -> None:
+    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
+    sampler = NegativeSampler(sequences, CPU, power)
+    users = torch.arange(4).repeat(3000)
+    drawn = sampler.sample(users, 5, torch.Generator().manual_seed(0))
+    for user, history in enumerate(HISTORIES):
+        others = [item for item in range(1, 9) if item not in history]  # 9 was never seen
+        counts = np.bincount(drawn[users == user].ravel(), minlength=10)
+        assert counts.sum() == counts[others].sum()
+        chance = np.array([COUNTS[item] ** power for item in others])
+        expected = counts.sum() * chance / chance.sum()
+        assert stats.chisquare(counts[others], expected).pvalue > 0.001
+
+
+def test_shared_negatives_count_where_they_are_outside_the_history() -> None:
+    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
+    sampler = NegativeSampler(sequences, CPU)
+    items, counted = sampler.shared(torch.tensor([0, 2, 3]), 200, torch.Generator().manual_seed(0))
+    assert items.shape == (200,)
+    for row, user in zip(counted, (0, 2, 3), strict=True):
+        known = torch.tensor(HISTORIES[user])
+        assert torch.equal(row, ~torch.isin(items, known))
+    assert stats.chisquare(np.bincount(items, minlength=10)[1:]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("in_batch", [0.0, 0.5])
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_a_sample_of_the_catalogue_has_what_it_expects(in_batch: float, power: float) -> None:
+    """The batch is everyone's items, so its frequencies are those of the training data."""
+    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
+    sampler = CatalogueSampler(sequences, CPU, power, in_batch)
+    batch = torch.from_numpy(sequences.items).long()
+    exists = torch.ones(len(batch), dtype=torch.bool)
+    rounds, found, expected = 2000, np.zeros(10), np.zeros(10)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(rounds):
+        items, log_expected = sampler.sample(batch, exists, 6, generator)
+        found += np.bincount(items, minlength=10)
+        expected[items] = log_expected.exp()
+    assert expected.sum() == pytest.approx(6, rel=1e-4)
+    drawn = expected > 0.01  # 9 is next to never drawn by popularity
+    assert (
+        stats.chisquare(
+            found[drawn], found[drawn].sum() * expected[drawn] / expected[drawn].sum()
+        ).pvalue
+        > 0.001
+    )
+
+
+def test_the_batch_gives_only_items_that_exist() -> None:
+    sampler = CatalogueSampler(sequences_of(HISTORIES, [[9]] * 4, 9), CPU, 0.0, 0.9)
+    targets, exists = torch.tensor([4, 0, 0, 2]), torch.tensor([True, False, False, True])
+    items, _ = sampler.sample(targets, exists, 100, torch.Generator().manual_seed(0))
+    assert (items >= 1).all()
+    assert set(items[:90].tolist()) == {2, 4}
+
+
+def test_the_estimated_sum_has_the_expectation_of_the_full_one() -> None:
+    """That of e^x over the sample, divided by what is expected of each."""
+    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
+    sampler = CatalogueSampler(sequences, CPU, 0.5, 0.25)
+    batch = torch.from_numpy(sequences.items).long()
+    exists = torch.ones(len(batch), dtype=torch.bool)
+    scores = torch.randn(10, generator=torch.Generator().manual_seed(1))
+    scores[9] = -math.inf  # what popularity next to never draws
+    generator, sums = torch.Generator().manual_seed(0), []
+    for _ in range(4000):
+        items, log_expected = sampler.sample(batch, exists, 8, generator)
+        sums.append((scores[items] - log_expected).exp().sum().item())
+    error = np.std(sums) / math.sqrt(len(sums))
+    assert abs(np.mean(sums) - scores[1:].exp().sum().item()) < 4 * error

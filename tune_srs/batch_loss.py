@@ -1,0 +1,207 @@
+"""From a batch to its loss: the negatives, the scores of what is compared, the weights, the loss.
+
+Shapes: T positions, P positives, N negatives, D units, I items.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tune_srs import losses
+from tune_srs.batches import Batch
+from tune_srs.config import LossConfig, TrialConfig
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.errors import ConfigError
+from tune_srs.lazy_adam import touched_rows
+from tune_srs.model import SASRec
+from tune_srs.negatives import CatalogueSampler, NegativeSampler
+from tune_srs.products import row_products
+from tune_srs.relevance import LearnedRelevance, loss_weights, time_weights
+from tune_srs.tensors import tensor_of
+
+DEFAULT_SAMPLE = 256  # of sampled softmax, as in eSASRec
+SECONDS_A_DAY = 86_400
+
+
+class BatchLoss:
+    """The loss of a batch, as configured, of the histories of `sequences` that train."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        sequences: Sequences,
+        device: torch.device,
+        touched: bool = False,
+        relevance: LearnedRelevance | None = None,
+    ) -> None:
+        """With `touched` the item embeddings' gradient is sparse; `relevance` if it is learned."""
+        loss = config.loss
+        self._loss = loss
+        self._bfloat16 = config.train.precision == "bfloat16"
+        self._touched = touched
+        self._learned = relevance
+        self._num_negatives = num_negatives(loss)
+        self.negatives: NegativeSampler | CatalogueSampler | None = None
+        if loss.type == "sampled_softmax":
+            self.negatives = CatalogueSampler(
+                sequences, device, loss.negative_popularity, loss.in_batch_negatives
+            )
+        elif loss.type != "softmax":
+            self.negatives = NegativeSampler(sequences, device, loss.negative_popularity)
+        self._times: Tensor | None = None
+        self._weights: Tensor | None = None  # (P,), where it depends on the place alone
+        if loss.relevance == "time":
+            self._times = _times(sequences, device)
+        elif loss.relevance != "learned":
+            self._weights = loss_weights(
+                loss.relevance, loss.num_positives, loss.rate, loss.normalization
+            ).to(device)
+
+    def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
+        """A scalar, with gradients; negatives are drawn from `generator`."""
+        positives, exists = batch.positives(self._loss.num_positives)  # (T, P)
+        pairs = losses.pair_weights(self._pair_weights(batch, exists), exists)
+        match self._loss.type:
+            case "softmax":
+                loss = self._full(model, batch, positives, pairs)
+            case "sampled_softmax":
+                loss = self._sampled(model, batch, positives, exists, pairs, generator)
+            case _:
+                loss = self._pairwise(model, batch, positives, exists, pairs, generator)
+        return loss if self._learned is None else loss + self._learned.penalty()
+
+    def _pair_weights(self, batch: Batch, exists: Tensor) -> Tensor:
+        """(P,) or (T, P)"""
+        if self._weights is not None:
+            return self._weights
+        if self._learned is not None:
+            learned: Tensor = self._learned()
+            return learned
+        assert self._times is not None
+        days = batch.waits(self._times, self._loss.num_positives) / SECONDS_A_DAY  # (T, P)
+        return time_weights(days, exists, self._loss.rate, self._loss.normalization)
+
+    def _full(self, model: SASRec, batch: Batch, positives: Tensor, pairs: Tensor) -> Tensor:
+        table: Tensor = model.items.weight
+        features, table = model.scoring(self._encode(model, table, batch.items, batch), table)
+        (scores,) = row_products(features, table, positives)  # (T, P)
+        return losses.softmax(features, table[1:], scores, pairs, self._loss.label_smoothing)
+
+    def _sampled(
+        self,
+        model: SASRec,
+        batch: Batch,
+        positives: Tensor,
+        exists: Tensor,
+        pairs: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        assert isinstance(self.negatives, CatalogueSampler)
+        negatives, expected = self.negatives.sample(
+            positives[:, 0], exists[:, 0], self._num_negatives, generator
+        )  # (N,)
+        hits = torch.zeros(len(positives), len(negatives), dtype=torch.bool, device=exists.device)
+        for positive, there in zip(positives.unbind(1), exists.unbind(1), strict=True):
+            hits |= (positive[:, None] == negatives) & there[:, None]
+        table, (inputs, nearer, others) = self._rows(model, batch.items, positives, negatives)
+        features, table = model.scoring(self._encode(model, table, inputs, batch), table)
+        (scores,) = row_products(features, table, nearer)  # (T, P)
+        sampled = features @ table[others].T - expected  # (T, N)
+        return losses.sampled_softmax(
+            features,
+            table[1:],
+            scores,
+            exists & ~_repeated(positives),
+            sampled.masked_fill(hits, -torch.inf),
+            pairs,
+            self._loss.label_smoothing,
+        )
+
+    def _pairwise(
+        self,
+        model: SASRec,
+        batch: Batch,
+        positives: Tensor,
+        exists: Tensor,
+        pairs: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        assert isinstance(self.negatives, NegativeSampler)
+        count, loss = self._num_negatives, self._loss
+        if loss.share_negatives:
+            negatives, counted = self.negatives.shared(batch.users, count, generator)
+        else:
+            negatives = self.negatives.sample(batch.users, count, generator)
+            counted = torch.ones_like(negatives, dtype=torch.bool)
+        table, (inputs, nearer, others) = self._rows(model, batch.items, positives, negatives)
+        features, table = model.scoring(self._encode(model, table, inputs, batch), table)
+        if loss.share_negatives:
+            (near,) = row_products(features, table, nearer)  # (T, P)
+            far = features @ table[others].T  # (T, N)
+        else:
+            near, far = row_products(features, table, nearer, others)
+        draws = losses.draw_weights(counted, exists[:, 0])
+        match loss.type:
+            case "bce":
+                balance = (loss.positive_weight, loss.label_smoothing)
+                return losses.bce(near, far, pairs, draws, *balance)
+            case "gbce":
+                of_catalogue = (model.num_items, loss.calibration, loss.positive_weight)
+                return losses.gbce(near, far, pairs, draws, *of_catalogue)
+            case "bpr":
+                return losses.bpr(near, far, pairs, draws)
+        raise ValueError(f"unknown loss {loss.type}")
+
+    def _rows(self, model: SASRec, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The item embeddings that `indexes` point into: all, or the touched ones, renumbered."""
+        table: Tensor = model.items.weight
+        return touched_rows(table, *indexes) if self._touched else (table, indexes)
+
+    def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:
+        """(T, D)"""
+        if batch.offsets is not None:
+            return model.encode_packed(table, items, batch.following, batch.offsets)
+        embedded = functional.embedding(items, table)
+        embedded = embedded.view(-1, batch.columns, embedded.shape[1])
+        with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self._bfloat16):
+            features = model.encode(embedded, batch.following.view(-1, batch.columns))
+        return features.float().flatten(0, 1)
+
+
+def num_negatives(config: LossConfig) -> int:
+    """N of a loss, 0 of the full softmax."""
+    if config.type == "softmax":
+        return 0
+    many = DEFAULT_SAMPLE if config.type == "sampled_softmax" else config.num_positives
+    return config.num_negatives or many
+
+
+def needs_all_rows(config: TrialConfig) -> str | None:
+    """The setting for which every item's embedding moves at each step, if there is one."""
+    whole = {
+        "loss.type: softmax": config.loss.type == "softmax",
+        "loss.label_smoothing": config.loss.type == "sampled_softmax"
+        and config.loss.label_smoothing > 0,
+        "model.item_bias": config.model.item_bias,
+        "train.weight_decay": config.train.weight_decay > 0,
+        "train.clip_norm": config.train.clip_norm is not None,
+        "train.cuda_graph": config.train.cuda_graph,
+    }
+    return next((name for name, asked in whole.items() if asked), None)
+
+
+def _times(sequences: Sequences, device: torch.device) -> Tensor:
+    """(interactions,) seconds of the histories that train."""
+    times = sequences.training.times
+    if times is None:
+        raise ConfigError(
+            "loss.relevance: time needs the times of the interactions, which this data set does "
+            "not have; use another relevance"
+        )
+    return tensor_of(times, device)
+
+
+def _repeated(positives: Tensor) -> Tensor:
+    """(T, P) True where an item stands further left in its row."""
+    same = positives[:, :, None] == positives[:, None, :]  # (T, P, P)
+    return same.tril(-1).any(dim=2)

@@ -1,0 +1,150 @@
+"""What a model learns to score low: items drawn by popularity^a, outside a history or anywhere.
+
+Shapes: T tokens, N negatives, U users, I items.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.errors import DataError
+from tune_srs.tensors import tensor_of
+
+TOTAL = 2**32  # into which popularities are divided: exact, and good for 2^31 users in 63 bits
+
+Masses = npt.NDArray[np.int64]
+
+
+def masses(sequences: Sequences, popularity: float) -> Masses:
+    """(I,) what each item is drawn with, in whole numbers >= 1: all 1 if `popularity` is 0.
+
+    Proportional to popularity^a, of the training interactions; what never occurs there gets 1,
+    which is next to nothing.
+    """
+    if popularity == 0:
+        return np.ones(sequences.num_items, np.int64)
+    counts = np.bincount(sequences.training.items, minlength=sequences.num_items + 1)[1:]
+    weights = np.where(counts > 0, counts.astype(np.float64) ** popularity, 0)
+    rounded: Masses = np.rint(weights * (TOTAL / weights.sum())).astype(np.int64)
+    return np.maximum(1, rounded)
+
+
+class NegativeSampler:
+    """Items outside a user's training history, without a rejected draw.
+
+    Lay the items side by side, each as wide as its mass, and take the user's out. The place r in
+    what is left is in the whole r + the widths of all history items h that were taken out before
+    it: those with C(h) - (widths of the history items before h) <= r, where h begins at C(h).
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        device: torch.device,
+        popularity: float = 0.0,
+        kernels: bool | None = None,
+    ) -> None:
+        """With `kernels`, by default uniform draws on a CPU, by a compiled kernel."""
+        self._kernels = device.type == "cpu" and popularity == 0 if kernels is None else kernels
+        self._range = sequences.num_items + 1
+        sequences = sequences.training
+        users, items = sequences.users(), sequences.items.astype(np.int64) - 1
+        known = np.unique(users * self._range + items)
+        users, items = known // self._range, known % self._range
+        sizes = np.bincount(users, minlength=sequences.num_users)
+        if sizes.max(initial=0) >= sequences.num_items:
+            raise DataError(
+                f"user {int(sizes.argmax())} has interacted with all {sequences.num_items} items, "
+                f"so no negative can be drawn; leave such users out"
+            )
+        widths = masses(sequences, popularity)
+        ends = np.cumsum(widths)
+        starts = np.append(0, np.cumsum(sizes))
+        taken = np.append(0, np.cumsum(widths[items]))  # by the history items so far, of all users
+        before = taken[:-1] - taken[starts[users]]  # of the same user
+        shifted = ends[items] - widths[items] - before
+        self._stride = int(ends[-1]) + 1
+        if self._kernels:
+            shifted = shifted.astype(np.int32)
+        else:  # each user's in a range of its own: one search for all of them
+            shifted += users * self._stride
+        own = taken[starts[1:]] - taken[starts[:-1]]
+        self._shifted = tensor_of(shifted, device)  # (distinct interactions,) ascending in a user
+        self._starts = tensor_of(starts, device)  # (U + 1,)
+        self._others = tensor_of(ends[-1] - own, device)  # (U,) mass of what is not the user's
+        self._taken = tensor_of(taken, device)
+        self._ends = tensor_of(ends, device)  # (I,)
+        self._known = tensor_of(known, device)
+
+    def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """`users` (T,) → (T, count) items, drawn with replacement."""
+        draws = torch.rand(
+            (len(users), count), dtype=torch.float64, generator=generator, device=users.device
+        )
+        if self._kernels:
+            return self._outside(users, draws)
+        others = self._others[users, None]
+        # float64 rounds the largest products up to the bound itself
+        nth = (draws * others).long().minimum(others - 1)
+        row = users[:, None]
+        found = torch.searchsorted(self._shifted, row * self._stride + nth, right=True)
+        place = nth + self._taken[found] - self._taken[self._starts[row]]
+        return torch.searchsorted(self._ends, place, right=True) + 1
+
+    def _outside(self, users: Tensor, draws: Tensor) -> Tensor:
+        from tune_srs.kernels.items import outside  # here: training on a GPU needs no Numba
+
+        items = torch.empty(draws.shape, dtype=torch.int64)
+        tables = (self._starts, self._shifted, self._others, items)
+        outside(users.numpy(), draws.numpy(), *(table.numpy() for table in tables))
+        return items
+
+    def shared(
+        self, users: Tensor, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Items for all tokens (N,), and where they are outside the history of `users` (T, N)."""
+        items = draw(self._ends, count, generator)
+        keys = users[:, None] * self._range + (items - 1)
+        place = torch.searchsorted(self._known, keys).clamp_(max=len(self._known) - 1)
+        return items, self._known[place] != keys
+
+
+class CatalogueSampler:
+    """Items of the whole catalogue for sampled softmax, and how often each is to be expected."""
+
+    def __init__(
+        self, sequences: Sequences, device: torch.device, popularity: float, in_batch: float
+    ) -> None:
+        widths = masses(sequences, popularity)
+        counts = np.bincount(sequences.training.items, minlength=sequences.num_items + 1)[1:]
+        self._ends = tensor_of(np.cumsum(widths), device)  # (I,)
+        self._chance = tensor_of(widths / widths.sum(), device)  # (I,)
+        self._frequency = tensor_of(counts / counts.sum(), device)  # (I,)
+        self._in_batch = in_batch
+
+    def sample(
+        self, targets: Tensor, exists: Tensor, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Negatives (N,), and the logarithm of how many of each are expected among them (N,).
+
+        A share comes from the `targets` (T,) of the batch, where such `exists` (T,): they follow
+        the training frequencies (Yi et al., RecSys 2019). The rest is drawn by popularity (mixed
+        negative sampling, Yang et al., WWW 2020).
+        """
+        near = round(count * self._in_batch)
+        items = draw(self._ends, count - near, generator)
+        if near:
+            places = torch.multinomial(exists.float(), near, True, generator=generator)
+            items = torch.cat([targets[places], items])
+        expected = near * self._frequency + (count - near) * self._chance
+        return items, expected[items - 1].log().float()
+
+
+def draw(ends: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(count,) items from 1, each with the chance of its width; `ends` (I,) where widths end."""
+    total = ends[-1]
+    uniform = torch.rand(count, dtype=torch.float64, generator=generator, device=ends.device)
+    place = (uniform * total).long().minimum(total - 1)
+    return torch.searchsorted(ends, place, right=True) + 1

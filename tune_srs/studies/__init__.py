@@ -1,0 +1,1 @@
+"""Studies: named configurations x data sets x seeds, compared with their uncertainty."""

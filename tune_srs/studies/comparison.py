@@ -1,0 +1,212 @@
+"""The runs of a study → its tables: each configuration against the baseline, on each data set.
+
+A family, within which p values are adjusted, is one metric on all data sets: every configuration
+but the baseline, everywhere. Metrics are families of their own, since they look at the same
+rankings again; whoever claims something of the best of several metrics should halve, third … p.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tune_srs.studies import run as runs
+from tune_srs.studies import significance
+from tune_srs.studies.run import Facts, Task
+from tune_srs.studies.significance import Array, Estimate
+from tune_srs.studies.spec import Study
+
+COMPARED = (
+    "dataset", "configuration", "metric", "runs", "failed", "users",
+    "mean", "mean_low", "mean_high", "pairs", "difference", "difference_low", "difference_high",
+    "p", "p_holm", "percent", "percent_low", "percent_high", "users_low", "users_high", "p_users",
+    "p_users_holm", "seeds_low", "seeds_high", "p_seeds", "p_seeds_holm", "p_seeds_exact",
+)  # fmt: skip
+CHANGES = (
+    "dataset", "reference", "configuration", "metric", "paired", "change", "change_low",
+    "change_high", "p", "p_holm",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the runs of a study have given so far."""
+
+    study: Study
+    facts: dict[Task, Facts]  # of all runs that have ended
+    values: dict[tuple[str, str], dict[int, Array]]  # data set, configuration → seed → (M, U)
+    users: dict[str, pd.Series]  # original ids of each data set's test users, in their order
+
+    @classmethod
+    def load(cls, study: Study, folder: Path) -> "Results":
+        """Raises `DataError` for a file that is damaged."""
+        results = cls(study, {}, {}, {})
+        for task in runs.tasks(study):
+            path = task.path(folder)
+            facts = runs.read_facts(path)
+            if facts is None:
+                continue
+            results.facts[task] = facts
+            if facts.failure is None:
+                table = runs.read_users(path)
+                results.users.setdefault(task.dataset, table["user"])
+                of_seed = results.values.setdefault((task.dataset, task.configuration), {})
+                of_seed[task.seed] = table[study.metrics].to_numpy(np.float64).T
+        return results
+
+    def scores(self, dataset: str, configuration: str, seeds: list[int]) -> Array:
+        """(M, S, U): metrics, the runs of these seeds, users."""
+        of_seed = self.values[dataset, configuration]
+        return np.stack([of_seed[seed] for seed in seeds], axis=1)
+
+    def seeds(self, *which: tuple[str, str]) -> list[int]:
+        """Those that all these pairs of a data set and a configuration have ended well with."""
+        ended = (set(self.values.get(pair, {})) for pair in which)
+        return sorted(set.intersection(*ended))
+
+    def differences(self, dataset: str, configuration: str, seeds: list[int]) -> Array:
+        """(M, S, U) of a configuration from the baseline, paired by seed and user."""
+        baseline = self.scores(dataset, self.study.baseline, seeds)
+        return self.scores(dataset, configuration, seeds) - baseline
+
+
+def compare(results: Results) -> pd.DataFrame:
+    """One row a data set, configuration and metric.
+
+    `runs` that ended well and `failed` ones; `users` of the test; `mean` over both, with its 95 %
+    interval. Against the baseline, from the `pairs` of runs of one seed: the `difference` with
+    interval and `p` for other users and seeds, the same in `percent` of the baseline; `users_…`,
+    `p_users` for other users only, `seeds_…`, `p_seeds`, `p_seeds_exact` for other seeds only (see
+    `significance`); `…_holm`: adjusted for the family.
+    """
+    rows: list[dict[str, Any]] = []
+    for dataset in results.study.datasets:
+        for configuration in results.study.configurations:
+            rows += _rows(results, dataset, configuration)
+    table = pd.DataFrame(rows, columns=list(COMPARED))
+    for name in ("p", "p_users", "p_seeds"):
+        table[f"{name}_holm"] = _adjusted(table, name)
+    return table
+
+
+def changes(results: Results) -> pd.DataFrame:
+    """Whether a configuration's difference is another on other data than on the first data set.
+
+    One row a further data set, configuration and metric: `change` is its difference from the
+    baseline less that on `reference`, the first data set, with interval and p for other users and
+    seeds. Where the data sets have the same users, as with noise, it is `paired` by user and seed.
+    """
+    reference, *others = results.study.datasets
+    rows: list[dict[str, Any]] = []
+    for dataset in others:
+        for configuration in results.study.configurations:
+            if configuration != results.study.baseline:
+                rows += _change_rows(results, reference, dataset, configuration)
+    table = pd.DataFrame(rows, columns=list(CHANGES))
+    table["p_holm"] = _adjusted(table, "p")
+    return table
+
+
+def _rows(results: Results, dataset: str, configuration: str) -> list[dict[str, Any]]:
+    study = results.study
+    ended = results.seeds((dataset, configuration))
+    failed = sum(
+        facts.failure is not None
+        for task, facts in results.facts.items()
+        if (task.dataset, task.configuration) == (dataset, configuration)
+    )
+    columns: dict[str, Any] = {
+        "dataset": dataset,
+        "configuration": configuration,
+        "metric": study.metrics,
+        "runs": len(ended),
+        "failed": failed,
+    }
+    if ended:
+        columns["users"] = len(results.users[dataset])
+        scores = results.scores(dataset, configuration, ended)
+        columns |= _estimated("mean", significance.crossed(scores))
+    pairs = results.seeds((dataset, configuration), (dataset, study.baseline))
+    if configuration != study.baseline and pairs:
+        columns |= {"pairs": len(pairs)} | _against_baseline(results, dataset, configuration, pairs)
+    return _transposed(columns, len(study.metrics))
+
+
+def _against_baseline(
+    results: Results, dataset: str, configuration: str, seeds: list[int]
+) -> dict[str, Any]:
+    differences = results.differences(dataset, configuration, seeds)
+    scores = results.scores(dataset, configuration, seeds)
+    relative = significance.relative(scores, results.scores(dataset, results.study.baseline, seeds))
+    of_user = differences.mean(axis=1)
+    users_low, users_high = significance.bootstrap(of_user)
+    crossed, over_seeds = significance.crossed(differences), significance.over_seeds(differences)
+    return {
+        **_estimated("difference", crossed),
+        "p": crossed.p,
+        **_estimated("percent", relative.scaled(100)),
+        "users_low": users_low,
+        "users_high": users_high,
+        "p_users": significance.sign_flip(of_user),
+        **_estimated("seeds", over_seeds),
+        "p_seeds": over_seeds.p,
+        "p_seeds_exact": [significance.exact_over_seeds(table) for table in differences],
+    }
+
+
+def _change_rows(
+    results: Results, reference: str, dataset: str, configuration: str
+) -> list[dict[str, Any]]:
+    baseline, metrics = results.study.baseline, results.study.metrics
+    here = results.seeds((dataset, configuration), (dataset, baseline))
+    there = results.seeds((reference, configuration), (reference, baseline))
+    if not here or not there:
+        return []
+    paired = results.users[dataset].equals(results.users[reference])
+    if paired:
+        both = [seed for seed in here if seed in there]
+        if not both:
+            return []
+        estimate = significance.crossed(
+            results.differences(dataset, configuration, both)
+            - results.differences(reference, configuration, both)
+        )
+    else:
+        estimate = significance.unpaired(
+            significance.crossed(results.differences(dataset, configuration, here)),
+            significance.crossed(results.differences(reference, configuration, there)),
+        )
+    columns = {
+        "dataset": dataset,
+        "reference": reference,
+        "configuration": configuration,
+        "metric": metrics,
+        "paired": paired,
+        **_estimated("change", estimate),
+        "p": estimate.p,
+    }
+    return _transposed(columns, len(metrics))
+
+
+def _estimated(name: str, estimate: Estimate) -> dict[str, Array]:
+    low, high = estimate.interval
+    return {name: estimate.mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _transposed(columns: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+    """Columns, each a value for all rows or one for each → rows."""
+    return [
+        {
+            name: column[i] if isinstance(column, list | np.ndarray) else column
+            for name, column in columns.items()
+        }
+        for i in range(rows)
+    ]
+
+
+def _adjusted(table: pd.DataFrame, name: str) -> pd.Series:
+    """Holm's p values, each metric a family of its own."""
+    p = table[name].astype(float)
+    return p.groupby(table["metric"]).transform(lambda one: significance.holm(one.to_numpy()))

@@ -1,0 +1,251 @@
+"""A study on Ray: first its tunings, each an ordinary search, then its runs, each a task.
+
+What goes on after a cut is what stands in the study's folder: a run whose file is there is done, a
+tuning goes on from its journal.
+"""
+
+import logging
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tune_srs import tuning  # isort: skip  (sets what Ray reads when it is imported)
+
+import pandas as pd
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from tune_srs.cluster import connected, logged, node_resources
+from tune_srs.config import TrialConfig, dump_yaml
+from tune_srs.console import Console
+from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.errors import DataError, SearchError, TuneSRSError
+from tune_srs.journal import Journal, TrialRecord
+from tune_srs.plan import Plan
+from tune_srs.results import write_aside
+from tune_srs.space import Space
+from tune_srs.storage import Storage
+from tune_srs.studies import run as runs
+from tune_srs.studies.plan import TUNED, StudyPlan
+from tune_srs.studies.run import Facts, Score, Task
+from tune_srs.studies.spec import Study
+from tune_srs.training import compile_kernels
+
+logger = logging.getLogger("ray.tune_srs")  # into ray.log
+Data = Mapping[str, PreparedData]  # by the names of the data sets
+Tuned = dict[tuple[str, str], TrialRecord]  # by configuration and data set
+
+
+def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: bool) -> bool:
+    """Run or go on with `plan` in `folder`. True if it ended, False if it was interrupted.
+
+    Raises `ConfigError` if the resources are not there or another process runs the study,
+    `SearchError` if a tuning or all of the first runs fail.
+    """
+    plan.check(folder, resume=not new)
+    if new:
+        _begin(plan, data, folder)
+    with tuning.alone(folder):
+        for left in folder.glob("**/.aside-*"):  # by a writer that was killed
+            shutil.rmtree(left)
+        try:
+            tuned = _tune_all(plan, data, folder, console)
+            if tuned is not None:
+                _Runs(plan, data, tuned, folder, console).go()
+                return True
+        except KeyboardInterrupt:
+            pass
+    console.say(f"interrupted, what has ended is kept; {plan.how_to_resume(folder)}")
+    return False
+
+
+def _begin(plan: StudyPlan, data: Data, folder: Path) -> None:
+    """Make the new `folder` of a study, with its plan: whole, or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
+        aside = Path(parent) / folder.name
+        aside.mkdir()
+        plan.write(data, aside)
+        aside.rename(folder)
+
+
+def _tune_all(plan: StudyPlan, data: Data, folder: Path, console: Console) -> Tuned | None:
+    """What the tunings have chosen, those run that are missing; None if one was interrupted."""
+    study = plan.study
+    spaces = {
+        (name, dataset): space
+        for dataset in study.tuned_on
+        for name in study.configurations
+        if (space := study.space(name, dataset)) is not None
+    }
+    tuned: Tuned = {}
+    for number, ((name, dataset), space) in enumerate(spaces.items(), start=1):
+        place = folder / "searches" / dataset / name
+        if not (place / "best").exists():
+            console.say(f"tuning {number}/{len(spaces)}: {name} on {dataset}, in {place}")
+            if not _searched(plan, space, data[dataset], place, console):
+                return None
+        tuned[name, dataset] = _chosen(space, place)
+        _write_tuned(tuned, folder)
+    return tuned
+
+
+def _searched(
+    plan: StudyPlan, space: Space, data: PreparedData, place: Path, console: Console
+) -> bool:
+    """Run a search in `place`, or go on with it; False if it was interrupted."""
+    resources = plan.resources
+    if resources.storage is not None:
+        shared = Storage(resources.storage).within(f"{plan.name}/{place.parent.name}").place
+        resources = resources.model_copy(update={"storage": shared})
+    if place.exists():
+        return tuning.resume(replace(Plan.read(place), resources=resources), data, place, console)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return tuning.run(Plan(place.name, space, 0, resources), data, place, console)
+
+
+def _chosen(space: Space, place: Path) -> TrialRecord:
+    """The best trial of a search that has ended."""
+    best = Journal(place, space.search.metrics, space.search.modes).best()
+    if best is None:
+        raise DataError(f"{place}: no trial gave {space.search.metrics[0]}; delete it and resume")
+    return best
+
+
+def _write_tuned(tuned: Tuned, folder: Path) -> None:
+    """`tuned.yaml`: for each configuration and data set the values of the best trial."""
+    content: dict[str, dict[str, Any]] = {}
+    for (name, dataset), trial in tuned.items():
+        content.setdefault(name, {})[dataset] = {
+            "values": trial.values,
+            "trial": trial.number,
+            "epoch": trial.best_epoch,
+            "validation": _repeatable(trial.best_metrics),
+        }
+    text = dump_yaml(content)
+    write_aside(folder / TUNED, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+@ray.remote(max_retries=0)  # `_Runs` tries again: Ray would do so forever where memory is short
+def _score(config: TrialConfig, study: Study, validation: Sequences, test: Sequences) -> Score:
+    return runs.score(config, study, validation, test)
+
+
+class _Runs:
+    """The runs of a study: which are missing, which go on, and what came of each."""
+
+    def __init__(
+        self, plan: StudyPlan, data: Data, tuned: Tuned, folder: Path, console: Console
+    ) -> None:
+        self._plan, self._data, self._folder, self._console = plan, data, folder, console
+        self._tasks = runs.tasks(plan.study)
+        self._configs = {task: self._config(task, tuned) for task in self._tasks}
+        self._known = {task: facts for task in self._tasks if (facts := self._done(task))}
+        self._deaths: Counter[Task] = Counter()
+
+    def go(self) -> None:
+        """Run what is missing; nothing of Ray is started if nothing is."""
+        missing = deque(task for task in self._tasks if task not in self._known)
+        if not missing:
+            return
+        splits = {name: (one.validation, one.test) for name, one in self._data.items()}
+        every = (split for both in splits.values() for split in both)
+        with connected(self._plan.resources, *every), logged(self._folder / "ray.log"):
+            nodes = node_resources()
+            self._plan.resources.check(nodes)
+            compile_kernels(self._configs[missing[0]].train, self._console.say)
+            self._splits = {n: (ray.put(v), ray.put(t)) for n, (v, t) in splits.items()}
+            asked = self._plan.resources.of_a_trial(nodes)
+            self._remote = _score.options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0))
+            with tuning.terminated_as_interrupted():  # behind Ray's start, which answers SIGTERM
+                self._work_off(missing, self._plan.resources.room(nodes))
+
+    def _work_off(self, missing: deque[Task], room: int) -> None:
+        running: dict[Any, Task] = {}
+        while missing or running:
+            while missing and len(running) < room:
+                task = missing.popleft()
+                running[self._start(task)] = task
+            ended = ray.wait(list(running))[0][0]
+            task = running.pop(ended)
+            if not self._end(task, ended):
+                missing.appendleft(task)
+
+    def _start(self, task: Task) -> Any:
+        config = self._configs[task]
+        return self._remote.remote(config, self._plan.study, *self._splits[task.dataset])
+
+    def _end(self, task: Task, ended: Any) -> bool:
+        """Keep what came of a run; False if it is to be run again, since its worker died."""
+        try:
+            self._keep(task, ray.get(ended))
+        except RayTaskError as error:
+            logger.error("%s failed:\n%s", task, error)
+            self._fail(task, _reason(error.cause))
+        except RayError as error:
+            self._deaths[task] += 1
+            if self._deaths[task] <= tuning.RETRIES:
+                return False
+            died = str(error).strip().splitlines()[0]
+            self._fail(task, f"the worker died {self._deaths[task]} times: {died[:300]}")
+        return True
+
+    def _keep(self, task: Task, score: Score) -> None:
+        facts = replace(
+            self._blank(task),
+            epoch=score.epoch,
+            epochs=score.epochs,
+            metrics=_repeatable(score.metrics),
+        )
+        users = pd.DataFrame({"user": self._data[task.dataset].test_user_ids} | score.per_user)
+        self._record(task, facts, users)
+        metric = self._plan.study.metrics[0]
+        self._tell(task, f": {metric} {score.metrics[metric]:.4f}, of epoch {score.epoch}")
+
+    def _fail(self, task: Task, reason: str) -> None:
+        self._record(task, replace(self._blank(task), failure=reason), pd.DataFrame())
+        self._tell(task, f" failed: {reason}")
+        failures = [facts.failure for facts in self._known.values()]
+        if all(failures) and len(failures) >= tuning.FAILURES_IN_VAIN:
+            raise SearchError(
+                f"{self._folder}: all of {len(failures)} runs failed, the first for this: "
+                f"{failures[0]}; mend the study and run it by another name"
+            )
+
+    def _record(self, task: Task, facts: Facts, users: pd.DataFrame) -> None:
+        runs.write(task.path(self._folder), facts, users)
+        self._known[task] = facts
+
+    def _tell(self, task: Task, what: str) -> None:
+        self._console.say(f"[{len(self._known)}/{len(self._tasks)}] {task}{what}")
+
+    def _config(self, task: Task, tuned: Tuned) -> TrialConfig:
+        study = self._plan.study
+        on = task.dataset if task.dataset in study.tuned_on else (*study.tuned_on, None)[0]
+        trial = tuned.get((task.configuration, on)) if on else None
+        values = trial.values if trial else None
+        return study.config(task.configuration, task.dataset, task.seed, values)
+
+    def _blank(self, task: Task) -> Facts:
+        return Facts(self._configs[task].to_dict(), self._data[task.dataset].fingerprint)
+
+    def _done(self, task: Task) -> Facts | None:
+        """What is known of a run, if it is the one that is asked for."""
+        facts = runs.read_facts(task.path(self._folder))
+        blank = self._blank(task)
+        same = facts and (facts.config, facts.fingerprint) == (blank.config, blank.fingerprint)
+        return facts if same else None
+
+
+def _repeatable(metrics: dict[str, float]) -> dict[str, float]:
+    """Without times: the same study again gives the same files."""
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error) if isinstance(error, TuneSRSError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]

@@ -1,0 +1,306 @@
+"""A study's file, validated: which configurations, on which data, and how they are compared.
+
+A file may say `grid:` or `search:` for several configurations at once; `Study.from_yaml` puts the
+configurations themselves in their place, so that what is stored with the results needs no search.
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from tune_srs.config import (
+    DataConfig,
+    Seed,
+    Settings,
+    TrialConfig,
+    dotted_keys,
+    nearest,
+    override_keys,
+    read_yaml,
+    unknown_keys,
+    validated,
+)
+from tune_srs.errors import ConfigError
+from tune_srs.journal import replay
+from tune_srs.metrics import check_metric, names
+from tune_srs.plan import Plan
+from tune_srs.results import run_folder
+from tune_srs.space import Choice, Space, Values
+
+OF_THE_DATA = ("data.", "evaluation.")
+EACH = "each"
+
+
+class Entry(Settings):
+    """One or several configurations: what is fixed in them, and what is tuned."""
+
+    fixed: Values = Field(default_factory=dict)
+    params: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="distributions, as in a space; tuned before it runs"
+    )
+    grid: dict[str, list[Choice]] = Field(
+        default_factory=dict, description="a configuration for each combination of these values"
+    )
+    search: str | None = Field(None, description="a search that has ended: its best trials")
+    top: int | None = Field(None, ge=1, description="how many of its trials; None: 1")
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        if self.search is not None and self.grid:
+            raise ValueError("grid and search exclude each other; make two configurations")
+        if self.search is None and self.top is not None:
+            raise ValueError("top takes the best trials of a search; name it: search: RUN")
+        return self
+
+
+class Tuning(Settings):
+    """How each configuration is tuned before it runs: all of them alike."""
+
+    dataset: str = Field(
+        EACH, description="the data set to tune on, or each: on every one for itself"
+    )
+    search: dict[str, Any] = Field(
+        default_factory=dict, description="as in a space, without metric and mode"
+    )
+    params: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="of every configuration that does not fix them"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_budget_for_all(self) -> Self:
+        if {"metric", "mode"} & set(self.search):
+            raise ValueError("search: the metric is the study's `select`; leave metric and mode")
+        sampler = self.search.get("sampler")
+        kind = sampler.get("type") if isinstance(sampler, dict) else sampler
+        if kind == "grid":
+            raise ValueError("search: a grid gives each configuration another budget; use trials")
+        return self
+
+
+class Study(Settings):
+    """Configurations x data sets x seeds."""
+
+    description: str = ""
+    metrics: list[str] = Field(["test/ndcg@10"], min_length=1, description="what is compared")
+    select: str = Field(
+        "val/ndcg_rel@10", description="decides which epoch of a run counts, and tunes"
+    )
+    seeds: int | list[Seed] = Field(5, description="of the trainings; n stands for 1 … n")
+    patience: int | None = Field(None, ge=1, description="epochs without improvement end a run")
+    baseline: str = Field(description="the configuration that the others are compared with")
+    datasets: dict[str, Values] = Field(
+        min_length=1, description="settings of data and evaluation, by their dotted names"
+    )
+    fixed: Values = Field(default_factory=dict, description="in all configurations")
+    configurations: dict[str, dict[str, Any]] = Field(min_length=1, description="of `Entry`")
+    tune: Tuning | None = None
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: Path,
+        results_folder: Path,
+        overrides: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+    ) -> Self:
+        """The study in a file; `overrides` are fixed in all configurations or all data sets.
+
+        Raises `ConfigError` for anything that could fail in a run or a tuning.
+        """
+        values: dict[str, Any] = validated(cls, read_yaml(path), str(path)).model_dump()
+        if seeds is not None:
+            values["seeds"] = seeds
+        for key, value in (overrides or {}).items():
+            of_data = key.startswith(OF_THE_DATA)
+            for section in values["datasets"].values() if of_data else [values["fixed"]]:
+                section[key] = value
+        entries = _entries(values["configurations"], str(path))
+        values["configurations"] = {
+            one: entry.model_dump(exclude_defaults=True)
+            for name, written in entries.items()
+            for one, entry in _expanded(name, written, values["fixed"], results_folder).items()
+        }
+        return cls.from_dict(values, str(path))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Validate a study in which every configuration stands for itself."""
+        study = validated(cls, values, source)
+        study._check_names(source)
+        study._check_keys(source)
+        for dataset in study.datasets:
+            for name in study.configurations:
+                study.config(name, dataset, 0, source=f"{source}: ")
+        study._check_metrics(source)
+        for dataset in study.tuned_on:
+            for name in study.configurations:
+                study.space(name, dataset, source)
+        return study
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    @property
+    def seed_list(self) -> list[int]:
+        """Without 0, which a tuning trains with: no run is one that was chosen for its luck."""
+        return list(range(1, self.seeds + 1)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def tuned_on(self) -> list[str]:
+        """The data sets that something is tuned on."""
+        if self.tune is None:
+            return []
+        return list(self.datasets) if self.tune.dataset == EACH else [self.tune.dataset]
+
+    def data(self) -> dict[str, DataConfig]:
+        """The settings of each data set."""
+        return {name: self.config(self.baseline, name, 0).data for name in self.datasets}
+
+    def configs(self) -> list[TrialConfig]:
+        """Each configuration, as it is before tuning, on the first data set."""
+        return [self.config(name, next(iter(self.datasets)), 0) for name in self.configurations]
+
+    def entry(self, name: str) -> Entry:
+        return Entry.model_validate(self.configurations[name])
+
+    def config(
+        self, name: str, dataset: str, seed: int, tuned: Values | None = None, source: str = ""
+    ) -> TrialConfig:
+        """What a run trains: what is fixed for all, then what is fixed here, then `tuned`."""
+        fixed = self.fixed | self.entry(name).fixed | self.datasets[dataset]
+        values = fixed | (tuned or {}) | {"train.seed": seed}
+        return TrialConfig().with_overrides(values, f"{source}{name} on {dataset}")
+
+    def space(self, name: str, dataset: str, source: str = "study") -> Space | None:
+        """What is searched to tune a configuration on a data set; None if nothing is."""
+        if self.tune is None:
+            return None
+        entry = self.entry(name)
+        params = {k: spec for k, spec in self.tune.params.items() if k not in entry.fixed}
+        if not (params := params | entry.params):
+            return None
+        values = {
+            "description": f"{name} on {dataset}",
+            "search": self.tune.search | {"metric": self.select, "mode": "max"},
+            "fixed": self.fixed | entry.fixed | self.datasets[dataset],
+            "params": params,
+        }
+        return Space.from_dict(values, f"{source}: tuning {name} on {dataset}")
+
+    def _check_names(self, source: str) -> None:
+        for name in (*self.configurations, *self.datasets):
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ConfigError(
+                    f"{source}: {name!r} names a folder; use letters, digits, '.', '_' and '-'"
+                )
+        if self.baseline not in self.configurations:
+            close = nearest(self.baseline, self.configurations)
+            raise ConfigError(f"{source}: baseline: no configuration {self.baseline}{close}")
+        if EACH in self.datasets or (self.tune and self.tune.dataset not in {EACH, *self.datasets}):
+            close = nearest(self.tune.dataset if self.tune else EACH, [EACH, *self.datasets])
+            raise ConfigError(
+                f"{source}: tune.dataset: `each` or a data set of another name{close}"
+            )
+        if not self.seed_list or len(set(self.seed_list)) < len(self.seed_list):
+            raise ConfigError(f"{source}: seeds: at least one and different ones, not {self.seeds}")
+
+    def _check_keys(self, source: str) -> None:
+        for name, overrides in self.datasets.items():
+            known = [key for key in dotted_keys() if key.startswith(OF_THE_DATA)]
+            unknown_keys(overrides, known, f"{source}: datasets.{name}")
+        _check_fixed(self.fixed, f"{source}: fixed")
+        for name, entry in _entries(self.configurations, source).items():
+            place = f"{source}: configurations.{name}"
+            _check_fixed(entry.fixed, place)
+            if entry.params and self.tune is None:
+                raise ConfigError(
+                    f"{place}: params are tuned, but there is no `tune`; "
+                    f"add it, or list values in `grid`"
+                )
+
+    def _check_metrics(self, source: str) -> None:
+        for dataset in self.datasets:
+            cutoffs = self.config(self.baseline, dataset, 0).evaluation.cutoffs
+            known = [f"test/{name}" for name in names(cutoffs)]
+            for metric in self.metrics:
+                if metric not in known:
+                    close = nearest(metric, known)
+                    raise ConfigError(f"{source}: metrics: unknown metric {metric}{close}")
+            if not self.select.startswith("val/"):
+                raise ConfigError(
+                    f"{source}: select: {self.select} is not scored on the validation futures; "
+                    f"take one of val/…"
+                )
+            check_metric(self.select, cutoffs, f"{source}: select")
+
+
+def _check_fixed(fixed: Values, place: str) -> None:
+    """Of a configuration: what makes runs comparable is not for it to say."""
+    unknown_keys(fixed, override_keys(), place)
+    for key in fixed:
+        if key.startswith(OF_THE_DATA):
+            raise ConfigError(f"{place}: {key} is of the data; put it into datasets")
+        if key == "train.seed":
+            raise ConfigError(f"{place}: train.seed is given by `seeds`; leave it")
+
+
+def _entries(configurations: Mapping[str, Any], source: str) -> dict[str, Entry]:
+    """Validated one by one, so that a fault names its configuration."""
+    return {
+        name: validated(Entry, entry, f"{source}: configurations.{name}")
+        for name, entry in configurations.items()
+    }
+
+
+def _expanded(
+    name: str, entry: Entry, fixed_for_all: Values, results_folder: Path
+) -> dict[str, Entry]:
+    """The configurations that an entry of the file stands for, by name."""
+    if entry.search is not None:
+        winners = _winners(results_folder, entry.search, entry.top or 1)
+        numbers = [""] if entry.top is None else [f"-{i + 1}" for i in range(len(winners))]
+        return {
+            name + number: Entry(fixed=_outdone(winner, fixed_for_all) | entry.fixed)
+            for number, winner in zip(numbers, winners, strict=True)
+        }
+    if not entry.grid:
+        return {name: entry}
+    points = [
+        dict(zip(entry.grid, values, strict=True)) for values in product(*entry.grid.values())
+    ]
+    return {
+        "-".join([name, *map(str, point.values())]): Entry(
+            fixed=entry.fixed | point, params=entry.params
+        )
+        for point in points
+    }
+
+
+def _winners(results_folder: Path, run: str, top: int) -> list[tuple[Values, Values]]:
+    """What is fixed in a search, and the values of each of its `top` best trials, best first."""
+    folder = run_folder(results_folder, run)
+    if not (folder / "best").exists():
+        raise ConfigError(f"{folder}: has not ended; resume it, then study its winners")
+    plan = Plan.read(folder)
+    metric, mode = plan.space.search.metrics[0], plan.space.search.modes[0]
+    records, _ = replay(folder, plan.space.search.metrics, plan.space.search.modes)
+    scored = [record for record in records if record.status != "failed" and record.best_metrics]
+    if len(scored) < top:
+        raise ConfigError(f"{folder}: top {top} asked, but {len(scored)} trials gave {metric}")
+    scored.sort(key=lambda record: record.best_metrics[metric], reverse=mode == "max")
+    return [(plan.space.fixed, record.values) for record in scored[:top]]
+
+
+def _outdone(winner: tuple[Values, Values], fixed_for_all: Values) -> Values:
+    """A winner's settings: what its search fixed gives way to what the study fixes for all."""
+    searched_with, found = winner
+    kept = {
+        key: value
+        for key, value in searched_with.items()
+        if key not in fixed_for_all and not key.startswith((*OF_THE_DATA, "train.seed"))
+    }
+    return kept | found
