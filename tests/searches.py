@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,3 +145,33 @@ def family(pid: int) -> set[int]:
     while grown := {child for child, parent in parents.items() if parent in members} - members:
         members |= grown
     return members
+
+
+def listening_beyond_loopback(pid: int) -> list[str]:
+    """Addresses other than loopback on which `pid` or a descendant listens (Linux)."""
+    sockets = set()
+    for member in family(pid):
+        for link in Path(f"/proc/{member}/fd").glob("*"):
+            try:
+                sockets.add(str(link.readlink()))
+            except FileNotFoundError:
+                continue
+    beyond = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            address = _address(local.partition(":")[0])
+            if state == "0A" and f"socket:[{inode}]" in sockets and not _is_loopback(address):
+                beyond.append(address)
+    return beyond
+
+
+def _address(hexadecimal: str) -> str:
+    """The kernel writes addresses as 32-bit words in the machine's own byte order."""
+    words = [hexadecimal[start : start + 8] for start in range(0, len(hexadecimal), 8)]
+    packed = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"

@@ -365,14 +365,14 @@ def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: st
     space = {
         "description": "",
         "search": {"metric": METRIC, "mode": "max"},
-        "params": {"train.lr": {}},
+        "params": {"train.lr": {"type": "float", "low": 0.1, "high": 1.0}},
     }
     plan = {
         "name": "mine",
         "seed": 0,
         "resources": {},
         "space": space,
-        "data": {"fingerprint": "f"},
+        "data": {"fingerprint": "f", "settings": {}, "users": 1, "items": 1, "interactions": 1},
     }
     (folder / "search.yaml").write_text(yaml.safe_dump(plan))
     (folder / "trials.csv").write_text(
@@ -383,7 +383,7 @@ def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: st
     (folder / "best" / "metrics.json").write_text(json.dumps({"test": {"best": {METRIC: 0.1}}}))
     record = Journal(folder, [METRIC], ["max"])
     record.begin(0, {"train.lr": 0.1})
-    record.report(0, 1, {METRIC: 0.2})
+    record.report(0, 1, {METRIC: 0.2, "time/train_s": 1.0, "time/evaluate_s": 1.0})
     assert run(command, "mine").status == 0
 
     content = (folder / name).read_text()

@@ -7,6 +7,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tune_srs import events
+from tune_srs.space import Categorical, Choice, Distribution, Float
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -17,7 +18,8 @@ def read(folder: Path) -> EventAccumulator:
 
 def test_scalars_have_their_own_names_and_go_on_in_a_new_session(tmp_path: Path) -> None:
     folder = tmp_path / "trial_00000"
-    events.write_start(folder, ["train.lr"], {"train.lr": 0.1})
+    params: dict[str, Distribution] = {"train.lr": Float(type="float", low=0.01, high=1.0)}
+    events.write_start(folder, params, {"train.lr": 0.1})
     events.write_epoch(folder, 1, {"val/ndcg@10": 0.25, "time/train_s": 2.0})
     events.write_epoch(folder, 2, {"val/ndcg@10": 0.5, "time/train_s": 2.0})
     curve = [(event.step, event.value) for event in read(folder).Scalars("val/ndcg@10")]
@@ -25,17 +27,30 @@ def test_scalars_have_their_own_names_and_go_on_in_a_new_session(tmp_path: Path)
     assert set(read(folder).Tags()["scalars"]) == {"val/ndcg@10", "time/train_s"}
 
 
+def distribution(choices: list[Choice], **when: list[Choice]) -> Distribution:
+    return Categorical(type="categorical", choices=choices, when=when)
+
+
 def test_every_parameter_is_a_hyper_parameter(tmp_path: Path) -> None:
-    values = {"train.lr": 0.1, "loss.num_negatives": None, "evaluation.exclude_history": True}
-    events.write_start(tmp_path, [*values, "loss.rate"], values)
+    params: dict[str, Distribution] = {
+        "train.lr": Float(type="float", low=0.01, high=1.0),
+        "loss.num_negatives": distribution([None, 4]),
+        "model.norm_first": distribution([True, False]),
+        "loss.rate": distribution([1, 2], parent=[1]),
+        "loss.num_positives": distribution([1, 2], parent=[1]),
+    }
+    values = {"train.lr": 0.1, "loss.num_negatives": None, "model.norm_first": True}
+    events.write_start(tmp_path, params, values | {"loss.num_positives": 2})
     events.write_end(tmp_path, failed=True)
     contents = read(tmp_path).PluginTagToContent(metadata.PLUGIN_NAME)
     start = HParamsPluginData.FromString(contents[metadata.SESSION_START_INFO_TAG])
     told = start.session_start_info.hparams
+    assert set(told) == set(params)
     assert told["train.lr"].number_value == 0.1
     assert told["loss.num_negatives"].string_value == "None"
-    assert told["evaluation.exclude_history"].bool_value
+    assert told["model.norm_first"].bool_value
     assert told["loss.rate"].string_value == "-"  # inactive here
+    assert told["loss.num_positives"].string_value == "2"  # text, as it is "-" elsewhere
     end = HParamsPluginData.FromString(contents[metadata.SESSION_END_INFO_TAG])
     assert end.session_end_info.status == 2  # failure
 

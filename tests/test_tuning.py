@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -22,6 +20,7 @@ from searches import (
     check_study,
     family,
     kill_family,
+    listening_beyond_loopback,
     named,
     run,
     same_curves,
@@ -43,22 +42,11 @@ pytestmark = pytest.mark.slow
 DATA = TrialConfig().with_overrides(FIXED).data
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a finished search `tiny`, and what it printed."""
-    folder = tmp_path_factory.mktemp("searched")
-    write_space(folder)
-    done = run(folder, "search", "space.yaml", "--name", "tiny")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder, done.stdout
-
-
 def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
         "search.yaml", "yardsticks.json", "journal.jsonl", "trials.csv", "study.db", "ray.log",
-        "tune", "best", ".lock",
+        "tune", "best", ".lock", "test-ranks.parquet",
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
         "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "manifest.json",
@@ -138,7 +126,7 @@ def test_it_ends_with_the_table_the_export_and_the_tensorboard_line(
     searched: tuple[Path, str],
 ) -> None:
     lines = searched[1].splitlines()
-    assert "tensorboard --logdir results/tiny/tune" in lines[-1]
+    assert lines[-1].endswith("tune-srs monitor tiny")
     assert "results/tiny/best" in lines[-2]
     assert len(lines) <= 15  # though there are five trials
     assert any("results/tiny/ray.log" in line for line in lines)
@@ -161,14 +149,16 @@ def test_tensorboard_reads_every_trial(searched: tuple[Path, str]) -> None:
         assert [e.value for e in events.Scalars(METRIC)] == pytest.approx(curve.tolist())
 
 
-def test_a_report_is_written(searched: tuple[Path, str]) -> None:
+def test_a_report_tells_the_scores_of_the_test(searched: tuple[Path, str]) -> None:
     done = run(searched[0], "report", "tiny")
     assert done.returncode == 0, done.stderr
     folder = searched[0] / "results" / "tiny"
-    assert (folder / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
+    assert done.stdout.split()[0] == "results/tiny/report.html"
+    assert (folder / "figures" / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text()
-    assert "data:image/png;base64," in page
-    assert "popularity" in page
+    told = json.loads((folder / "best" / "metrics.json").read_text())["test"]
+    for scorer in ("best", "popularity", "markov"):
+        assert f"{told[scorer]['test/ndcg@10']:.4f} [" in page
 
 
 def test_a_finished_search_is_neither_overwritten_nor_resumed(searched: tuple[Path, str]) -> None:
@@ -453,33 +443,3 @@ def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
         for array in (shared.items, shared.offsets, shared.futures):
             assert not array.flags.owndata
             assert not array.flags.writeable  # it lies in the object store
-
-
-def listening_beyond_loopback(pid: int) -> list[str]:
-    """Addresses other than loopback on which `pid` or a descendant listens (Linux)."""
-    sockets = set()
-    for member in family(pid):
-        for link in Path(f"/proc/{member}/fd").glob("*"):
-            try:
-                sockets.add(str(link.readlink()))
-            except FileNotFoundError:
-                continue
-    beyond = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *_, inode = line.split()[:10]
-            address = _address(local.partition(":")[0])
-            if state == "0A" and f"socket:[{inode}]" in sockets and not _is_loopback(address):
-                beyond.append(address)
-    return beyond
-
-
-def _address(hexadecimal: str) -> str:
-    """The kernel writes addresses as 32-bit words in the machine's own byte order."""
-    words = [hexadecimal[start : start + 8] for start in range(0, len(hexadecimal), 8)]
-    packed = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith(("127.", "::ffff:127.")) or address == "::1"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +12,8 @@ import typer
 from tune_srs import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tune_srs.results import Summary
 
 app = typer.Typer(
@@ -207,6 +210,10 @@ def search(
             metavar="PLACE", help="Of the checkpoints: a shared folder, s3://… or gs://…."
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="mlflow|wandb", help="Tell a tracker, too; repeatable."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
@@ -239,6 +246,7 @@ def search(
             "at_once": at_once,
             "address": address,
             "storage": storage,
+            "trackers": track or None,
         },
         resume=resume,
         data_folder=data_folder,
@@ -246,6 +254,28 @@ def search(
     )
     if folder is None:
         raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def monitor(
+    name: str,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="[default: any that is free]")
+    ] = None,
+    results_folder: ResultsFolder = Path("results"),
+) -> None:
+    """Show a run in TensorBoard, on this machine alone, while it goes on or later.
+
+    Example: tune-srs monitor first
+    """
+    from threading import Event
+
+    from tune_srs.monitor import start
+    from tune_srs.results import run_folder
+
+    print(f"{start(run_folder(results_folder, name), port)} until Ctrl-C", flush=True)
+    with suppress(KeyboardInterrupt):
+        Event().wait()
 
 
 @app.command()
@@ -316,23 +346,61 @@ def study(
 
 @app.command("results")
 def show_results(
-    name: str,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Names, or their folders.")],
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="EXPR", help="Such as 'lr < 0.01 and status = complete'."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Or -COLUMN, falling. [default: the best]")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="All columns, for programs.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="All columns, for programs.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="What is shown, for papers.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="What is shown.")] = False,
+    to: Annotated[Path | None, typer.Option(help="A file in place of the console.")] = None,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Print the table of a run: its trials, the yardsticks, and the test scores.
+    """Print a run's trials, yardsticks and test scores, or several searches side by side.
 
-    Or that of a study, as far as it is: its configurations against the baseline.
+    Example: tune-srs results first --filter "loss.relevance = linear" --top 5
 
-    Example: tune-srs results first
+    Example: tune-srs results first second --latex --to table.tex
+
+    Of a study, as far as it is, its configurations against the baseline.
     """
-    from tune_srs import results
+    from tune_srs.errors import ConfigError
+    from tune_srs.listing import for_file, shown
+    from tune_srs.results import run_folder, write_aside
+    from tune_srs.selection import selected
 
-    if (results_folder / name / "study.yaml").is_file():
+    asked = {"csv": csv, "json": json_, "latex": latex, "markdown": markdown}
+    forms = [form for form, wanted in asked.items() if wanted]
+    if any((results_folder / run / "study.yaml").is_file() for run in runs):
+        if len(runs) > 1 or forms or to or conditions or sort or top:
+            raise ConfigError("results: a study is shown alone and whole; it keeps its own files")
         from tune_srs.studies import table
 
-        _print(table.summaries(results_folder / name))
+        _print(table.summaries(results_folder / runs[0]))
+        return
+    if len(forms) > 1 or (to and not forms):
+        raise ConfigError("results: give one of --csv, --json, --latex and --markdown")
+    if to and not to.parent.is_dir():
+        raise ConfigError(f"--to: there is no folder {to.parent}; create it")
+    folders = [run_folder(results_folder, run) for run in runs]
+
+    def choose(table: "pd.DataFrame") -> "pd.DataFrame":
+        return selected(table, conditions or [], sort, top)
+
+    if not forms:
+        _print(shown(folders, choose))
+        return
+    content = for_file(folders, choose, forms[0])
+    if to:
+        write_aside(to, lambda aside: aside.write_text(content, encoding="utf-8"))
     else:
-        _print(results.summaries(results.run_folder(results_folder, name)))
+        print(content, end="")
 
 
 @app.command()
@@ -340,7 +408,7 @@ def report(
     name: str,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Write report.html and learning-curves.png into the folder of a run.
+    """Write report.html, which needs no network, and its figures into the folder of a run.
 
     Example: tune-srs report first
     """

@@ -76,7 +76,7 @@ def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
     ]
     if (note := space.early_stopping_note()) is not None:
         lines.append(note)
-    return [*lines, f"watch it: {typed('tensorboard')} --logdir {folder / 'tune'}"]
+    return [*lines, f"watch it: {typed('tune-srs')} monitor {plan.name}{place(folder)}"]
 
 
 def closing(plan: Plan, folder: Path) -> list[str]:
@@ -86,7 +86,7 @@ def closing(plan: Plan, folder: Path) -> list[str]:
         f"{counts}; all of them: {typed('tune-srs')} results {plan.name}{place(folder)}",
         *rest,
         f"the best configuration and model: {folder / 'best'}",
-        f"open TensorBoard: {typed('tensorboard')} --logdir {folder / 'tune'}",
+        f"see it in TensorBoard: {typed('tune-srs')} monitor {plan.name}{place(folder)}",
     ]
 
 

@@ -17,6 +17,8 @@ from tune_srs.space import (
     NoEarlyStopping,
 )
 
+EARLY = "early stopping"  # the reason of a trial that a rule has stopped
+
 
 class Rule(Protocol):
     """Takes each report and says whether its trial should stop."""

@@ -50,6 +50,21 @@ class Evaluation:
         return mean_intervals({name: values.numpy() for name, values in self.per_user.items()})
 
 
+def measure(
+    ranks: Tensor, next_ranks: Tensor, counted: Tensor, config: EvaluationConfig
+) -> Evaluation:
+    """Every metric of ranks (U, K), of ranks of the nearest future alone (U,), and of `counted`.
+
+    `counted` (U, K) is False for a future that repeats a nearer one.
+    """
+    gains = relevance(config.relevance, ranks.shape[1]).to(ranks.device)
+    values = per_user(ranks, counted, config.cutoffs, gains)
+    nearest = counted[:, :1]  # the nearest future is always counted
+    alone = per_user(next_ranks[:, None], nearest, config.cutoffs, gains[:1])
+    values |= {f"next/{name}": value for name, value in alone.items()}
+    return Evaluation({name: values[name].cpu() for name in names(config.cutoffs)})
+
+
 class Evaluator:
     """Scores of the futures of `sequences`, as the settings say; made once, called often."""
 
@@ -61,14 +76,14 @@ class Evaluator:
         self._device = device
         self._histories = Histories(sequences.items, sequences.offsets, device)
         self._futures = tensor_of(sequences.futures, device).long()  # (U, K)
-        self._counted = _first_occurrences(self._futures)
+        self.counted = _first_occurrences(self._futures)  # (U, K)
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
         self._exclude(config.exclude_history and not sampled)
 
     def __call__(self, scorer: Scorer) -> Evaluation:
         """Metrics of `scorer`; it is called without gradients and should be in evaluation mode."""
-        return self._measure(*self.ranks(scorer))
+        return measure(*self.ranks(scorer), self.counted, self.config)
 
     def ranks(self, scorer: Scorer) -> tuple[Tensor, Tensor]:
         """Ranks, 0 the best, of all futures (U, K), and of the nearest one alone (U,)."""
@@ -83,15 +98,6 @@ class Evaluator:
                     ranks[users], next_ranks[users] = self._rank(scores, users)
         return ranks, next_ranks
 
-    def _measure(self, ranks: Tensor, next_ranks: Tensor) -> Evaluation:
-        cutoffs = self.config.cutoffs
-        gains = relevance(self.config.relevance, ranks.shape[1]).to(self._device)
-        values = per_user(ranks, self._counted, cutoffs, gains)
-        nearest = self._counted[:, :1]  # the nearest future is always counted
-        alone = per_user(next_ranks[:, None], nearest, cutoffs, gains[:1])
-        values |= {f"next/{name}": value for name, value in alone.items()}
-        return Evaluation({name: values[name].cpu() for name in names(cutoffs)})
-
     def _rank(self, scores: "_Catalogue", users: Tensor) -> tuple[Tensor, Tensor]:
         """Ranks of all futures (B, K), and of the nearest alone (B,)."""
         futures = self._futures[users]  # (B, K)
@@ -103,13 +109,13 @@ class Evaluator:
         own, theirs = known.tensor_split([futures.shape[1]], dim=1)
         ranks = scores.at_least(own) - _at_least(theirs, own, present) - 1  # itself is at least own
         # alone, the nearest future does not compete with later ones from the history
-        absent = self._repeated[users] & self._counted[users] & (futures != futures[:, :1])
+        absent = self._repeated[users] & self.counted[users] & (futures != futures[:, :1])
         return ranks, ranks[:, 0] - _at_least(own, own[:, :1], absent)[:, 0]
 
     def _rank_among(self, rivals: Tensor, own: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
         """The same, against sampled candidates `rivals` (B, n) and the other futures."""
         ranks = _at_least(rivals, own)  # (B, K)
-        return ranks + _at_least(own, own, self._counted[users]) - 1, ranks[:, 0]
+        return ranks + _at_least(own, own, self.counted[users]) - 1, ranks[:, 0]
 
     def _exclude(self, history: bool) -> None:
         """Note of each user the items that are no candidates: the history's, but for futures."""

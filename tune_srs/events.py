@@ -5,7 +5,7 @@ file a trial, so that a thousand of them can run.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,22 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from tune_srs.space import Categorical, Distribution
+
 FILE = "events.out.tfevents.trial"
 INACTIVE = "-"
 
 
-def write_start(folder: Path, names: Iterable[str], values: dict[str, Any]) -> None:
-    """Begin anew: the parameters of the trial in `folder`, those it lacks of `names` as "-"."""
+def write_start(folder: Path, params: Mapping[str, Distribution], values: dict[str, Any]) -> None:
+    """Begin anew: the parameters of the trial in `folder`, those that are inactive as "-".
+
+    TensorBoard cannot sort a column of numbers and text: what is text in any trial is in all.
+    """
     (folder / FILE).unlink(missing_ok=True)  # left by a trial that the journal does not know
     start = SessionStartInfo(start_time_secs=time.time())
-    for name in names:
-        start.hparams[name].CopyFrom(_value(values.get(name, INACTIVE)))
+    for name, parameter in params.items():
+        value = values.get(name, INACTIVE)
+        start.hparams[name].CopyFrom(_value(str(value) if _is_text(parameter) else value))
     data = HParamsPluginData(session_start_info=start)
     _append(folder, _hparams(metadata.SESSION_START_INFO_TAG, data))
 
@@ -62,6 +68,12 @@ def mend(folder: Path) -> None:
         whole = end
     with path.open("r+b") as file:
         file.truncate(whole)
+
+
+def _is_text(parameter: Distribution) -> bool:
+    """Whether some of its values are no numbers, or it is inactive in some trials."""
+    choices = parameter.choices if isinstance(parameter, Categorical) else []
+    return bool(parameter.when) or any(not isinstance(choice, int | float) for choice in choices)
 
 
 def _value(value: Any) -> Value:

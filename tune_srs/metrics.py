@@ -23,6 +23,7 @@ from torch import Tensor
 from tune_srs.config import nearest
 from tune_srs.errors import ConfigError
 
+GROUPS = ("val/", "train/", "time/")  # of what an epoch reports
 RBO_PERSISTENCE = 0.9
 RANKING_NAMES = ("ndcg", "ndcg_rel", "hr", "recall", "hit", "mrr")
 ORDER_NAMES = ("rbo", "jaccard")

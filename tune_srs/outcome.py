@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from tune_srs import exported, journal, results
+from tune_srs import exported, journal, ranks, results
 from tune_srs.baselines import BASELINES
 from tune_srs.checkpoint import Best, load_best
 from tune_srs.config import EvaluationConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import ConfigError, DataError, SearchError
-from tune_srs.evaluate import Evaluation, Evaluator, Scorer
+from tune_srs.evaluate import Evaluation, Evaluator, Scorer, measure
 from tune_srs.exported import Exported, item_counts, items_of
 from tune_srs.journal import Journal, TrialRecord
 from tune_srs.model import SASRec
@@ -72,7 +72,8 @@ def export_winner(
         metric = plan.space.search.metrics[0]
         reason = next((r.reason for r in record.trials if r.reason), "none was recorded")
         raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
-    exported.write(_scored(folder, plan, winner, storage, data, say), folder / "best")
+    result = _scored(folder, plan, winner, storage, data, say, keep_ranks=True)
+    exported.write(result, folder / "best")
 
 
 def export_trial(
@@ -141,8 +142,12 @@ def _scored(
     storage: Storage,
     data: PreparedData,
     say: Callable[[str], None],
+    keep_ranks: bool = False,
 ) -> Exported:
-    """A trial's model of its best epoch, with its scores and those of the baselines."""
+    """A trial's model of its best epoch, with its scores and those of the baselines.
+
+    With `keep_ranks` those of the test futures go into the folder of the run.
+    """
     best = Best(plan.space.search.metrics[0], plan.space.search.modes[0])
     try:
         config = load_best(storage, record.number, best)
@@ -156,7 +161,13 @@ def _scored(
 
     scorers: dict[str, Scorer] = {"best": model.eval()}
     validation = _scored_on(data.validation, scorers, config.evaluation)
-    test = _scored_on(data.test, scorers | _baselines(data), config.evaluation)
+    evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
+    found = {name: evaluator.ranks(one) for name, one in (scorers | _baselines(data)).items()}
+    if keep_ranks:
+        ranks.write(folder, found, evaluator.counted)
+    test = {
+        name: measure(*own, evaluator.counted, config.evaluation) for name, own in found.items()
+    }
     metrics = {
         "trial": record.number,
         "epoch": best.epoch,

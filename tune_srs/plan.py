@@ -9,8 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -74,6 +75,9 @@ class Resources(Settings):
     storage: str | None = Field(
         None, description="place of the checkpoints; None: the run's folder"
     )
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (), description="told of each trial and epoch, beside TensorBoard"
+    )
 
     def of_a_trial(self, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """What a trial takes on a cluster of these nodes."""
@@ -120,7 +124,7 @@ class Plan:
         return {
             "name": self.name,
             "seed": self.seed,
-            "resources": self.resources.model_dump(),
+            "resources": self.resources.model_dump(mode="json"),
             "space": self.space.to_dict(),
         }
 
@@ -157,6 +161,13 @@ class Plan:
             raise ConfigError(
                 f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}"
             )
+        for tracker in self.resources.trackers:
+            spec = find_spec(tracker)
+            if spec is None or spec.origin is None:  # None: a mere folder of that name
+                raise ConfigError(
+                    f"--track: {tracker} is not installed; pip install 'tune-srs[{tracker}]', "
+                    f"or leave it out"
+                )
         if self.space.base.train.device == "cuda" and self.resources.gpus_per_trial == 0:
             raise ConfigError("--gpus-per-trial: 0, but train.device is cuda; ask for a share")
         if self.resources.address is None:

@@ -18,17 +18,49 @@ from tune_srs.journal import TrialRecord
 from tune_srs.space import SearchSettings, Space
 
 FIRST_COLUMNS = ("trial", "status", "epochs", "best_epoch", "seconds", "reason")
+Choose = Callable[[pd.DataFrame], pd.DataFrame]  # some rows of a table, in some order
 SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the folder of a run tells, as tables."""
+
+    folder: Path
+    settings: dict[str, Any]  # search.yaml
+    trials: pd.DataFrame  # one row a trial, see `trials`
+    epochs: pd.DataFrame  # one row a trial and epoch, see `epochs`
+    yardsticks: pd.DataFrame  # one row a baseline, see `yardsticks`
+    test: pd.DataFrame | None  # see `test_scores`
+
+
+def load(run: str | Path, results_folder: str | Path = "results") -> Run:
+    """The run of this name in `results_folder`, or in this folder.
+
+    Raises `ConfigError` if there is none, `DataError` if a file of it is damaged.
+    """
+    folder = run_folder(Path(results_folder), str(run))
+    return Run(
+        folder,
+        settings(folder),
+        trials(folder),
+        epochs(folder),
+        yardsticks(folder),
+        test_scores(folder),
+    )
+
+
 def run_folder(results: Path, name: str) -> Path:
-    """The folder of an existing run, or a `ConfigError` that names the runs there are."""
-    folder = results / name
-    if not (folder / "search.yaml").is_file():
-        runs = sorted(path.parent.name for path in results.glob("*/search.yaml"))
-        hint = nearest(name, runs) if runs else "; there are none yet, see tune-srs search --help"
-        raise ConfigError(f"{results}: no results named {name}{hint}")
-    return folder
+    """The folder of an existing run, or a `ConfigError` that names the runs there are.
+
+    `name`: of a run in `results`, or the path of one.
+    """
+    for folder in (results / name, Path(name)):
+        if (folder / "search.yaml").is_file():
+            return folder
+    runs = sorted(path.parent.name for path in results.glob("*/search.yaml"))
+    hint = nearest(name, runs) if runs else "; there are none yet, see tune-srs search --help"
+    raise ConfigError(f"{results}: no results named {name}{hint}")
 
 
 def trial_folder(folder: Path, number: int) -> Path:
@@ -39,10 +71,12 @@ def trial_folder(folder: Path, number: int) -> Path:
 def trials(folder: Path) -> pd.DataFrame:
     """One row a trial: out of `trials.csv` or, where that is not up to date, the journal.
 
-    Columns: `trial` (its number), `status` (complete, stopped early, failed or unfinished),
-    `epochs`, `best_epoch`, `seconds` (from its begin, pauses left out), `reason` (why it was
-    stopped or failed), its parameters by dotted name, and its metrics at its best epoch; of several
-    searched metrics also `pareto`: whether no other trial is better in all of them.
+    Columns: `trial` (its number, from 0), `status` (`complete`, `stopped` early, `failed` or
+    `unfinished`), `epochs` (that it has trained), `best_epoch` (from 1), `seconds` (s of wall-clock
+    from its begin, pauses left out), `reason` (why it was stopped or failed), its parameters by
+    dotted name, missing where inactive, and its metrics at its best epoch: `val/…` in 0 … 1,
+    `train/loss`, `time/…` in s an epoch. Of several searched metrics also `pareto`: whether no
+    other trial is better in all of them.
     """
     path, record = folder / "trials.csv", folder / journal.FILE
     if record.exists() and not (path.exists() and path.stat().st_mtime >= record.stat().st_mtime):
@@ -50,7 +84,7 @@ def trials(folder: Path) -> pd.DataFrame:
         records, _ = journal.replay(folder, search.metrics, search.modes)
         return trial_table(records, search, settings(folder)["space"]["params"])
     if not path.exists():
-        return pd.DataFrame({"trial": pd.Series(dtype=int), "status": pd.Series(dtype=str)})
+        return pd.DataFrame(columns=list(FIRST_COLUMNS))
     try:
         table = pd.read_csv(path)
     except ValueError as error:
@@ -106,7 +140,12 @@ def pareto(values: pd.DataFrame, modes: Sequence[str]) -> list[bool]:
 
 
 def epochs(folder: Path) -> pd.DataFrame:
-    """One row a trial and epoch: `trial`, `epoch`, its parameters, and the metrics of the epoch."""
+    """One row a trial and epoch, in that order.
+
+    Columns: `trial` (its number, from 0), `epoch` (from 1), the trial's parameters by dotted name,
+    missing where inactive, and the metrics of the epoch: `val/…` in 0 … 1, `train/loss` (mean of
+    its steps), `time/train_s` and `time/evaluate_s` (s).
+    """
     if not (folder / journal.FILE).exists():
         return pd.DataFrame({"trial": pd.Series(dtype=int), "epoch": pd.Series(dtype=int)})
     values: dict[int, dict[str, Any]] = {}
@@ -135,6 +174,10 @@ def settings(folder: Path) -> dict[str, Any]:
         "space.search",
         "space.params",
         "data.fingerprint",
+        "data.settings",
+        "data.users",
+        "data.items",
+        "data.interactions",
     ):
         section: Any = values
         for part in key.split("."):
@@ -182,15 +225,23 @@ def searched(folder: Path) -> SearchSettings:
     return validated(SearchSettings, settings(folder)["space"]["search"], f"{folder}/search.yaml")
 
 
-def summaries(folder: Path) -> list[Summary]:
-    """The trials beside the yardsticks, best first; then the test scores, once they are there."""
-    plan, search = settings(folder), searched(folder)
+def best_first(folder: Path) -> pd.DataFrame:
+    """The trials by the metric that decides; see `trials`."""
+    table, search = trials(folder), searched(folder)
     metric = search.metrics[0]
+    if metric not in table:
+        return table
+    return table.sort_values(metric, ascending=search.modes[0] == "min", kind="stable")
+
+
+def summaries(folder: Path, choose: Choose = lambda table: table) -> list[Summary]:
+    """The trials beside the yardsticks, best first; then the test scores, once they are there.
+
+    `choose` may leave out and order the trials.
+    """
+    plan, search = settings(folder), searched(folder)
     shown = list(dict.fromkeys([*search.metrics, *(f"val/{name}" for name in SHOWN_METRICS)]))
-    table = trials(folder)
-    if metric in table:
-        table = table.sort_values(metric, ascending=search.modes[0] == "min", kind="stable")
-    table = table.astype({"trial": "string"})
+    table = choose(best_first(folder)).astype({"trial": "string"})
     both = pd.concat([table, yardsticks(folder)], ignore_index=True)
     columns = ["trial", "status", "pareto", "epochs", "best_epoch", *plan["space"]["params"]]
     columns += [*shown, "reason"] if (table["status"] == "failed").any() else shown

@@ -25,6 +25,20 @@ def console_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
+def as_text(frame: pd.DataFrame, form: str) -> str:
+    """A file's content: `csv` and `json` as it is, `latex` and `markdown` made readable."""
+    match form:
+        case "csv":
+            return frame.to_csv(index=False)
+        case "json":
+            return frame.to_json(orient="records", indent=2, double_precision=15) + "\n"
+        case "latex":
+            return readable(frame).to_latex(index=False, escape=True)
+        case "markdown":
+            return readable(frame).to_markdown(index=False, disable_numparse=True) + "\n"
+    raise ValueError(f"unknown form {form}")
+
+
 def _heading(name: str) -> str:
     return name if "/" in name else name.rpartition(".")[2]
 

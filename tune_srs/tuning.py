@@ -28,7 +28,8 @@ from tune_srs.console import Console
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
 from tune_srs.journal import FILE, Journal, Status
-from tune_srs.plan import Plan
+from tune_srs.metrics import GROUPS
+from tune_srs.plan import Plan, Resources
 from tune_srs.results import trial_folder
 from tune_srs.samplers import make_sampler
 from tune_srs.searcher import OptunaSearcher
@@ -39,7 +40,6 @@ from tune_srs.training import compile_kernels
 
 RETRIES = 3  # of a trial whose worker died
 FAILURES_IN_VAIN = 5  # trials that may fail before any has given a metric
-METRIC_GROUPS = ("val/", "train/", "time/")
 logger = logging.getLogger("ray.tune_srs")  # into ray.log
 
 
@@ -175,12 +175,21 @@ def _tune(
             num_samples=missing,
             max_failures=RETRIES,
             stop=ending,
-            callbacks=[recorder],
+            callbacks=[recorder, *_trackers(resources, recorder.folder)],
             reuse_actors=True,
             raise_on_failed_trial=False,
+            trial_name_creator=lambda trial: trial_name(trial.config["trial"]),
             trial_dirname_creator=lambda trial: trial_name(trial.config["trial"]),
             verbose=0,
         )
+
+
+def _trackers(resources: Resources, folder: Path) -> list[tune.Callback]:
+    if not resources.trackers:
+        return []
+    from tune_srs.trackers import callbacks  # imports what is installed of them, which takes long
+
+    return callbacks(resources.trackers, folder)
 
 
 class RecordingSearcher(OptunaSearcher):
@@ -276,7 +285,7 @@ class Recorder(tune.Callback):
         if result["note"] and number not in self._noted:
             self._noted.add(number)
             self._console.say(result["note"])
-        metrics = {name: result[name] for name in result if name.startswith(METRIC_GROUPS)}
+        metrics = {name: result[name] for name in result if name.startswith(GROUPS)}
         with self._writing():
             if self.journal.report(number, epoch, metrics):
                 events.write_epoch(trial_folder(self.folder, number), epoch, metrics)
@@ -288,7 +297,7 @@ class Recorder(tune.Callback):
         if "error" not in result:
             by_itself = result.get("finished")
             status: Status = "complete" if by_itself else "stopped"
-            self.end(trial.config["trial"], status, None if by_itself else "early stopping")
+            self.end(trial.config["trial"], status, None if by_itself else early_stopping.EARLY)
         elif not result["fatal"]:
             self.end(trial.config["trial"], "failed", result["error"])
 

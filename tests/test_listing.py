@@ -1,0 +1,128 @@
+"""`tune-srs results`: one run or several, on the console and for files."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from runs import Trial, make_run
+from searches import METRIC
+
+from tune_srs import cli, results
+from tune_srs.listing import compared
+
+GOOD = {"train.lr": 0.01, "loss.num_positives": 1}
+POOR = {"train.lr": 1e-7, "loss.num_positives": 2, "loss.relevance": "linear"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs `one` and `two` are, of which `two` has not ended."""
+    place = tmp_path_factory.mktemp("compared") / "results"
+    trials = [
+        Trial(POOR, [0.1], "stopped"),
+        Trial(GOOD, [0.2, 0.4, 0.3]),
+        Trial(GOOD, [0.9], "failed", "it burst"),
+    ]
+    one = make_run(place / "one", trials)
+    test = {"best": {"test/ndcg@10": 0.35}, "markov": {"test/ndcg@10": 0.25}}
+    (one / "best").mkdir()
+    (one / "best" / "metrics.json").write_text(json.dumps({"test": test}))
+    make_run(place / "two", [Trial(POOR, [0.1, 0.2], None)])
+    return place
+
+
+def printed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    *arguments: str,
+) -> str:
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(sys, "argv", ["tune-srs", "results", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert not ended.value.code, told.err
+    return told.out
+
+
+def test_a_run_is_loaded_by_name_or_folder(folder: Path) -> None:
+    run = results.load("one", folder)
+    assert run.folder == results.load(folder / "one").folder
+    assert run.trials["trial"].tolist() == [0, 1, 2]
+    assert run.trials[METRIC].tolist() == [0.1, 0.4, 0.9]
+    assert run.epochs[["trial", "epoch"]].to_numpy().tolist() == [
+        [0, 1], [1, 1], [1, 2], [1, 3], [2, 1]
+    ]  # fmt: skip
+    assert run.settings["seed"] == 7
+    assert run.test is not None
+    assert run.test.loc["markov", "test/ndcg@10"] == 0.25
+    assert results.load("two", folder).test is None
+
+
+def test_searches_stand_side_by_side(folder: Path) -> None:
+    table = compared([folder / "one", folder / "two"]).set_index("run")
+    assert table["trials"].tolist() == [3, 1]
+    assert table["failed"].tolist() == [1, 0]
+    assert table["epochs"].tolist() == [5, 2]
+    assert table["best"].tolist() == [1, 0]  # not the one that failed
+    assert table["val"].tolist() == [0.4, 0.2]
+    assert table.loc["one", "test"] == 0.35
+    assert table.loc["one", "test markov"] == 0.25
+    assert table["test"].isna().tolist() == [False, True]
+
+
+def test_programs_get_every_column_in_full(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed(monkeypatch, capsys, folder, "one", "--csv")
+    whole = results.trials(folder / "one").set_index("trial")
+    read = pd.read_csv(io.StringIO(text)).set_index("trial")
+    pd.testing.assert_frame_equal(read.sort_index(), whole)
+    assert read.index.tolist() == [2, 1, 0]  # the best first
+    rows = json.loads(printed(monkeypatch, capsys, folder, "one", "--json", "--top", "1"))
+    assert rows[0] | {"train.lr": 0.01, METRIC: 0.9, "reason": "it burst"} == rows[0]
+
+
+def test_papers_get_what_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    condition = ["--filter", "status = complete"]
+    latex = printed(monkeypatch, capsys, folder, "one", "--latex", *condition)
+    assert r"num\_positives" in latex
+    assert r"1 & complete & 3 & 2 & 0.0100" in latex
+    assert "stopped" not in latex
+    target = folder.parent / "table.md"
+    assert not printed(monkeypatch, capsys, folder, "one", "two", "--markdown", "--to", "table.md")
+    header, line, *rows = target.read_text().splitlines()
+    assert "metric" in header
+    assert set(line) == {"|", ":", "-"}
+    assert [row.split("|")[1].strip() for row in rows] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["one", "--csv", "--json"], "give one of"),
+        (["one", "--to", "x.csv"], "give one of"),
+        (["one", "--csv", "--to", "nowhere/x.csv"], "there is no folder nowhere"),
+        (["three"], "no results named three"),
+        (["one", "--filter", "lr"], "is no comparison"),
+    ],
+)
+def test_a_bad_request_is_refused(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(sys, "argv", ["tune-srs", "results", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

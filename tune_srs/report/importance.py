@@ -1,0 +1,83 @@
+"""Which parameters mattered."""
+
+import warnings
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+from tune_srs.journal import TrialRecord
+from tune_srs.report.search import Search
+from tune_srs.report.style import BLUE, Picture, new_figure
+from tune_srs.space import Categorical, Distribution, Int
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # not that a study was made
+MIN_TRIALS = 5
+ENOUGH_TRIALS = 50  # of which a tenth are five, the least that PED-ANOVA should compare
+COUNTED = "Trials that were stopped early count with what they had reached, failed ones do not."
+
+
+def shares(search: Search) -> dict[str, float]:
+    """Shares that sum to 1, the most important parameter first; empty where trials are too few.
+
+    PED-ANOVA (arXiv 2304.10255): how differently the best tenth of the trials, but at least five,
+    and all of them are spread over a parameter.
+    """
+    count = len(search.scored)
+    if count < MIN_TRIALS or len({search.value(record) for record in search.scored}) == 1:
+        return {}
+    study = optuna.create_study(direction="maximize" if search.rising else "minimize")
+    study.add_trials([_optuna_trial(record, search) for record in search.scored])
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, min(5 / count, 0.5)))
+    with warnings.catch_warnings():  # the caption says what few trials are worth
+        warnings.filterwarnings("ignore", "Some regimes for parameter")
+        found = get_param_importances(study, evaluator=evaluator)
+    return dict(sorted(found.items(), key=lambda share: -share[1]))
+
+
+def bars(search: Search, shares: dict[str, float]) -> Picture | None:
+    """A bar a parameter."""
+    if not shares:
+        return None
+    figure = new_figure(0.8 + 0.32 * len(shares))
+    axes = figure.subplots()
+    drawn = axes.barh(list(shares), list(shares.values()), color=BLUE, height=0.6)
+    axes.bar_label(drawn, [f"{share:.0%}" for share in shares.values()], padding=4)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1 * max(shares.values()))
+    axes.set_xlabel("share of the importance")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.grid(axis="y", visible=False)
+    caption = (
+        f"PED-ANOVA: how differently the best trials, a tenth but at least five, and all "
+        f"{len(search.scored)} trials are spread over each parameter. {COUNTED}"
+    )
+    if len(search.scored) < ENOUGH_TRIALS:
+        caption += (
+            f" With fewer than {ENOUGH_TRIALS} trials these shares are a hint, not a finding: "
+            f"another seed may well order them otherwise."
+        )
+    return Picture("importance", "Which parameters mattered", caption, figure)
+
+
+def _optuna_trial(record: TrialRecord, search: Search) -> optuna.trial.FrozenTrial:
+    return optuna.create_trial(
+        params=record.values,
+        distributions={name: _distribution(search.space.params[name]) for name in record.values},
+        value=search.value(record),
+    )
+
+
+def _distribution(parameter: Distribution) -> BaseDistribution:
+    """The same in Optuna's classes."""
+    if isinstance(parameter, Categorical):
+        return CategoricalDistribution(parameter.choices)
+    low, high, log = parameter.low, parameter.high, parameter.log
+    if isinstance(parameter, Int):
+        return IntDistribution(parameter.low, parameter.high, log=log, step=parameter.step or 1)
+    return FloatDistribution(low, high, log=log, step=parameter.step)

@@ -1,0 +1,131 @@
+"""The page: what was searched, what came of it, and the pictures, in one file."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from tune_srs.config import dump_yaml
+from tune_srs.report.effort import duration
+from tune_srs.report.scores import test_table
+from tune_srs.report.search import Search
+from tune_srs.report.style import Picture
+from tune_srs.results import summaries
+from tune_srs.space import Categorical, Distribution
+from tune_srs.tables import readable
+
+
+def render(search: Search, pictures: Sequence[Picture], figures: Path) -> str:
+    """The page as HTML, with the pictures that were saved in the folder `figures`.
+
+    Everything that comes from the run is escaped by the template.
+    """
+    environment = Environment(
+        loader=PackageLoader("tune_srs.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    trials, *_ = summaries(search.run.folder)
+    return environment.get_template("page.html").render(
+        name=search.plan.name,
+        description=search.space.description,
+        metric=search.metric,
+        facts=_facts(search),
+        parameters=_table(_space(search)),
+        winner=_winner(search),
+        scores=None if (scores := test_table(search)) is None else _table(scores),
+        pictures=[
+            (picture, _data_address(figures / f"{picture.name}.svg")) for picture in pictures
+        ],
+        failures=_table(_failures(search)),
+        trials=_table(trials.frame),
+        settings=dump_yaml(search.run.settings),
+    )
+
+
+def _facts(search: Search) -> dict[str, str]:
+    """What was searched on which data, how, and with which versions."""
+    settings, space = search.run.settings, search.space
+    data, wanted = settings["data"], space.search
+    aims = zip(wanted.metrics, wanted.modes, strict=True)
+    count = search.run.trials["status"].value_counts()
+    versions = settings.get("versions", {})
+    facts = {
+        "Data": f"{space.base.data.name}: {data['users']} users, {data['items']} items, "
+        f"{data['interactions']} interactions",
+        "Fingerprint": data["fingerprint"],
+        "Split": f"{space.base.data.split.kind}, {space.base.data.validation_futures} futures a "
+        f"user to validate, {space.base.data.num_futures} to test",
+        "Searched for": ", ".join(f"{mode} {name}" for name, mode in aims),
+        "Searched by": f"{wanted.sampler.type}, seed {search.plan.seed}; early stopping: "
+        f"{wanted.scheduler.type}",
+        "Trials": f"{len(search.records)} of {space.trials}: "
+        + ", ".join(f"{number} {status}" for status, number in count.items()),
+        "Time": f"{duration(search.run.trials['seconds'].sum())} of trials, summed over those "
+        f"that ran side by side",
+        "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+    }
+    if "pareto" in search.run.trials:
+        best = search.run.trials.loc[search.run.trials["pareto"], "trial"]
+        facts["Pareto set"] = f"trials {', '.join(map(str, best))}"
+    return facts
+
+
+def _space(search: Search) -> pd.DataFrame:
+    rows = [
+        (name, _values(parameter), _condition(parameter))
+        for name, parameter in search.space.params.items()
+    ]
+    return pd.DataFrame(rows, columns=["parameter", "values", "active where"])
+
+
+def _values(parameter: Distribution) -> str:
+    if isinstance(parameter, Categorical):
+        return ", ".join(map(str, parameter.choices))
+    step = f", step {parameter.step:g}" if parameter.step else ""
+    return f"{parameter.low:g} … {parameter.high:g}{step}{', log' if parameter.log else ''}"
+
+
+def _condition(parameter: Distribution) -> str:
+    conditions = [f"{name} in {', '.join(map(str, of))}" for name, of in parameter.when.items()]
+    return " and ".join(conditions) or "always"
+
+
+def _winner(search: Search) -> dict[str, Any] | None:
+    """The best trial and its complete configuration."""
+    record = search.winner
+    if record is None:
+        return None
+    return {
+        "number": record.number,
+        "epoch": record.best_epoch,
+        "value": f"{search.value(record):.4f}",
+        "values": {name: f"{value:.4g}" if isinstance(value, float) else str(value)
+                   for name, value in record.values.items()},
+        "config": dump_yaml(search.space.config(record.values).to_dict()),
+    }  # fmt: skip
+
+
+def _failures(search: Search) -> pd.DataFrame:
+    rows = [
+        {"trial": record.number, "epochs": record.epochs, "reason": record.reason, **record.values}
+        for record in search.records
+        if record.status == "failed"
+    ]
+    return pd.DataFrame(rows)
+
+
+def _table(frame: pd.DataFrame) -> Markup | None:
+    """As HTML, which pandas escapes; None of an empty one."""
+    if frame.empty:
+        return None
+    return Markup(readable(frame).to_html(index=False, border=0))
+
+
+def _data_address(path: Path) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
