@@ -349,6 +349,7 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
     loss = draw(st.sampled_from(["bce", "gbce", "bpr", "softmax", "sampled_softmax"]))
     pairwise = loss in ("bce", "gbce", "bpr")
     chance = st.floats(0, 1, exclude_max=True)
+    epochs = draw(count)
     kind = draw(st.sampled_from(["last", "users", "time"]))
     return {
         "data": {
@@ -416,10 +417,10 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
             "label_smoothing": 0.0 if loss in ("gbce", "bpr") else draw(chance),
         },
         "train": {
-            "max_epochs": draw(count),
+            "max_epochs": epochs,
             "batch_size": draw(count),
             "lr": draw(st.floats(0, 1e300, exclude_min=True)),
-            "warmup_epochs": draw(st.floats(0, 1e3)),
+            "warmup_epochs": draw(st.floats(0, epochs, exclude_max=True)),
             "schedule": draw(st.sampled_from(["constant", "cosine"])),
             "weight_decay": draw(st.floats(0, 1e3)),
             "clip_norm": draw(st.none() | st.floats(0, 1e3, exclude_min=True)),

@@ -80,6 +80,7 @@ class Setup:
             self.config, self.sequences, CPU, relevance=self.learned, **changes
         )
         self.drawn: Tensor | None = None
+        self.place_weights: Tensor | None = None  # of learned relevance
         self._remember()
 
     def _remember(self) -> None:
@@ -117,21 +118,45 @@ class Setup:
         """The same loss from the same features and draws, position by position."""
         features = self._features()
         config = self.config.loss
+        if self.learned is not None:
+            logits = self.learned.logits.detach().double()
+            there = (self.batch.positives(config.num_positives)[1].sum(dim=0) > 0).double()
+            shares = there * logits.exp() / (there * logits.exp()).sum()
+            self.place_weights = (there.sum() * shares).requires_grad_()
         positions = list(self._positions(features))
         near = round(num_negatives(config) * config.in_batch_negatives)
 
         def expected(item: int) -> float:
             counts = np.bincount(self.sequences.items, minlength=21)[1:]
+            users = range(self.sequences.num_users)
+            targets = [target for user in users for target in self._window(user)[1:]]
             a = config.negative_popularity
             chance = counts**a / (counts**a).sum() if a else np.full(20, 1 / 20)
             rest = num_negatives(config) - near
-            return float(near * counts[item - 1] / counts.sum() + rest * chance[item - 1])
+            return float(near * targets.count(item) / len(targets) + rest * chance[item - 1])
 
         loss = loss_in_loops(config, positions, 20, expected)
-        if self.learned is not None:
-            shares = self.learned.logits.double().exp() / self.learned.logits.double().exp().sum()
-            loss = loss - torch.log(shares * config.num_positives).mean()
-        return loss
+        return loss if self.learned is None else loss + self._criterion(positions, loss)
+
+    def _criterion(self, positions: list[Position], loss: Tensor) -> Tensor:
+        """What the logits minimise, as 0: mean_j w_j l_j - rate mean_j log w_j of the places j."""
+        assert self.learned is not None
+        assert self.place_weights is not None
+        (slopes,) = torch.autograd.grad(loss, self.place_weights, retain_graph=True)
+        numbers = [0] * self.config.loss.num_positives
+        for position in positions:
+            for place in range(len(position.positives)):
+                numbers[place] += 1
+        places = [place for place, number in enumerate(numbers) if number]
+        logits = self.learned.logits.double()
+        total = sum(logits[place].exp() for place in places)
+        terms = []
+        for place in places:
+            weight = len(places) * logits[place].exp() / total
+            own = slopes[place].detach() * sum(numbers) / numbers[place]  # the loss is linear in it
+            terms.append(weight * own - self.learned.rate * torch.log(weight))
+        criterion = torch.stack(terms).mean()
+        return criterion - criterion.detach()
 
     def _features(self) -> dict[tuple[int, int], Tensor]:
         """Of the user's t-th input, by the encoder row by row."""
@@ -174,9 +199,8 @@ class Setup:
     def _weights(self, days: list[float]) -> list[Any]:
         config = self.config.loss
         if self.learned is not None:
-            logits = self.learned.logits.double()
-            weights = config.num_positives * logits.exp() / logits.exp().sum()
-            return list(weights[: len(days)].unbind())
+            assert self.place_weights is not None
+            return list(self.place_weights[: len(days)].unbind())
         given = (config.relevance, config.num_positives, config.rate, config.normalization)
         if config.relevance == "time":
             return weights_in_loops(*given, days)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_data import random_sequences, sequences_of
 
+from tune_srs.batches import Batches
 from tune_srs.errors import DataError
-from tune_srs.negatives import CatalogueSampler, NegativeSampler
+from tune_srs.negatives import CatalogueSampler, NegativeSampler, target_counts
 
 CPU = torch.device("cpu")
 
@@ -68,6 +69,8 @@ def test_the_kernel_and_torch_draw_the_same() -> None:
 
 
 HISTORIES = [[2, 3, 7, 3, 2, 2], [1, 4, 4], [7, 6, 1], [5, 5, 5, 5, 8]]
+MOST = 3  # items of a history that are seen
+TARGETS = [item for history in HISTORIES for item in history[-MOST - 1 :][1:]]
 COUNTS = {item: sum(history.count(item) for history in HISTORIES) for item in range(1, 10)}
 
 
@@ -100,10 +103,10 @@ def test_shared_negatives_count_where_they_are_outside_the_history() -> None:
 @pytest.mark.parametrize("in_batch", [0.0, 0.5])
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_a_sample_of_the_catalogue_has_what_it_expects(in_batch: float, power: float) -> None:
-    """The batch is everyone's items, so its frequencies are those of the training data."""
+    """The batch is everyone's targets."""
     sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
-    sampler = CatalogueSampler(sequences, CPU, power, in_batch)
-    batch = torch.from_numpy(sequences.items).long()
+    sampler = CatalogueSampler(sequences, CPU, power, in_batch, MOST)
+    batch = torch.tensor(TARGETS)
     exists = torch.ones(len(batch), dtype=torch.bool)
     rounds, found, expected = 2000, np.zeros(10), np.zeros(10)
     generator = torch.Generator().manual_seed(0)
@@ -122,7 +125,7 @@ def test_a_sample_of_the_catalogue_has_what_it_expects(in_batch: float, power: f
 
 
 def test_the_batch_gives_only_items_that_exist() -> None:
-    sampler = CatalogueSampler(sequences_of(HISTORIES, [[9]] * 4, 9), CPU, 0.0, 0.9)
+    sampler = CatalogueSampler(sequences_of(HISTORIES, [[9]] * 4, 9), CPU, 0.0, 0.9, MOST)
     targets, exists = torch.tensor([4, 0, 0, 2]), torch.tensor([True, False, False, True])
     items, _ = sampler.sample(targets, exists, 100, torch.Generator().manual_seed(0))
     assert (items >= 1).all()
@@ -132,8 +135,8 @@ def test_the_batch_gives_only_items_that_exist() -> None:
 def test_the_estimated_sum_has_the_expectation_of_the_full_one() -> None:
     """That of e^x over the sample, divided by what is expected of each."""
     sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
-    sampler = CatalogueSampler(sequences, CPU, 0.5, 0.25)
-    batch = torch.from_numpy(sequences.items).long()
+    sampler = CatalogueSampler(sequences, CPU, 0.5, 0.25, MOST)
+    batch = torch.tensor(TARGETS)
     exists = torch.ones(len(batch), dtype=torch.bool)
     scores = torch.randn(10, generator=torch.Generator().manual_seed(1))
     scores[9] = -math.inf  # what popularity next to never draws
@@ -143,3 +146,20 @@ def test_the_estimated_sum_has_the_expectation_of_the_full_one() -> None:
         sums.append((scores[items] - log_expected).exp().sum().item())
     error = np.std(sums) / math.sqrt(len(sums))
     assert abs(np.mean(sums) - scores[1:].exp().sum().item()) < 4 * error
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    histories=st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=6),
+    max_length=st.integers(1, 12),
+)
+def test_targets_are_counted_as_the_batches_show_them(
+    histories: list[list[int]], max_length: int
+) -> None:
+    histories = [*histories, [1, 2]]
+    sequences = sequences_of(histories, [[1]] * len(histories), 9)
+    counts = target_counts(sequences, max_length)
+    batches = Batches(sequences, 100, max_length, CPU)
+    (users,) = batches.epoch(torch.Generator())
+    positives, exists = batches.batch(users).positives(1)
+    assert counts.tolist() == np.bincount(positives[exists], minlength=10)[1:].tolist()

@@ -103,20 +103,33 @@ def test_waits_before_now_count_as_none() -> None:
 
 @pytest.mark.parametrize("rate", [0.3, 1.0])
 def test_learned_weights_come_to_where_their_criterion_is_least(rate: float) -> None:
-    """w_j = rate / (l_j + c), of mean 1."""
-    losses = torch.tensor([0.2, 0.5, 0.9, 1.0])
+    """w_j = rate / (l_j + c), of mean 1, however many pairs a place has."""
+    exists = torch.arange(4) <= torch.tensor([3, 3, 2, 1, 1, 0, 0, 0])[:, None]  # 8, 5, 3, 2
+    lost = torch.tensor([0.2, 0.5, 0.9, 1.0])
     learned = LearnedRelevance(4, rate)
-    assert learned().tolist() == [1, 1, 1, 1]
+    assert learned.weights().tolist() == [1, 1, 1, 1]
     optimizer = torch.optim.Adam(learned.parameters(), 0.02)
     for _ in range(3000):
         optimizer.zero_grad()
-        ((learned() * losses).mean() + learned.penalty()).backward()
+        weights, penalty = learned(exists)
+        assert penalty.item() == 0  # the loss reported is that of the model
+        ((weights * lost * exists).sum() / exists.sum() + penalty).backward()
         optimizer.step()
-    weights = learned().detach()
-    offsets = rate / weights - losses
+    weights = learned.weights().detach()
+    offsets = rate / weights - lost
     assert weights.mean().item() == pytest.approx(1, rel=1e-5)
     assert offsets.tolist() == pytest.approx([offsets[0].item()] * 4, abs=1e-3)
     assert weights.diff().max() < 0
+
+
+def test_places_that_do_not_occur_take_no_weight_from_the_others() -> None:
+    learned = LearnedRelevance(3, None)
+    weights, penalty = learned(torch.tensor([[True, True, False], [True, False, False]]))
+    assert weights.tolist() == pytest.approx([1, 1, 0])
+    (weights.sum() + penalty).backward()
+    assert learned.logits.grad is not None
+    assert learned.logits.grad.isfinite().all()
+    assert learned.logits.grad[2] == 0
 
 
 def test_the_picture_shows_the_weights_of_both_normalisations() -> None:
@@ -138,7 +151,8 @@ def test_the_picture_shows_the_weights_of_both_normalisations() -> None:
         ("nowhere/x.png", {}, "there is no folder"),
         ("x.png", {"linear": 2.0}, "no relevance that a rate bends"),
         ("x.png", {"gaussian": -1.0}, "greater than 0"),
-        ("x.png", {"exponential": 90.0}, "overflows"),
+        ("x.png", {"gaussian": "wide"}, "valid number"),
+        ("x.png", {"exponential": 9.0}, "overflows"),
     ],
 )
 def test_a_picture_that_cannot_be_is_refused(

@@ -43,9 +43,8 @@ class BatchLoss:
         self._num_negatives = num_negatives(loss)
         self.negatives: NegativeSampler | CatalogueSampler | None = None
         if loss.type == "sampled_softmax":
-            self.negatives = CatalogueSampler(
-                sequences, device, loss.negative_popularity, loss.in_batch_negatives
-            )
+            shares = (loss.negative_popularity, loss.in_batch_negatives)
+            self.negatives = CatalogueSampler(sequences, device, *shares, config.model.max_length)
         elif loss.type != "softmax":
             self.negatives = NegativeSampler(sequences, device, loss.negative_popularity)
         self._times: Tensor | None = None
@@ -60,7 +59,8 @@ class BatchLoss:
     def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
         """A scalar, with gradients; negatives are drawn from `generator`."""
         positives, exists = batch.positives(self._loss.num_positives)  # (T, P)
-        pairs = losses.pair_weights(self._pair_weights(batch, exists), exists)
+        weights, penalty = self._relevance(batch, exists)
+        pairs = losses.pair_weights(weights, exists)
         match self._loss.type:
             case "softmax":
                 loss = self._full(model, batch, positives, pairs)
@@ -68,18 +68,18 @@ class BatchLoss:
                 loss = self._sampled(model, batch, positives, exists, pairs, generator)
             case _:
                 loss = self._pairwise(model, batch, positives, exists, pairs, generator)
-        return loss if self._learned is None else loss + self._learned.penalty()
+        return loss + penalty
 
-    def _pair_weights(self, batch: Batch, exists: Tensor) -> Tensor:
-        """(P,) or (T, P)"""
+    def _relevance(self, batch: Batch, exists: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Weights of the positives, (P,) or (T, P), and what learning them adds to the loss."""
         if self._weights is not None:
-            return self._weights
+            return self._weights, 0.0
         if self._learned is not None:
-            learned: Tensor = self._learned()
+            learned: tuple[Tensor, Tensor] = self._learned(exists)
             return learned
         assert self._times is not None
         days = batch.waits(self._times, self._loss.num_positives) / SECONDS_A_DAY  # (T, P)
-        return time_weights(days, exists, self._loss.rate, self._loss.normalization)
+        return time_weights(days, exists, self._loss.rate, self._loss.normalization), 0.0
 
     def _full(self, model: SASRec, batch: Batch, positives: Tensor, pairs: Tensor) -> Tensor:
         table: Tensor = model.items.weight
@@ -174,18 +174,6 @@ def num_negatives(config: LossConfig) -> int:
         return 0
     many = DEFAULT_SAMPLE if config.type == "sampled_softmax" else config.num_positives
     return config.num_negatives or many
-
-
-def needs_all_rows(config: TrialConfig) -> str | None:
-    """The setting for which every item's embedding moves at each step, if there is one."""
-    whole = {
-        "loss.type: softmax": config.loss.type == "softmax",
-        "loss.label_smoothing": config.loss.type == "sampled_softmax"
-        and config.loss.label_smoothing > 0,
-        "model.item_bias": config.model.item_bias,
-        "train.cuda_graph": config.train.cuda_graph,
-    }
-    return next((name for name, asked in whole.items() if asked), None)
 
 
 def _times(sequences: Sequences, device: torch.device) -> Tensor:

@@ -553,7 +553,7 @@ def relevance(
     """
     from tune_srs.relevance_plot import write_relevance_plot
 
-    write_relevance_plot(to, num_positives, _overrides(rate))
+    write_relevance_plot(to, num_positives, _overrides(rate, "--rate"))
     print(to)
 
 
@@ -568,7 +568,7 @@ def _check_parent(option: str, path: Path | None) -> None:
         raise ConfigError(f"{option}: there is no folder {path.parent}; create it")
 
 
-def _overrides(settings: list[str] | None) -> dict[str, Any]:
+def _overrides(settings: list[str] | None, option: str = "--set") -> dict[str, Any]:
     """`["train.lr=0.01", …]` → `{"train.lr": 0.01, …}`, values as in YAML."""
     import yaml
 
@@ -582,7 +582,7 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
         except yaml.YAMLError:
             equals = ""
         if not equals:
-            raise ConfigError(f"--set: {setting!r} is not KEY=VALUE; e.g. --set train.lr=0.001")
+            raise ConfigError(f"{option}: {setting!r} is not KEY=VALUE, such as train.lr=0.001")
     return overrides
 
 

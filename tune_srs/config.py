@@ -5,6 +5,7 @@ repeats it. Anything wrong is a `ConfigError` that lists every fault at once.
 """
 
 import difflib
+import math
 import re
 import reprlib
 from collections.abc import Hashable, Iterable, Mapping
@@ -210,6 +211,7 @@ class LossConfig(Settings):
     rate: float | None = Field(
         None,
         gt=0,
+        le=1e6,
         description="p of power (2) and reciprocal (1), r of exponential (1) and gaussian (2), "
         "decay a day of time (1), strength of what keeps learned ones alike (1)",
     )
@@ -225,10 +227,14 @@ class LossConfig(Settings):
                 f"rate bends no relevance fixed or linear, but got rate={self.rate} "
                 f"with relevance={self.relevance}"
             )
-        if self.relevance == "exponential" and (self.rate or 1) * self.num_positives > 700:
+        logs = {
+            "exponential": (self.rate or 1) * self.num_positives,
+            "power": (self.rate or 2) * math.log(self.num_positives),
+        }
+        if logs.get(self.relevance, 0) > (700 if self.normalization == "mean" else 80):
             raise ValueError(
-                f"rate * num_positives <= 700 must hold, or e^(r P) overflows, "
-                f"but got rate={self.rate}, num_positives={self.num_positives}"
+                f"the largest weight overflows with relevance={self.relevance}, rate={self.rate}, "
+                f"num_positives={self.num_positives}; lower one of them"
             )
         if self.relevance == "learned" and self.normalization == "original":
             raise ValueError("relevance learned has normalization mean by its nature")
@@ -281,6 +287,15 @@ class TrainConfig(Settings):
     num_threads: int = Field(1, ge=1, description="CPU threads; other numbers, other rounding")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    @model_validator(mode="after")
+    def _the_rate_is_reached(self) -> Self:
+        if self.warmup_epochs >= self.max_epochs:
+            raise ValueError(
+                f"warmup_epochs < max_epochs must hold, but got warmup_epochs={self.warmup_epochs}"
+                f", max_epochs={self.max_epochs}"
+            )
+        return self
+
 
 class EvaluationConfig(Settings):
     """What is ranked and at which cutoffs."""
@@ -329,7 +344,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.activation": "swiglu",
         "model.feed_forward_factor": 4,
         "model.positions": "learned",
-        "model.scale_embedding": True,
+        "model.scale_embedding": False,
         "model.item_bias": False,
         "loss.type": "sampled_softmax",
         "loss.num_negatives": 256,
@@ -346,6 +361,27 @@ class TrialConfig(Settings):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def needs_all_rows(self) -> str | None:
+        """The setting for which every item's embedding moves at each step, if there is one."""
+        smoothed = self.loss.type == "sampled_softmax" and self.loss.label_smoothing > 0
+        whole = {
+            "loss.type: softmax": self.loss.type == "softmax",
+            "loss.label_smoothing": smoothed,
+            "model.item_bias": self.model.item_bias,
+            "train.cuda_graph": self.train.cuda_graph,
+        }
+        return next((name for name, asked in whole.items() if asked), None)
+
+    @model_validator(mode="after")
+    def _touched_rows_are_enough(self) -> Self:
+        if self.train.embedding_update == "touched" and (reason := self.needs_all_rows):
+            raise ValueError(
+                f"train.embedding_update touched moves few embeddings a step, but {reason} all of "
+                f"them; set it to all"
+            )
+        return self
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "configuration") -> Self:
@@ -388,7 +424,7 @@ class TrialConfig(Settings):
 
 def preset(name: Any, source: str) -> dict[str, Any]:
     """The dotted settings that go by `name`, or a `ConfigError`."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"{source}: unknown preset {name}{nearest(str(name), PRESETS)}")
     return PRESETS[name]
 

@@ -82,7 +82,7 @@ class Block(nn.Module):
             nn.Linear(inner, units),
             Dropout(config.dropout, generator),
         )
-        self.gates = nn.ModuleList(Gate(units) for _ in range(2 * config.gates))
+        self.gates = nn.ModuleList(Gate(units) for _ in range(2 if config.gates else 0))
 
     def forward(
         self,

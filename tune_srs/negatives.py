@@ -20,8 +20,8 @@ Masses = npt.NDArray[np.int64]
 def masses(sequences: Sequences, popularity: float) -> Masses:
     """(I,) what each item is drawn with, in whole numbers >= 1: all 1 if `popularity` is 0.
 
-    Proportional to popularity^a, of the training interactions; what never occurs there gets 1,
-    which is next to nothing.
+    Proportional to popularity^a, of the training interactions, of which all together get 2^32;
+    what never occurs there, or next to never, gets 1.
     """
     if popularity == 0:
         return np.ones(sequences.num_items, np.int64)
@@ -115,10 +115,15 @@ class CatalogueSampler:
     """Items of the whole catalogue for sampled softmax, and how often each is to be expected."""
 
     def __init__(
-        self, sequences: Sequences, device: torch.device, popularity: float, in_batch: float
+        self,
+        sequences: Sequences,
+        device: torch.device,
+        popularity: float,
+        in_batch: float,
+        max_length: int,
     ) -> None:
         widths = masses(sequences, popularity)
-        counts = np.bincount(sequences.training.items, minlength=sequences.num_items + 1)[1:]
+        counts = target_counts(sequences, max_length)
         self._ends = tensor_of(np.cumsum(widths), device)  # (I,)
         self._chance = tensor_of(widths / widths.sum(), device)  # (I,)
         self._frequency = tensor_of(counts / counts.sum(), device)  # (I,)
@@ -129,9 +134,9 @@ class CatalogueSampler:
     ) -> tuple[Tensor, Tensor]:
         """Negatives (N,), and the logarithm of how many of each are expected among them (N,).
 
-        A share comes from the `targets` (T,) of the batch, where such `exists` (T,): they follow
-        the training frequencies (Yi et al., RecSys 2019). The rest is drawn by popularity (mixed
-        negative sampling, Yang et al., WWW 2020).
+        A share comes from the `targets` (T,) of the batch, where such `exists` (T,): over all
+        batches they come as often as `target_counts` (Yi et al., RecSys 2019). The rest is drawn by
+        popularity (mixed negative sampling, Yang et al., WWW 2020).
         """
         near = round(count * self._in_batch)
         items = draw(self._ends, count - near, generator)
@@ -140,6 +145,18 @@ class CatalogueSampler:
             items = torch.cat([targets[places], items])
         expected = near * self._frequency + (count - near) * self._chance
         return items, expected[items - 1].log().float()
+
+
+def target_counts(sequences: Sequences, max_length: int) -> Masses:
+    """(I,) how often an epoch has each item as the next one of a position."""
+    training = sequences.training
+    ends = training.offsets[1:]
+    starts = ends - np.minimum(training.lengths, max_length + 1) + 1  # behind the first one seen
+    seen = np.zeros(len(training.items) + 1, np.int64)
+    np.add.at(seen, np.minimum(starts, ends), 1)
+    np.add.at(seen, ends, -1)
+    targets = training.items[np.cumsum(seen[:-1]) > 0]
+    return np.bincount(targets, minlength=sequences.num_items + 1)[1:]
 
 
 def draw(ends: Tensor, count: int, generator: torch.Generator) -> Tensor:

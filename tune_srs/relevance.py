@@ -87,15 +87,26 @@ class LearnedRelevance(nn.Module):
         self.logits = nn.Parameter(torch.zeros(count))
         self.rate = 1.0 if rate is None else rate
 
-    def forward(self) -> Tensor:
-        """(P,) the weights, all 1 at first."""
-        weights: Tensor = len(self.logits) * self.logits.softmax(dim=0)
-        return weights
+    def weights(self) -> Tensor:
+        """(P,) all 1 at first."""
+        return len(self.logits) * self.logits.softmax(dim=0)
 
-    def penalty(self) -> Tensor:
-        """What is added to the model's loss, a scalar."""
-        penalty: Tensor = -self.rate * self().log().mean()
-        return penalty
+    def forward(self, exists: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (P,) for a batch whose positives `exist` (T, P), and what to add to its loss.
+
+        Places that no position of the batch has are left out. What is added is 0, with the gradient
+        of the logarithms. The batch's loss is a mean over pairs, of which nearer places have more:
+        the gradient of the weights is scaled such that the logits see l_j of each place alike.
+        """
+        number = exists.sum(dim=0)  # (P,)
+        present = number > 0
+        places = present.sum()
+        logs = self.logits.masked_fill(~present, -math.inf).log_softmax(dim=0)
+        weights = places * logs.exp()
+        alike = number.sum() / (places * number.clamp(min=1))
+        weights = weights.detach() + alike * (weights - weights.detach())
+        penalty = -self.rate * logs.masked_fill(~present, 0).sum() / places
+        return weights, penalty - penalty.detach()
 
 
 def triangle(count: int) -> float:

@@ -1,8 +1,8 @@
 """A picture of the relevances: what the positives of a position weigh, the nearest first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -20,23 +20,27 @@ MARKERS = "os^Dvp"
 KINDS = ("png", "svg", "pdf")
 
 
-def relevance_figure(count: int, rates: Mapping[str, float]) -> Figure:
+def relevance_figure(count: int, rates: Mapping[str, Any]) -> Figure:
     """Weights of `count` positives in a loss, under both normalisations.
 
     `rates` by relevance, where others than the default are wanted. Relevance by time or learned is
-    no function of the place and not drawn. Raises `ConfigError` for a rate that bends nothing.
+    no function of the place and not drawn. Raises `ConfigError` for a rate that bends nothing, and
+    for weights that overflow.
     """
-    for name, rate in rates.items():
+    for name in rates:
         if name not in DEFAULT_RATES:
             known = nearest(name, DEFAULT_RATES)
             raise ConfigError(f"--rate: {name} is no relevance that a rate bends{known}")
-        values = {"relevance": name, "rate": rate, "num_positives": count}
-        validated(LossConfig, values, f"--rate {name}")
+    drawn = []
+    for name in get_args(Position):
+        values = {"relevance": name, "rate": rates.get(name), "num_positives": count}
+        values["normalization"] = "original"  # whose weights are the larger ones
+        drawn.append(validated(LossConfig, values, f"relevance {name}"))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    _draw(left, count, rates, "mean")
+    _draw(left, drawn, "mean")
     left.set_title("normalization: mean (each sums to P)")
     left.set_ylim(bottom=0)
-    _draw(right, count, rates, "original")
+    _draw(right, drawn, "original")
     right.set_title("normalization: original (divided by P (P + 1) / 2)")
     right.set_yscale("log")
     for axes in (left, right):
@@ -49,18 +53,18 @@ def relevance_figure(count: int, rates: Mapping[str, float]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, count: int, rates: Mapping[str, float], normalization: str) -> None:
-    places = range(1, count + 1)
-    for name, colour, marker in zip(get_args(Position), COLOURS, MARKERS, strict=True):
-        rate = rates.get(name, DEFAULT_RATES.get(name))
-        weights = loss_weights(name, count, rate if name in DEFAULT_RATES else None, normalization)
+def _draw(axes: Axes, drawn: Sequence[LossConfig], normalization: str) -> None:
+    for config, colour, marker in zip(drawn, COLOURS, MARKERS, strict=True):
+        name, count = config.relevance, config.num_positives
+        weights = loss_weights(name, count, config.rate, normalization)
+        rate = config.rate or DEFAULT_RATES.get(name)
         label = name if rate is None else f"{name}, rate {rate:g}"
         if normalization == "original":
             label += f" (sum {weights.sum():.3g})"
-        axes.plot(places, weights, color=colour, marker=marker, ms=4, label=label)
+        axes.plot(range(1, count + 1), weights, color=colour, marker=marker, ms=4, label=label)
 
 
-def write_relevance_plot(path: Path, count: int, rates: Mapping[str, float]) -> None:
+def write_relevance_plot(path: Path, count: int, rates: Mapping[str, Any]) -> None:
     """The figure as a PNG, SVG or PDF, as the name of the file says."""
     kind = path.suffix.removeprefix(".").lower()
     if kind not in KINDS:

@@ -390,7 +390,7 @@ class Space:
         return values
 
     def config(self, values: Values, source: str = "space") -> TrialConfig:
-        return self.base.with_overrides(values, source)
+        return TrialConfig().with_overrides(self.fixed | values, source)
 
     def points(self) -> list[Values]:
         """What is tried first: the baselines, or every point of a grid."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_srs.batch_loss import BatchLoss, needs_all_rows
+from tune_srs.batch_loss import BatchLoss
 from tune_srs.batches import Batch, Batches
 from tune_srs.config import PRESETS, TrainConfig, TrialConfig
 from tune_srs.cuda_graph import GraphedStep
@@ -82,11 +82,6 @@ def new_state(config: TrialConfig, num_items: int) -> TrainState:
     model.to(device)
     if config.train.fused_attention:
         model.fuse_attention()
-    if config.train.embedding_update == "touched" and (reason := needs_all_rows(config)):
-        raise ConfigError(
-            f"train.embedding_update: touched moves few embeddings a step, but {reason} all of "
-            f"them; set it to all"
-        )
     relevance = None
     if config.loss.relevance == "learned":
         relevance = LearnedRelevance(config.loss.num_positives, config.loss.rate).to(device)
@@ -162,7 +157,7 @@ def touches_few(config: TrialConfig, num_items: int) -> bool:
     train = config.train
     if train.embedding_update == "auto":
         many = num_items > MANY_ITEMS and device_of(train).type == "cpu"
-        return many and needs_all_rows(config) is None
+        return many and config.needs_all_rows is None
     return train.embedding_update == "touched"
 
 
@@ -210,7 +205,7 @@ def train(
         evaluated = time.perf_counter()
         metrics["train/loss"] = loss
         if state.relevance is not None:
-            weights = state.relevance().tolist()
+            weights = state.relevance.weights().tolist()
             metrics |= {f"train/relevance_{j}": w for j, w in enumerate(weights, start=1)}
         metrics["time/train_s"] = trained - started
         metrics["time/evaluate_s"] = evaluated - trained

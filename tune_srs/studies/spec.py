@@ -52,6 +52,8 @@ class Entry(Settings):
     def _is_of_one_kind(self) -> Self:
         if self.search is not None and self.grid:
             raise ValueError("grid and search exclude each other; make two configurations")
+        if any(len(set(choices)) < max(1, len(choices)) for choices in self.grid.values()):
+            raise ValueError("grid: each setting needs values, each of them once")
         if self.search is None and self.top is not None:
             raise ValueError("top takes the best trials of a search; name it: search: RUN")
         return self
@@ -72,6 +74,8 @@ class Tuning(Settings):
 
     @model_validator(mode="after")
     def _has_one_budget_for_all(self) -> Self:
+        if "train.seed" in self.params:
+            raise ValueError("params: train.seed would choose for luck; leave it")
         if {"metric", "mode"} & set(self.search):
             raise ValueError("search: the metric is the study's `select`; leave metric and mode")
         sampler = self.search.get("sampler")
@@ -119,11 +123,17 @@ class Study(Settings):
             for section in values["datasets"].values() if of_data else [values["fixed"]]:
                 section[key] = value
         entries = _entries(values["configurations"], str(path))
-        values["configurations"] = {
-            one: entry.model_dump(exclude_defaults=True)
-            for name, written in entries.items()
-            for one, entry in _expanded(name, written, values["fixed"], results_folder).items()
-        }
+        values["configurations"] = {}
+        for name, written in entries.items():
+            expanded = _expanded(name, written, values["fixed"], results_folder)
+            if twice := set(expanded) & set(values["configurations"]):
+                raise ConfigError(f"{path}: two configurations are named {min(twice)}; rename one")
+            for one, entry in expanded.items():
+                if lost := set(entry.fixed) & set(overrides or {}):
+                    raise ConfigError(
+                        f"--set: {min(lost)} is fixed in the configuration {one}; leave it"
+                    )
+                values["configurations"][one] = entry.model_dump(exclude_defaults=True)
         return cls.from_dict(values, str(path))
 
     @classmethod
@@ -223,6 +233,8 @@ class Study(Settings):
                 )
 
     def _check_metrics(self, source: str) -> None:
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ConfigError(f"{source}: metrics: one stands twice; take it out")
         for dataset in self.datasets:
             cutoffs = self.config(self.baseline, dataset, 0).evaluation.cutoffs
             known = [f"test/{name}" for name in names(cutoffs)]
