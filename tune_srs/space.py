@@ -296,7 +296,9 @@ def seconds(duration: str) -> float:
     return value
 
 
-class _SpaceFile(Settings):
+class SpaceFile(Settings):
+    """What a file may hold; `Space.from_dict` checks the rest."""
+
     description: str = ""
     search: SearchSettings = SearchSettings()
     fixed: dict[str, Any] = Field(default_factory=dict)
@@ -331,7 +333,7 @@ class Space:
 
         Raises `ConfigError` for anything that could fail in a trial: the space is rehearsed.
         """
-        file = validated(_SpaceFile, values, source)
+        file = validated(SpaceFile, values, source)
         asked = file.search.model_dump() | dict(search or {})
         settings = validated(SearchSettings, asked, f"{source}: search")
         if settings.sampler.type == "grid" and settings.trials is not None:

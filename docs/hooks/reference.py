@@ -1,0 +1,86 @@
+"""Tables of settings out of the JSON schemas, where a page says `<!-- settings: … -->`.
+
+`<!-- settings: model -->` lists a section of the configuration, `<!-- settings: #ASHASettings -->`
+a model of the space's schema by its name there.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tune_srs import schema
+from tune_srs.config import PRESETS
+
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+UNBOUNDED = 2**63 - 1  # torch's largest seed, which tells a reader nothing
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    markdown = re.sub(r"<!-- settings: (\S+) -->", lambda found: _table(found[1]), markdown)
+    return re.sub(r"<!-- presets -->", lambda _: _presets(), markdown)
+
+
+def _table(name: str) -> str:
+    if name.startswith("#"):
+        fields = _fields(schema.space_schema() | {"$ref": name[1:]})
+    else:
+        fields = {k: v for k, v in schema.settings().items() if k.startswith(f"{name}.")}
+    if not fields:
+        raise KeyError(f"no settings {name}")
+    rows = [
+        f"| `{key}` | {_values(field)} | {_default(field)} | {field.get('description', '')} |"
+        for key, field in fields.items()
+    ]
+    return "\n".join(["| setting | values | default | |", "|---|---|---|---|", *rows])
+
+
+def _fields(whole: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = whole["$defs"][whole["$ref"]]["properties"]
+    return fields
+
+
+def _values(field: Mapping[str, Any]) -> str:
+    """What a setting may be: its choices, or its type and range."""
+    if "anyOf" in field:
+        return " or ".join(_values(one) for one in field["anyOf"])
+    if "oneOf" in field:
+        return "a mapping, see below"
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{choice}`" for choice in field["enum"])
+    if "$ref" in field:
+        return "a mapping, see below"
+    kind = {"null": "`null`", "boolean": "`true`, `false`"}.get(field["type"], field["type"])
+    if field["type"] == "array":
+        return f"a list of: {_values(field['items'])}"
+    bounds = [f"{sign} {field[key]}" for key, sign in BOUNDS.items() if field.get(key, UNBOUNDED) != UNBOUNDED]
+    return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    if "default" not in field:
+        return "" if "const" in field else "required"
+    value = field["default"]
+    return f"`{_yaml(value['type'] if isinstance(value, dict) else value)}`"
+
+
+def _yaml(value: object) -> str:
+    """`value` as one writes it into a file."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _presets() -> str:
+    """What each preset sets, side by side."""
+    names = list(dict.fromkeys(key for values in PRESETS.values() for key in values))
+    rows = [
+        f"| `{key}` | " + " | ".join(_set(values, key) for values in PRESETS.values()) + " |"
+        for key in names
+    ]
+    head = "| setting | " + " | ".join(f"`{name}`" for name in PRESETS) + " |"
+    return "\n".join([head, "|---" * (len(PRESETS) + 1) + "|", *rows])
+
+
+def _set(values: Mapping[str, Any], key: str) -> str:
+    return f"`{_yaml(values[key])}`" if key in values else ""
