@@ -25,45 +25,52 @@ def config_schema() -> Schema:
 
 def space_schema() -> Schema:
     """Of a search space."""
-    schema = SpaceFile.model_json_schema()
-    searched = [name for name in settings() if not name.startswith(FIXED_BY_NATURE)]
-    schema["properties"] |= {
-        "search": {"$ref": "#/$defs/SearchSettings"},
-        "fixed": _values(settings()),
-        "params": _parameters(searched) | {"minProperties": 1},
-        "baselines": {"type": "array", "items": _values(searched)},
-    }
+    known = settings()
+    searched = [name for name in known if not name.startswith(FIXED_BY_NATURE)]
+    schema = _narrowed(
+        SpaceFile,
+        search=_reference("SearchSettings"),
+        fixed=_values(known),
+        params=_parameters(searched) | {"minProperties": 1},
+        baselines={"type": "array", "items": _values(searched)},
+    )
     return {"$schema": DRAFT} | schema | {"$defs": _shared()}
 
 
 def study_schema() -> Schema:
     """Of a study."""
-    schema, entry, tuning = (
-        model.model_json_schema() for model in (Study, Entry, Tuning)
-    )
-    of_the_data = [name for name in settings() if name.startswith(OF_THE_DATA)]
-    of_a_run = [name for name in settings() if name not in (*of_the_data, "train.seed")]
+    known = settings()
+    of_the_data = [name for name in known if name.startswith(OF_THE_DATA)]
+    of_a_run = [name for name in known if name not in (*of_the_data, "train.seed")]
     searched = [name for name in of_a_run if not name.startswith(FIXED_BY_NATURE)]
-    entry["properties"] |= {
-        "fixed": _values(of_a_run),
-        "params": _parameters(searched),
-        "grid": _lists(of_a_run),
-    }
     shared = _shared()
-    search = shared["SearchSettings"]
-    search["properties"] = {
-        name: field for name, field in search["properties"].items() if name not in ("metric", "mode")
-    }
-    tuning["properties"] |= {
-        "search": {"$ref": "#/$defs/SearchSettings"},
-        "params": _parameters(searched),
-    }
-    schema["properties"] |= {
-        "fixed": _values(of_a_run),
-        "datasets": _named(_values(of_the_data)),
-        "configurations": _named({"$ref": "#/$defs/Entry"}),
-    }
-    return {"$schema": DRAFT} | schema | {"$defs": shared | {"Entry": entry, "Tuning": tuning}}
+    for one in ("metric", "mode"):  # which are the study's
+        del shared["SearchSettings"]["properties"][one]
+    shared["Entry"] = _narrowed(
+        Entry,
+        fixed=_values(of_a_run),
+        params=_parameters(searched),
+        grid=_lists(of_a_run),
+    )
+    shared["Tuning"] = _narrowed(
+        Tuning, search=_reference("SearchSettings"), params=_parameters(searched)
+    )
+    schema = _narrowed(
+        Study,
+        datasets=_named(_values(of_the_data)),
+        fixed=_values(of_a_run),
+        configurations=_named(_reference("Entry")),
+    )
+    return {"$schema": DRAFT} | schema | {"$defs": shared}
+
+
+def _narrowed(model: type[Settings], **fields: Schema) -> Schema:
+    """The schema of `model`, with `fields` in place of what it leaves open."""
+    schema = model.model_json_schema()
+    for name, field in fields.items():
+        description = schema["properties"][name]["description"]
+        schema["properties"][name] = {"description": description} | field
+    return schema
 
 
 def settings(model: type[Settings] = TrialConfig, prefix: str = "") -> dict[str, Schema]:
@@ -94,21 +101,20 @@ def _shared() -> dict[str, Schema]:
         for kind in kinds:
             kind["required"] = ["type"]
         names = [kind["properties"]["type"]["const"] for kind in kinds]
-        search["properties"][field] = {"anyOf": [{"enum": names}, {"oneOf": whole["oneOf"]}]}
+        whole["anyOf"] = [{"enum": names}, {"oneOf": whole.pop("oneOf")}]
     for distribution in (Categorical, Float, Int):
-        schema = shared[distribution.__name__] = distribution.model_json_schema()
-        schema["properties"]["when"] = _lists(known)
+        shared[distribution.__name__] = _narrowed(distribution, when=_lists(known))
     return shared
 
 
 def _values(names: Iterable[str]) -> Schema:
     """A mapping from settings to values."""
-    return _mapping({name: _setting(name) for name in names})
+    return _mapping({name: _reference(name) for name in names})
 
 
 def _lists(names: Iterable[str]) -> Schema:
     """A mapping from settings to lists of values."""
-    return _mapping({name: {"type": "array", "items": _setting(name)} for name in names})
+    return _mapping({name: {"type": "array", "items": _reference(name)} for name in names})
 
 
 def _parameters(names: Iterable[str]) -> Schema:
@@ -119,24 +125,24 @@ def _parameters(names: Iterable[str]) -> Schema:
 
 def _distribution(name: str, types: set[str]) -> Schema:
     """Choices among the values of a setting, or a range within them if they are numbers."""
-    value = _setting(name)
-    kinds = [_narrowed(Categorical, {"choices": {"items": value}})]
+    value = _reference(name)
+    kinds = [_within(Categorical, choices={"items": value})]
     if types & {"number", "integer"}:
-        kinds.append(_narrowed(Int, {"low": value, "high": value}))
+        kinds.append(_within(Int, low=value, high=value))
     if "number" in types:
-        kinds.append(_narrowed(Float, {"low": value, "high": value}))
+        kinds.append(_within(Float, low=value, high=value))
     return {"oneOf": kinds}
 
 
-def _narrowed(distribution: type[Settings], properties: Schema) -> Schema:
-    return {"allOf": [{"$ref": f"#/$defs/{distribution.__name__}"}, {"properties": properties}]}
+def _within(distribution: type[Settings], **properties: Schema) -> Schema:
+    return {"allOf": [_reference(distribution.__name__), {"properties": properties}]}
 
 
 def _types(setting: Schema) -> set[str]:
     return {str(one.get("type")) for one in setting.get("anyOf", [setting])}
 
 
-def _setting(name: str) -> Schema:
+def _reference(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
 

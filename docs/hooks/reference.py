@@ -1,7 +1,7 @@
 """Tables of settings out of the JSON schemas, where a page says `<!-- settings: … -->`.
 
-`<!-- settings: model -->` lists a section of the configuration, `<!-- settings: #ASHASettings -->`
-a model of the space's schema by its name there.
+`model` is a section of the configuration, `space#ASHASettings` a model in the schema of a space by its
+name there, `study` the study itself. `<!-- presets -->` lists the presets.
 """
 
 import json
@@ -22,46 +22,53 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _table(name: str) -> str:
-    if name.startswith("#"):
-        fields = _fields(schema.space_schema() | {"$ref": name[1:]})
-    else:
-        fields = {k: v for k, v in schema.settings().items() if k.startswith(f"{name}.")}
-    if not fields:
-        raise KeyError(f"no settings {name}")
+    model = _model(name)
     rows = [
-        f"| `{key}` | {_values(field)} | {_default(field)} | {field.get('description', '')} |"
-        for key, field in fields.items()
+        f"| `{key}` | {_values(field)} | {_default(key, field, model)} "
+        f"| {field.get('description', '')} |"
+        for key, field in model["properties"].items()
+        if key != "type"  # the page has it above the table
     ]
     return "\n".join(["| setting | values | default | |", "|---|---|---|---|", *rows])
 
 
-def _fields(whole: Mapping[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = whole["$defs"][whole["$ref"]]["properties"]
-    return fields
+def _model(name: str) -> dict[str, Any]:
+    """The schema of what a page calls by `name`; a KeyError if there is none."""
+    kind, _, model = name.partition("#")
+    if kind in schema.SCHEMAS:
+        whole = schema.SCHEMAS[kind]()
+        found: dict[str, Any] = whole["$defs"][model] if model else whole
+        return found
+    section = {k: v for k, v in schema.settings().items() if k.startswith(f"{name}.")}
+    if not section:
+        raise KeyError(f"no settings {name}")
+    return {"properties": section}
 
 
 def _values(field: Mapping[str, Any]) -> str:
     """What a setting may be: its choices, or its type and range."""
     if "anyOf" in field:
         return " or ".join(_values(one) for one in field["anyOf"])
-    if "oneOf" in field:
-        return "a mapping, see below"
-    if "const" in field:
-        return f"`{field['const']}`"
     if "enum" in field:
         return ", ".join(f"`{choice}`" for choice in field["enum"])
-    if "$ref" in field:
-        return "a mapping, see below"
-    kind = {"null": "`null`", "boolean": "`true`, `false`"}.get(field["type"], field["type"])
+    if "$ref" in field or "oneOf" in field or field["type"] == "object":
+        return "a mapping"
     if field["type"] == "array":
-        return f"a list of: {_values(field['items'])}"
-    bounds = [f"{sign} {field[key]}" for key, sign in BOUNDS.items() if field.get(key, UNBOUNDED) != UNBOUNDED]
+        return f"a list of {_values(field['items'])}"
+    kind = {"null": "`null`", "boolean": "`true`, `false`"}.get(field["type"], field["type"])
+    bounds = [
+        f"{sign} {field[key]}"
+        for key, sign in BOUNDS.items()
+        if field.get(key, UNBOUNDED) != UNBOUNDED
+    ]
     return " ".join([kind, ", ".join(bounds)]).strip()
 
 
-def _default(field: Mapping[str, Any]) -> str:
+def _default(key: str, field: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    if key in model.get("required", ()):
+        return "required"
     if "default" not in field:
-        return "" if "const" in field else "required"
+        return ""
     value = field["default"]
     return f"`{_yaml(value['type'] if isinstance(value, dict) else value)}`"
 
