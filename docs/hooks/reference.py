@@ -1,7 +1,7 @@
 """Tables of settings out of the JSON schemas, where a page says `<!-- settings: … -->`.
 
-`model` is a section of the configuration, `space#ASHASettings` a model in the schema of a space by its
-name there, `study` the study itself. `<!-- presets -->` lists the presets.
+`model` is a section of the configuration, `space#ASHASettings` a model in the schema of a space by
+its name there, `study` the study itself. `<!-- presets -->` lists the presets.
 """
 
 import json
