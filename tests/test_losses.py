@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_losses import Position, loss_in_loops, weights_in_loops
-from small_data import random_sequences
+from small_data import original_model, random_sequences
 from torch import Tensor
 
 from tune_srs import losses
 from tune_srs.batch_loss import BatchLoss, num_negatives
 from tune_srs.batches import Batch, Batches
-from tune_srs.config import LossConfig, ModelConfig, TrialConfig
+from tune_srs.config import LossConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError
 from tune_srs.model import SASRec
@@ -61,7 +61,7 @@ class Setup:
     def __init__(self, loss: dict[str, Any], seed: int = 0, **changes: Any) -> None:
         self.sequences = timed_sequences(seed)
         shape = {"max_length": MOST, "hidden_units": 8, "num_heads": 2, "dropout": 0.0}
-        model = ModelConfig.model_validate(shape | changes.pop("model", {}))
+        model = original_model(**shape | changes.pop("model", {}))
         sample = {"num_negatives": 10} if loss["type"] == "sampled_softmax" else {}
         config = LossConfig.model_validate({"num_positives": 3} | sample | loss)
         self.config = TrialConfig(model=model, loss=config)

@@ -10,11 +10,12 @@ from tune_srs.schedule import learning_rate, set_learning_rate
 
 
 def rates(**settings: object) -> list[float]:
-    config = TrainConfig.model_validate({"lr": 1.0, "max_epochs": 4} | settings)
+    plain = {"lr": 1.0, "max_epochs": 4, "schedule": "constant"}
+    config = TrainConfig.model_validate(plain | settings)
     return [learning_rate(config, step, 5) for step in range(20)]
 
 
-def test_by_default_it_stays() -> None:
+def test_a_constant_one_stays() -> None:
     assert rates() == [1.0] * 20
 
 

@@ -205,7 +205,7 @@ def test_training_samples_from_those_who_train(data: PreparedData) -> None:
 
 
 def test_a_model_trains_and_is_scored(data: PreparedData) -> None:
-    config = TrialConfig().with_overrides({"train.max_epochs": 1, "model.hidden_units": 4})
+    config = TrialConfig().with_overrides({"train.max_epochs": 1, "model.hidden_units": 8})
     (report,) = train(config, data.validation)
     assert 0 <= report.metrics["val/ndcg@10"] <= 1
 
