@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stdout
@@ -181,3 +182,21 @@ def follow(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(SystemExit) as ended:
                 cli.main()
         assert not ended.value.code, line
+
+
+@pytest.mark.slow
+def test_the_site_is_whole_without_a_network(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    done = subprocess.run(
+        [*build, "--site-dir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    pages = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.html")}
+    assert {f"{path.stem}.html" for path in DOCS.glob("*.md")} <= set(pages)
+    for content in pages.values():
+        assert not re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="https?:', content)
+        assert "<!-- settings" not in content
+    assert pages["metrics.html"].count("<math") == len(blocks(DOCS / "metrics.md", "math"))
+    assert all(f"<code>{name}</code>" in pages["configuration.html"] for name in dotted_keys())
+    functions = ("prepare", "train", "search", "export", "load")
+    assert all(f'id="tune_srs.api.{name}"' in pages["api.html"] for name in functions)
