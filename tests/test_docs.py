@@ -169,7 +169,7 @@ def follow(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call, _, to = line.partition(" > ")
     program, *arguments = shlex.split(call)
     if program == "python":
-        runpy.run_path(*arguments)
+        runpy.run_path(arguments[0])
     elif arguments[0] == "search":
         done = run(Path.cwd(), *arguments)
         assert (done.returncode, done.stderr) == (0, "")

@@ -94,7 +94,7 @@ def _shared() -> dict[str, Schema]:
     """What `$ref`s name: every setting, the distributions, and how it is searched."""
     search = SearchSettings.model_json_schema()
     known = settings()
-    shared = known | search.pop("$defs") | {"SearchSettings": search}
+    shared: dict[str, Schema] = known | search.pop("$defs") | {"SearchSettings": search}
     for field in ("scheduler", "sampler"):
         whole = search["properties"][field]
         kinds = [shared[one["$ref"].rpartition("/")[2]] for one in whole["oneOf"]]
