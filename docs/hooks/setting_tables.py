@@ -24,8 +24,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _table(name: str) -> str:
     model = _model(name)
     rows = [
-        f"| `{key}` | {_values(field)} | {_default(key, field, model)} "
-        f"| {field.get('description', '')} |"
+        f"| `{key}` | {_values(field)} | {_default(key, field, model)} | {_described(field)} |"
         for key, field in model["properties"].items()
         if key != "type"  # the page has it above the table
     ]
@@ -71,6 +70,11 @@ def _default(key: str, field: Mapping[str, Any], model: Mapping[str, Any]) -> st
         return ""
     value = field["default"]
     return f"`{_yaml(value['type'] if isinstance(value, dict) else value)}`"
+
+
+def _described(field: Mapping[str, Any]) -> str:
+    """What a setting is; YAML's `null` in place of Python's None."""
+    return re.sub(r"\bNone\b", "`null`", field.get("description", ""))
 
 
 def _yaml(value: object) -> str:
