@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= $(if $(wildcard results/demo),demo-$(shell date +%Y%m%d-%H%M%S),demo)
 
-.PHONY: demo test lint format
+.PHONY: demo test docs lint format
 
 demo: .venv/installed
 	$(BIN)/tune-srs search search_spaces/demo.yaml --dataset ml-100k --name $(RUN)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -36,6 +36,14 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UsageError: Any = typer.BadParameter.__base__
 
 
+class File(StrEnum):
+    """What a user writes, and an editor checks."""
+
+    CONFIG = "config"
+    SPACE = "space"
+    STUDY = "study"
+
+
 class Format(StrEnum):
     """What an export may hold in addition."""
 
@@ -555,6 +563,19 @@ def relevance(
 
     write_relevance_plot(to, num_positives, _overrides(rate, "--rate"))
     print(to)
+
+
+@app.command()
+def schema(
+    file: Annotated[File, typer.Argument(help="Which kind of YAML file.")],
+) -> None:
+    """Print the JSON schema of a kind of file, by which editors complete and check it.
+
+    Example: tune-srs schema space > space.schema.json
+    """
+    from tune_srs.schema import SCHEMAS
+
+    print(json.dumps(SCHEMAS[file.value](), indent=2, ensure_ascii=False))
 
 
 def _warn(message: str) -> None:

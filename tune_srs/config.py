@@ -56,31 +56,33 @@ class NoiseConfig(Settings):
 
     accidental: float = Field(0.0, ge=0, le=1, description="random items inserted, per interaction")
     shared: float = Field(0.0, ge=0, le=1, description="share of users merged in pairs")
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of what is inserted and merged")
 
 
 class SyntheticConfig(Settings):
     """Size and seed of the generated data set (`data.name: synthetic`)."""
 
-    users: int = Field(400, ge=1)
-    items: int = Field(300, ge=2)
-    mean_length: int = Field(60, ge=1)
-    seed: Seed = 0
+    users: int = Field(400, ge=1, description="how many")
+    items: int = Field(300, ge=2, description="how many there are at most")
+    mean_length: int = Field(60, ge=1, description="interactions a user, in the mean")
+    seed: Seed = Field(0, description="of all that is drawn")
 
 
 class LogConfig(Settings):
     """How to read a log of one's own (`data.name: PATH`); what is not given is guessed."""
 
-    user_column: str | None = None
-    item_column: str | None = None
-    rating_column: str | None = None
-    time_column: str | None = None
+    user_column: str | None = Field(None, description="its name; None: guessed")
+    item_column: str | None = Field(None, description="its name; None: guessed")
+    rating_column: str | None = Field(None, description="its name; None: guessed, if there is one")
+    time_column: str | None = Field(None, description="its name; None: guessed")
     time_format: str = Field(
         "auto",
         description="s, ms, us, ns (since 1970), iso, a strftime pattern, order (numbers that only "
         "rank), lines (no column: the lines are in order); auto: an epoch in any unit, or ISO 8601",
     )
-    separator: str | None = Field(None, min_length=1, max_length=1)
+    separator: str | None = Field(
+        None, min_length=1, max_length=1, description="of fields, one character; None: guessed"
+    )
     header: bool = Field(True, description="false: the columns are named 0, 1, 2, …")
     text_ids: bool = Field(False, description="ids are text though they look like numbers")
 
@@ -136,8 +138,8 @@ class DataConfig(Settings):
     repeats: Literal["keep", "drop_consecutive", "keep_first"] = Field(
         "keep", description="of an item in a user's history"
     )
-    min_users_per_item: int = Field(1, ge=1)
-    min_items_per_user: int = Field(1, ge=1)
+    min_users_per_item: int = Field(1, ge=1, description="interactions; once, before the users")
+    min_items_per_user: int = Field(1, ge=1, description="interactions; once, after the items")
     k_core: int = Field(
         1, ge=1, description="drop users and items of fewer interactions until none is left"
     )
@@ -155,18 +157,20 @@ class ModelConfig(Settings):
     """SASRec's shape. The defaults won a search on MovieLens 100K, see docs/findings.md."""
 
     max_length: int = Field(200, ge=1, description="items of a history that the model sees")
-    hidden_units: int = Field(128, ge=1)
-    num_blocks: int = Field(1, ge=1)
-    num_heads: int = Field(4, ge=1)
+    hidden_units: int = Field(128, ge=1, description="D: width of embeddings and blocks")
+    num_blocks: int = Field(1, ge=1, description="of attention and feed-forward")
+    num_heads: int = Field(4, ge=1, description="of attention; they divide the units")
     norm: Literal["original", "pre", "post"] = Field(
         "post",
         description="original: the residual starts from the normed query; pre: of what a sublayer "
         "gets; post: of the sum",
     )
     gates: bool = Field(False, description="a learned gate on what each sublayer adds, as in LiGR")
-    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    activation: Literal["relu", "gelu", "swiglu"] = Field("relu", description="in the feed-forward")
     feed_forward_factor: int = Field(2, ge=1, description="inner units, in hidden units")
-    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "rotary"
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = Field(
+        "rotary", description="how the model knows them; rotary: by turning queries and keys"
+    )
     scale_embedding: bool = Field(False, description="item embeddings times the root of the units")
     item_bias: bool = Field(False, description="a learned bias in each item's score")
     dropout: float = Field(0.1, ge=0, lt=1, description="in the feed-forward, and where not given")
@@ -191,7 +195,9 @@ class ModelConfig(Settings):
 class LossConfig(Settings):
     """What is minimised; its positives are weighted by relevance. See `losses.py`."""
 
-    type: Literal["bce", "gbce", "bpr", "softmax", "sampled_softmax"] = "bce"
+    type: Literal["bce", "gbce", "bpr", "softmax", "sampled_softmax"] = Field(
+        "bce", description="see docs/losses.md"
+    )
     num_positives: int = Field(1, ge=1, description="P: the next P items of a position")
     num_negatives: int | None = Field(
         None,
@@ -207,7 +213,7 @@ class LossConfig(Settings):
         0.0, ge=0, lt=1, description="share of sampled_softmax's negatives from the batch itself"
     )
     calibration: float = Field(0.75, ge=0, le=1, description="t of gbce")
-    relevance: RelevanceName = "fixed"
+    relevance: RelevanceName = Field("fixed", description="what each of the positives weighs")
     rate: float | None = Field(
         None,
         gt=0,
@@ -215,9 +221,13 @@ class LossConfig(Settings):
         description="p of power (2) and reciprocal (1), r of exponential (1) and gaussian (2), "
         "decay a day of time (1), strength of what keeps learned ones alike (1)",
     )
-    normalization: Literal["mean", "original"] = "mean"
+    normalization: Literal["mean", "original"] = Field(
+        "mean", description="weights of mean 1, or as in the paper's code"
+    )
     positive_weight: float = Field(1.0, gt=0, description="balance of positives to negatives")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of the target that all items get alike"
+    )
 
     @model_validator(mode="after")
     def _what_is_given_has_an_effect(self) -> Self:
@@ -263,9 +273,9 @@ EFFECTIVE = {
 class TrainConfig(Settings):
     """The optimisation, and where it runs. The defaults were found together with the model's."""
 
-    max_epochs: int = Field(60, ge=1)
+    max_epochs: int = Field(60, ge=1, description="visits of every user")
     batch_size: int = Field(32, ge=1, description="users a step")
-    lr: float = Field(2.7e-3, gt=0)
+    lr: float = Field(2.7e-3, gt=0, description="learning rate of Adam")
     warmup_epochs: float = Field(0.0, ge=0, description="the rate rises from 0 at first")
     schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="cosine: the rate falls to 0 at max_epochs"
@@ -283,9 +293,11 @@ class TrainConfig(Settings):
         False, description="torch's attention kernels, flash among them, in place of our own"
     )
     cuda_graph: bool = Field(False, description="replay a recorded step; on a GPU only")
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of weights, dropout, negatives and the order of users")
     num_threads: int = Field(1, ge=1, description="CPU threads; other numbers, other rounding")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU if there is one"
+    )
 
     @model_validator(mode="after")
     def _the_rate_is_reached(self) -> Self:
@@ -300,9 +312,13 @@ class TrainConfig(Settings):
 class EvaluationConfig(Settings):
     """What is ranked and at which cutoffs."""
 
-    cutoffs: tuple[StrictInt, ...] = Field((5, 10, 20), min_length=1)
+    cutoffs: tuple[StrictInt, ...] = Field(
+        (5, 10, 20), min_length=1, description="k of the metrics; different ones, at least 1"
+    )
     relevance: Position = Field("linear", description="the gain in ndcg_rel")
-    candidates: Literal["all", "sampled"] = "all"
+    candidates: Literal["all", "sampled"] = Field(
+        "all", description="the whole catalogue, or some negatives beside the futures"
+    )
     num_candidates: int = Field(100, ge=1, description="negatives a user, if sampled")
     exclude_history: bool = Field(True, description="off where people come back to items")
     seed: Seed = Field(0, description="of the sampled candidates")

@@ -45,7 +45,9 @@ class SuggestingTrial(Protocol):
 class Parameter(Settings):
     """What a distribution has in common: the values of its parents that make it active."""
 
-    when: dict[str, list[Choice]] = Field(default_factory=dict)
+    when: dict[str, list[Choice]] = Field(
+        default_factory=dict, description="parents, each with the values that make this one active"
+    )
 
     def active(self, values: Values) -> bool:
         """All parents are active and have one of the listed values."""
@@ -56,7 +58,7 @@ class Parameter(Settings):
 
 class Categorical(Parameter):
     type: Literal["categorical"]
-    choices: list[Choice] = Field(min_length=1)
+    choices: list[Choice] = Field(min_length=1, description="different values")
 
     @model_validator(mode="after")
     def _choices_differ(self) -> Self:
@@ -74,10 +76,10 @@ class Categorical(Parameter):
 class Numeric(Parameter):
     """A range; `log` and `step` exclude each other, as in Optuna."""
 
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
+    low: float = Field(description="the lowest value, included")
+    high: float = Field(description="the highest value, included")
+    log: bool = Field(False, description="on a logarithmic scale; low > 0, no step")
+    step: float | None = Field(None, gt=0, description="from one value to the next")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -102,9 +104,9 @@ class Float(Numeric):
 
 class Int(Numeric):
     type: Literal["int"]
-    low: int
-    high: int
-    step: int | None = Field(None, ge=1)
+    low: int = Field(description="the lowest value, included")
+    high: int = Field(description="the highest value, included")
+    step: int | None = Field(None, ge=1, description="from one value to the next; None: 1")
 
     def suggest(self, trial: SuggestingTrial, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
@@ -232,8 +234,10 @@ class SearchSettings(Settings):
     stopped early and which one is exported; Optuna searches for all of them at the same time.
     """
 
-    metric: str | list[str] = "val/ndcg_rel@10"
-    mode: Mode | list[Mode] = "max"
+    metric: str | list[str] = Field(
+        "val/ndcg_rel@10", description="what an epoch reports; several give a Pareto set"
+    )
+    mode: Mode | list[Mode] = Field("max", description="one for all metrics, or one for each")
     trials: int | None = Field(None, ge=1, description="None: 20, or all of a grid")
     time_budget: str | None = Field(None, description="such as 90s, 45m or 2h30m, pauses left out")
     stale_trials: int | None = Field(
@@ -242,8 +246,12 @@ class SearchSettings(Settings):
     patience: int | None = Field(
         None, ge=1, description="epochs without improvement after which a trial is complete"
     )
-    scheduler: Scheduler = ASHASettings()
-    sampler: Sampler = TPESettings()
+    scheduler: Scheduler = Field(
+        ASHASettings(), description="stops trials early; its name, or its type and settings"
+    )
+    sampler: Sampler = Field(
+        TPESettings(), description="proposes configurations; its name, or its type and settings"
+    )
 
     @field_validator("scheduler", "sampler", mode="before")
     @classmethod
@@ -296,12 +304,16 @@ def seconds(duration: str) -> float:
     return value
 
 
-class _SpaceFile(Settings):
-    description: str = ""
-    search: SearchSettings = SearchSettings()
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    params: dict[str, dict[str, Any]]
-    baselines: list[dict[str, Any]] = Field(default_factory=list)
+class SpaceFile(Settings):
+    """What a file may hold; `Space.from_dict` checks the rest."""
+
+    description: str = Field("", description="what the search is about, for its report")
+    search: SearchSettings = Field(SearchSettings(), description="how it is searched")
+    fixed: dict[str, Any] = Field(default_factory=dict, description="the same in every trial")
+    params: dict[str, dict[str, Any]] = Field(description="what is searched: distributions")
+    baselines: list[dict[str, Any]] = Field(
+        default_factory=list, description="values of parameters that are tried first"
+    )
 
 
 @dataclass(frozen=True)
@@ -331,7 +343,7 @@ class Space:
 
         Raises `ConfigError` for anything that could fail in a trial: the space is rehearsed.
         """
-        file = validated(_SpaceFile, values, source)
+        file = validated(SpaceFile, values, source)
         asked = file.search.model_dump() | dict(search or {})
         settings = validated(SearchSettings, asked, f"{source}: search")
         if settings.sampler.type == "grid" and settings.trials is not None:

@@ -38,7 +38,7 @@ EACH = "each"
 class Entry(Settings):
     """One or several configurations: what is fixed in them, and what is tuned."""
 
-    fixed: Values = Field(default_factory=dict)
+    fixed: Values = Field(default_factory=dict, description="settings by their dotted names")
     params: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="distributions, as in a space; tuned before it runs"
     )
@@ -88,7 +88,7 @@ class Tuning(Settings):
 class Study(Settings):
     """Configurations x data sets x seeds."""
 
-    description: str = ""
+    description: str = Field("", description="what the study is about")
     metrics: list[str] = Field(["test/ndcg@10"], min_length=1, description="what is compared")
     select: str = Field(
         "val/ndcg_rel@10", description="decides which epoch of a run counts, and tunes"
@@ -100,8 +100,10 @@ class Study(Settings):
         min_length=1, description="settings of data and evaluation, by their dotted names"
     )
     fixed: Values = Field(default_factory=dict, description="in all configurations")
-    configurations: dict[str, dict[str, Any]] = Field(min_length=1, description="of `Entry`")
-    tune: Tuning | None = None
+    configurations: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="by names of your own"
+    )
+    tune: Tuning | None = Field(None, description="None: nothing is tuned, all is fixed")
 
     @classmethod
     def from_yaml(
