@@ -64,9 +64,9 @@ def gbce(
     """Generalised binary cross-entropy of gSASRec (Petrov and Macdonald, arXiv 2308.07192).
 
     Positives as sigmoid(x)^b, so b log(1 + e^-x), with b = a (t (1 - 1 / a) + 1 / a), t the
-    `calibration` and a = N / (I - 1), at most 1, the share of the negatives that is drawn, uniformly;
-    t = 0 is `bce` with summed negatives. The negatives of a position are summed and all is divided
-    by N + 1, as there.
+    `calibration` and a = N / (I - 1), at most 1, the share of the negatives that is drawn; t = 0
+    is `bce` with summed negatives. The negatives of a position are summed and all is divided by
+    N + 1, as there.
     """
     count = negatives.shape[1]
     rate = min(1.0, count / (num_items - 1))

@@ -15,6 +15,9 @@ from tune_srs.studies.spec import Study
 STUDIES = Path(__file__).parent.parent.parent / "studies"
 FIXED: dict[str, Any] = STUDY["fixed"]
 
+# of a data set, as `search.yaml` has them
+FACTS = {"fingerprint": "f", "settings": {}, "users": 9, "items": 9, "interactions": 99}
+
 
 def test_a_configuration_has_what_is_fixed_for_all_then_its_own_then_what_is_tuned(
     tmp_path: Path,
@@ -44,7 +47,7 @@ def finished_search(folder: Path) -> None:
     fixed = SPACE["fixed"] | {"model.num_blocks": 1}  # type: ignore[operator]
     space = SPACE | {"fixed": fixed}
     plan = {"name": "earlier", "seed": 0, "resources": {}, "space": space}
-    (run / "search.yaml").write_text(yaml.safe_dump(plan | {"data": {"fingerprint": "f"}}))
+    (run / "search.yaml").write_text(yaml.safe_dump(plan | {"data": FACTS}))
     journal = Journal(run, [METRIC], ["max"])
     for number, value in enumerate([0.1, 0.3, 0.2, 0.9]):
         journal.begin(number, {"train.lr": 0.01, "loss.num_positives": 1 + number % 2})
