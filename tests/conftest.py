@@ -10,6 +10,12 @@ from searches import run, write_space
 from selenium import webdriver
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes first: begun last, it would leave the other core idle."""
+    slow = [item.path for item in items if item.get_closest_marker("slow")]
+    items.sort(key=lambda item: (item.path.name != "test_kills.py", item.path not in slow))
+
+
 @pytest.fixture(scope="session")
 def searched(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, str]:
     """A folder with a finished search `tiny`, and what it printed; of all workers the same."""

@@ -350,6 +350,11 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
     pairwise = loss in ("bce", "gbce", "bpr")
     chance = st.floats(0, 1, exclude_max=True)
     epochs = draw(count)
+    smoothing = 0.0 if loss in ("gbce", "bpr") else draw(chance)
+    item_bias, cuda_graph = draw(st.booleans()), draw(st.booleans())
+    smoothed = loss == "sampled_softmax" and smoothing > 0
+    whole = loss == "softmax" or smoothed or item_bias or cuda_graph
+    updates = ["auto", "all"] if whole else ["auto", "all", "touched"]
     kind = draw(st.sampled_from(["last", "users", "time"]))
     return {
         "data": {
@@ -395,7 +400,7 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
             "feed_forward_factor": draw(count),
             "positions": draw(st.sampled_from(["learned", "sinusoidal", "rotary", "none"])),
             "scale_embedding": draw(st.booleans()),
-            "item_bias": draw(st.booleans()),
+            "item_bias": item_bias,
             "dropout": draw(chance),
             "embedding_dropout": draw(st.none() | chance),
             "attention_dropout": draw(st.none() | chance),
@@ -414,7 +419,7 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
             "positive_weight": draw(st.floats(0, 1e300, exclude_min=True))
             if loss in ("bce", "gbce")
             else 1.0,
-            "label_smoothing": 0.0 if loss in ("gbce", "bpr") else draw(chance),
+            "label_smoothing": smoothing,
         },
         "train": {
             "max_epochs": epochs,
@@ -424,10 +429,10 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
             "schedule": draw(st.sampled_from(["constant", "cosine"])),
             "weight_decay": draw(st.floats(0, 1e3)),
             "clip_norm": draw(st.none() | st.floats(0, 1e3, exclude_min=True)),
-            "embedding_update": draw(st.sampled_from(["auto", "all", "touched"])),
+            "embedding_update": draw(st.sampled_from(updates)),
             "precision": draw(st.sampled_from(["float32", "bfloat16"])),
             "fused_attention": draw(st.booleans()),
-            "cuda_graph": draw(st.booleans()),
+            "cuda_graph": cuda_graph,
             "seed": draw(seed),
             "num_threads": draw(count),
             "device": draw(st.sampled_from(["auto", "cpu", "cuda"])),

@@ -229,11 +229,14 @@ def other_units(folder: Path) -> None:
 MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another vocabulary": (items(lambda t: t[:-1]), "knows 12 items, items.parquet has 11"),
     "weights of another shape": (other_units, "does not fit config.yaml.*size mismatch"),
-    "a weight less": (weights(lambda w: w.pop("norm.weight")), "Missing key.*norm.weight"),
+    "a weight less": (
+        weights(lambda w: w.pop("blocks.0.attention_norm.weight")),
+        "Missing key.*attention_norm",
+    ),
     "a weight more": (weights(lambda w: w.update(x=torch.ones(1))), "Unexpected key.*x"),
     "no embedding": (weights(lambda w: w.pop("items.weight")), "does not fit config.yaml"),
     "weights that are no numbers": (
-        weights(lambda w: w["norm.bias"].fill_(np.nan)),
+        weights(lambda w: w["blocks.0.attention_norm.bias"].fill_(np.nan)),
         "weights that are no numbers",
     ),
     "a scalar embedding": (
