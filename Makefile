@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/tune-srs search search_spaces/demo.yaml --dataset ml-100k --name $(RUN)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 docs: .venv/installed-dev
 	$(BIN)/mkdocs build --strict --quiet

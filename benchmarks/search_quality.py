@@ -103,7 +103,7 @@ def trained(grid: Space, missing: list[str]) -> Iterator[tuple[str, dict[str, fl
     """Each of the `missing` settings with the seconds of an epoch, and epoch → metric."""
     if not missing:
         return
-    compile_kernels(grid.base.train, print)
+    compile_kernels(grid.base, print)
     with tempfile.TemporaryDirectory() as folder:
         sequences = prepare(grid.base.data, Path(folder)).validation
     for number, settings in enumerate(missing, start=1):

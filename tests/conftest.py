@@ -11,9 +11,15 @@ from selenium import webdriver
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes first: begun last, it would leave the other core idle."""
-    slow = [item.path for item in items if item.get_closest_marker("slow")]
-    items.sort(key=lambda item: (item.path.name != "test_kills.py", item.path not in slow))
+    """Files that take minutes first: begun last, they would leave the other workers idle."""
+    minutes = ("test_kills.py", "test_tuning.py", "test_running.py", "test_deploy.py")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def turn(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name
+        return minutes.index(name) if name in minutes else len(minutes), item.path not in slow
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

@@ -169,7 +169,7 @@ def train(
     check_metric(metric, trial.evaluation.cutoffs, "--metric")
     print(f"training on {device_of(trial.train)}")
     data = prepare(trial.data, data_folder)
-    compile_kernels(trial.train, print)
+    compile_kernels(trial, print)
     best = Best(metric, "min" if metric == "train/loss" else "max")
     for report in train_epochs(trial, data.validation):
         best.update(report)

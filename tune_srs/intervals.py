@@ -4,10 +4,10 @@ Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13: the 
 """
 
 from collections.abc import Mapping
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -32,7 +32,7 @@ def mean_intervals(
         low, high = np.quantile(_bootstrapped(values, np.random.default_rng(seed)), tails, axis=0)
     else:
         error = values.std(axis=0) / np.sqrt(len(values))
-        low, high = (values.mean(axis=0) + float(stats.norm.ppf(tail)) * error for tail in tails)
+        low, high = (values.mean(axis=0) + NormalDist().inv_cdf(tail) * error for tail in tails)
     return {name: (float(a), float(b)) for name, a, b in zip(per_user, low, high, strict=True)}
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from tune_srs.batch_loss import BatchLoss
 from tune_srs.batches import Batch, Batches
-from tune_srs.config import PRESETS, TrainConfig, TrialConfig
+from tune_srs.config import TrainConfig, TrialConfig
 from tune_srs.cuda_graph import GraphedStep
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluate import Evaluator
 from tune_srs.lazy_adam import LazyAdam
-from tune_srs.model import SASRec
+from tune_srs.model import SASRec, is_original
 from tune_srs.relevance import LearnedRelevance
 from tune_srs.schedule import learning_rate, set_learning_rate
 
@@ -118,14 +118,15 @@ def _optimizers(
     return (*optimizers, adam)
 
 
-def compile_kernels(config: TrainConfig, say: Callable[[str], None]) -> None:
-    """Have ready what most runs on the CPU call: a moment, or half a minute once on a machine."""
-    if not packs(config):
+def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
+    """Have ready what `config` calls on the CPU: a moment, or half a minute once on a machine."""
+    if not packs(config.train):
         return
     histories = np.array([1, 2, 3], dtype=np.int32)
     futures = np.array([[4]], dtype=np.int32)
     sequences = Sequences(histories, np.array([0, 3]), futures, num_items=5)
     settings = {
+        "preset": "original" if is_original(config.model) else "esasrec",
         "train.max_epochs": 1,
         "train.device": "cpu",
         "train.num_threads": torch.get_num_threads(),
@@ -133,9 +134,7 @@ def compile_kernels(config: TrainConfig, say: Callable[[str], None]) -> None:
     notice = Timer(2, say, ["compiling for this machine, once: about half a minute"])
     notice.start()
     try:
-        for preset in PRESETS:  # with kernels of its own, and with attention's alone
-            tiny = TrialConfig().with_overrides(settings | {"preset": preset})
-            next(train(tiny, sequences))
+        next(train(TrialConfig().with_overrides(settings), sequences))
     finally:
         notice.cancel()
 

@@ -86,7 +86,7 @@ def _run_or_go_on(
                 outcome.begin(plan, data, folder)
             held.enter_context(alone(folder))
             held.enter_context(logged(folder / "ray.log"))
-            compile_kernels(space.base.train, console.say)  # before several workers do
+            compile_kernels(space.base, console.say)  # before several workers do
             journal = _journal(folder, space)
             recorder = Recorder(journal, space, folder, plan.storage(folder), console)
             recorder.sweep()

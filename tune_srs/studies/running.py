@@ -157,7 +157,7 @@ class _Runs:
         with connected(self._plan.resources, *every), logged(self._folder / "ray.log"):
             nodes = node_resources()
             self._plan.resources.check(nodes)
-            compile_kernels(self._configs[missing[0]].train, self._console.say)
+            compile_kernels(self._configs[missing[0]], self._console.say)
             self._splits = {n: (ray.put(v), ray.put(t)) for n, (v, t) in splits.items()}
             asked = self._plan.resources.of_a_trial(nodes)
             self._remote = _score.options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0))
