@@ -75,7 +75,7 @@ def test_positives_are_the_items_that_follow(padded: bool) -> None:
         assert found == expected
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 1000),
     users=st.integers(2, 40),

@@ -457,7 +457,7 @@ def test_any_text_survives_yaml(tmp_path: Path, text: str) -> None:
 
 
 @given(values=trial_values())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_valid_configuration_survives_yaml(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
 ) -> None:
@@ -481,7 +481,7 @@ JSON = st.recursive(
 
 
 @given(values=JSON)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_whatever_is_given_is_accepted_or_refused_in_one_line(values: Any) -> None:
     try:
         config = TrialConfig.from_dict(values, "here")
@@ -494,7 +494,7 @@ def test_whatever_is_given_is_accepted_or_refused_in_one_line(values: Any) -> No
 
 
 @given(text=st.text(max_size=60) | JSON.map(str))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_whatever_is_written_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
@@ -105,7 +105,6 @@ def test_worked_by_hand() -> None:
         lambda: MedianStopping(2, 2),
     ],
 )
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_fed_again_it_stands_where_it_stood(make: Callable[[], Rule], seed: int) -> None:
     made: list[tuple[int, int, float]] = []

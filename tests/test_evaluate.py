@@ -79,7 +79,7 @@ def plain_evaluation(
     return values
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 10_000),
     users=st.integers(1, 12),
@@ -103,7 +103,7 @@ def negatives_of(evaluator: Evaluator) -> Tensor:
     return evaluator.negatives
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 5))
 def test_a_plain_ranking_of_sampled_candidates_agrees(seed: int, count: int) -> None:
     random = torch.Generator().manual_seed(seed)
@@ -160,7 +160,7 @@ def test_a_score_that_is_no_number_counts_against_the_model() -> None:
     assert Evaluator(sequences, EvaluationConfig(), CPU)(Table(scores)).means()["hit@10"] == 0
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 10_000),
     odd=st.sampled_from([math.nan, -math.inf, math.inf]),
@@ -253,7 +253,7 @@ def test_how_users_and_items_are_chunked_does_not_matter(
             assert torch.equal(chunked[name], values)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), order=st.permutations(range(7)))
 def test_the_order_of_users_does_not_matter_and_means_are_of_users(
     seed: int, order: list[int]

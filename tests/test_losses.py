@@ -244,7 +244,7 @@ def test_every_other_setting_equals_plain_loops(
     assert_same(Setup(loss, padded=padded, model={"item_bias": item_bias}))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(TYPES),
     name=st.sampled_from([*RELEVANCES, "learned"]),

@@ -116,7 +116,7 @@ def place_of(ranks: list[int], j: int) -> int:
     return sum(1 for other in range(len(ranks)) if other != j and ranks[other] <= ranks[j])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data(), futures=st.integers(1, 6), k=st.integers(1, 12))
 def test_brute_force_agrees(data: st.DataObject, futures: int, k: int) -> None:
     ranks = data.draw(st.lists(st.integers(0, 14), min_size=futures, max_size=futures))
@@ -130,7 +130,7 @@ def test_brute_force_agrees(data: st.DataObject, futures: int, k: int) -> None:
     assert values_of(ranks, k, counted) == pytest.approx(expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     ranks=st.lists(st.integers(0, 30), min_size=1, max_size=6, unique=True), k=st.integers(1, 20)
 )
@@ -151,7 +151,7 @@ def test_ir_measures_agrees(ranks: list[int], k: int) -> None:
     assert values["mrr"] == pytest.approx(measured(ir_measures.RR @ k, binary))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     ranks=st.lists(st.integers(0, 20), min_size=2, max_size=6, unique=True),
     k=st.integers(1, 12),

@@ -17,7 +17,7 @@ from tune_srs.negatives import CatalogueSampler, NegativeSampler, target_counts
 CPU = torch.device("cpu")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     histories=st.lists(
         st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=6
@@ -148,7 +148,7 @@ def test_the_estimated_sum_has_the_expectation_of_the_full_one() -> None:
     assert abs(np.mean(sums) - scores[1:].exp().sum().item()) < 4 * error
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     histories=st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=6),
     max_length=st.integers(1, 12),

@@ -72,7 +72,7 @@ def assert_same(model: SASRec, other: SASRec, features: Tensor, expected: Tensor
     assert len(exact) == len(list(model.parameters()))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, MOST), min_size=1, max_size=4),
     num_heads=st.sampled_from([1, 2, 3]),
@@ -228,7 +228,7 @@ def test_a_seed_repeats_the_masks_and_another_does_not() -> None:
     assert not torch.equal(features(0), features(1))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     lengths=st.lists(st.integers(1, MOST), min_size=1, max_size=5),
     num_heads=st.sampled_from([1, 2]),

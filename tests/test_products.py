@@ -9,7 +9,7 @@ from tune_srs.products import ByBags, OnCPU, row_products
 
 
 @pytest.mark.parametrize("function", [ByBags, OnCPU])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 1000),
     tokens=st.integers(1, 6),

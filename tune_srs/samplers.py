@@ -18,7 +18,6 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
-from scipy.stats import qmc
 
 from tune_srs.space import CMAESSettings, GPSettings, QMCSettings, Space, TPESettings
 
@@ -89,6 +88,8 @@ class SobolSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        from scipy.stats import qmc  # half a second, which other samplers need not wait
+
         sequence = qmc.Sobol(len(self._dimensions), rng=self._seed)
         if trial.number:  # not even by none, says scipy, before the first
             sequence.fast_forward(trial.number)

@@ -275,7 +275,7 @@ SOUND = [
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_whatever_a_log_holds_only_our_own_errors_come_out(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

@@ -380,7 +380,7 @@ SOUND = [
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_whatever_a_file_holds_the_reader_takes_or_refuses_it(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

@@ -32,7 +32,7 @@ def in_order(rows: list[Row]) -> list[tuple[int, int]]:
 
 
 @given(rows=ROWS, scale=st.sampled_from([1, 1_000_003, 2**55]), far=st.sampled_from([1, 2**40]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_users_and_times_order_and_equal_times_keep_their_order(
     rows: list[Row], scale: int, far: int
 ) -> None:
@@ -71,7 +71,7 @@ def of_rows(rows: list[Row]) -> Interactions:
 
 
 @given(rows=ROWS, k=st.integers(2, 4))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_core_is_the_largest_part_that_no_filter_shrinks(rows: list[Row], k: int) -> None:
     left = in_order(rows)
     while True:
@@ -86,7 +86,7 @@ def test_the_core_is_the_largest_part_that_no_filter_shrinks(rows: list[Row], k:
 
 
 @given(rows=ROWS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_repeats_are_dropped_as_asked(rows: list[Row]) -> None:
     ordered = in_order(rows)
     first = [pair for place, pair in enumerate(ordered) if pair not in ordered[:place]]

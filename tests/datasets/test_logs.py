@@ -255,7 +255,7 @@ IDS = st.lists(st.integers(0, 2**62), min_size=5, max_size=9, unique=True) | st.
 
 
 @given(users=IDS, items=IDS, name=st.sampled_from(["log.csv", "log.parquet", "log.jsonl"]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_ids_of_any_type_come_back(
     tmp_path_factory: pytest.TempPathFactory, users: list[Any], items: list[Any], name: str
 ) -> None:

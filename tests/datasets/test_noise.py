@@ -82,7 +82,7 @@ def test_no_noise_changes_nothing() -> None:
 
 
 @given(histories=HISTORIES, accidental=st.floats(0, 1), shared=st.floats(0, 1))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_histories_are_only_added_to_and_from_what_trains(
     histories: list[list[int]], accidental: float, shared: float
 ) -> None:

@@ -147,7 +147,7 @@ def sequences_by_hand(rows: Sequence[Row], num_futures: int) -> dict[int, list[i
 
 
 @given(rows=TABLES, num_futures=st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_parts_are_the_users_sequences_and_no_test_future_is_seen_before(
     rows: list[Row], num_futures: int
 ) -> None:
@@ -165,7 +165,7 @@ def test_the_parts_are_the_users_sequences_and_no_test_future_is_seen_before(
 
 
 @given(rows=TABLES, num_futures=st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_what_search_may_see_does_not_depend_on_the_test_futures(
     rows: list[Row], num_futures: int
 ) -> None:
@@ -182,7 +182,7 @@ def test_what_search_may_see_does_not_depend_on_the_test_futures(
 # The cache
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 4), st.integers(0, 8), st.integers(1, 5), st.integers(0, 30)),

@@ -78,7 +78,7 @@ def test_validation_and_test_have_a_number_of_futures_each() -> None:
 
 
 @given(log=LOGS, num_futures=st.integers(1, 3), seed=st.integers(0, 5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_users_held_out_are_never_learned_from(
     log: list[list[int]], num_futures: int, seed: int
 ) -> None:
@@ -116,7 +116,7 @@ def test_a_seed_draws_the_users() -> None:
 
 
 @given(log=LOGS, num_futures=st.integers(1, 2), share=st.sampled_from([1e-17, 0.1, 0.2, 0.3]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_nothing_after_the_moment_is_learned_from(
     log: list[list[int]], num_futures: int, share: float
 ) -> None:

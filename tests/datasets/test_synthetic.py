@@ -27,7 +27,7 @@ def test_another_seed_gives_another_table() -> None:
     mean_length=st.integers(1, 40),
     seed=st.integers(0, 2**32),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_user_has_each_item_once_at_most_and_one_a_day(
     users: int, items: int, mean_length: int, seed: int
 ) -> None:

@@ -115,7 +115,7 @@ def expected(data: PreparedData, log: list[list[int]], scale: int) -> list[list[
 @given(
     log=LOGS, how=st.sampled_from(SPLITS), scale=st.sampled_from([10**6, 86_400_000_000, 70_001])
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_every_split_keeps_the_times_of_what_trains(
     log: list[list[int]], how: dict[str, Any], scale: int
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_click_has_the_time_of_the_interaction_it_follows(how: dict[str, Any])
 
 
 @given(rate=st.floats(0, 1), seed=st.integers(0, 9))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_clicks_come_at_some_times_and_interactions_keep_theirs(rate: float, seed: int) -> None:
     """No time occurs twice, so that it names its interaction."""
     items, times = np.ones(20, np.int32), np.arange(100, 120)
