@@ -344,6 +344,20 @@ def test_a_gpu_that_is_not_there_is_refused(
     assert "GPU" in done.stderr or "gpus" in done.stderr
 
 
+def test_relevance_by_time_needs_a_log_with_times(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "ordered.txt").write_text(
+        "".join(f"{user} {item}\n" for user in range(1, 6) for item in range(1, 41))
+    )
+    choices = {"type": "categorical", "choices": ["linear", "time"]}
+    space = {"fixed": {"loss.num_positives": 2}, "params": {"loss.relevance": choices}}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    done = run("search", "space.yaml", "--dataset", "ordered.txt")
+    assert done.status == 2
+    assert "ordered.txt: has no times, which loss.relevance: time needs" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_existing_name_is_never_overwritten(run: Run, tmp_path: Path) -> None:
     kept = tmp_path / "results" / "mine" / "notes.txt"
     kept.parent.mkdir(parents=True)

@@ -104,6 +104,7 @@ def search(
     plan.check(folder, resume)
     if data is None:
         data = prepare(plan.space.base.data, data_folder)
+    plan.check_times(data)
     if resume:
         plan.check_data(data, folder)
 

@@ -20,7 +20,7 @@ from tune_srs import results
 from tune_srs.config import Settings, dump_yaml, validated
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError
-from tune_srs.space import Space
+from tune_srs.space import Categorical, Space
 from tune_srs.storage import Storage
 from tune_srs.training import device_of
 
@@ -173,6 +173,18 @@ class Plan:
         if self.resources.address is None:
             device_of(self.space.base.train)
             self.resources.check([this_machine()])
+
+    def check_times(self, data: PreparedData) -> None:
+        """Refuse data without times where relevance may depend on them."""
+        relevance = self.space.params.get("loss.relevance")
+        by_time = self.space.base.loss.relevance == "time" or (
+            isinstance(relevance, Categorical) and "time" in relevance.choices
+        )
+        if by_time and data.validation.training.times is None:
+            raise ConfigError(
+                f"{self.space.base.data.name}: has no times, which loss.relevance: time needs; "
+                f"leave time out of the space, or give a log with times"
+            )
 
     def check_data(self, data: PreparedData, folder: Path) -> None:
         """Refuse to resume on other data than the run began with."""
