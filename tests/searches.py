@@ -50,6 +50,9 @@ SPACE = {
 }
 
 
+ONE_WORKER = ("--at-once", "1")  # starts sooner than two; for what does not need both
+
+
 def write_space(folder: Path, **changes: object) -> None:
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE | changes), encoding="utf-8")
 

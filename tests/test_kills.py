@@ -155,9 +155,10 @@ def test_a_search_killed_at_many_moments_ends_like_one_that_was_not(tmp_path: Pa
     write_space(tmp_path, **LONG)
     folder = tmp_path / "results" / "cut"
     killed = 0
-    for moment in MOMENTS:
+    for number, moment in enumerate(MOMENTS):
         begun = (folder / "search.yaml").exists()
         how = ["--resume"] if begun else ["space.yaml"]
+        how += ["--at-once", str(number % 2 + 1)]  # of sessions with one worker, and with two
         with started(tmp_path, "search", *how, "--name", "cut") as process:
             moment(tmp_path, process)
             if process.poll() is None:

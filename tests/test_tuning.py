@@ -16,6 +16,7 @@ from searches import (
     COMMAND,
     FIXED,
     METRIC,
+    ONE_WORKER,
     SPACE,
     check_study,
     family,
@@ -213,7 +214,7 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 1e30]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}}
     write_space(tmp_path, params=rates, search=search, baselines=[])
-    done = run(tmp_path, "search", "space.yaml", "--name", "one")
+    done = run(tmp_path, "search", "space.yaml", "--name", "one", *ONE_WORKER)
     assert done.returncode == 0, done.stderr
     table = results.trials(tmp_path / "results" / "one").sort_values("train.lr")
     assert list(table["status"]) == ["complete", "failed"]
@@ -231,7 +232,7 @@ def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
     search = {"metric": METRIC, "trials": 500, "sampler": "random", "scheduler": {"type": "none"}}
     fixed = {name: value for name, value in FIXED.items() if name not in params}
     write_space(tmp_path, fixed=fixed, params=params, search=search, baselines=[])
-    done = run(tmp_path, "search", "space.yaml", "--name", "none")
+    done = run(tmp_path, "search", "space.yaml", "--name", "none", *ONE_WORKER)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "lower train.lr" in done.stderr
@@ -271,7 +272,7 @@ def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: P
     search = {"metric": METRIC, "scheduler": {"type": "none"}, "time_budget": "2h"}
     write_space(tmp_path, fixed=endless, search=search)
     folder = tmp_path / "results" / "timed"
-    with started(tmp_path, "search", "space.yaml", "--name", "timed") as process:
+    with started(tmp_path, "search", "space.yaml", "--name", "timed", *ONE_WORKER) as process:
         wait_for(folder, process, '"epoch"', 5)
         process.send_signal(signal.SIGINT)
         process.communicate()
@@ -279,7 +280,7 @@ def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: P
     lines = path.read_text().splitlines()
     later = json.dumps(json.loads(lines[-1]) | {"at": 2 * 3600})  # as if it had run for two hours
     path.write_text("\n".join([*lines[:-1], later]) + "\n")
-    done = run(tmp_path, "search", "--resume", "--name", "timed")
+    done = run(tmp_path, "search", "--resume", "--name", "timed", *ONE_WORKER)
     assert (done.returncode, done.stderr) == (0, "")
     assert "the time budget of 2h is spent" in done.stdout
     table = results.trials(folder)
@@ -302,7 +303,7 @@ def test_patience_ends_a_trial_and_stale_trials_a_search(tmp_path: Path) -> None
     )
     done = run(
         tmp_path, "search", "space.yaml", "--name", "worn", "--num-trials", "500",
-        "--patience", "3", "--stale-trials", "4",
+        "--patience", "3", "--stale-trials", "4", *ONE_WORKER,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 trials in a row have not improved val/ndcg@10" in done.stdout
@@ -319,7 +320,7 @@ def test_two_metrics_give_a_pareto_set(tmp_path: Path) -> None:
     metrics = [METRIC, "val/next/ndcg@10", "time/train_s"]
     search = SPACE["search"] | {"metric": metrics, "mode": ["max", "max", "min"]}  # type: ignore[operator]
     write_space(tmp_path, search=search)
-    done = run(tmp_path, "search", "space.yaml", "--name", "two")
+    done = run(tmp_path, "search", "space.yaml", "--name", "two", *ONE_WORKER)
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "results" / "two"
     table = results.trials(folder)
@@ -376,7 +377,7 @@ def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
     assert not (folder / "best").exists()
     for number in (2, 3):
         (folder / "tune" / f"trial_{number:05d}").unlink()
-    done = run(tmp_path, "search", "--resume", "--name", "blocked")
+    done = run(tmp_path, "search", "--resume", "--name", "blocked", *ONE_WORKER)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(results.trials(folder)["status"]) <= {"complete", "stopped"}
     check_study(folder)
@@ -397,10 +398,12 @@ def test_what_was_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
     for path in folder.glob("tune/*/*.safetensors"):  # of trials that ended and that go on
         path.write_bytes(path.read_bytes()[:100])
     (folder / "yardsticks.json").unlink()
-    done = run(tmp_path, "search", "--resume", "--name", "cut", "--results-folder", place)
+    done = run(
+        tmp_path, "search", "--resume", "--name", "cut", "--results-folder", place, *ONE_WORKER
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "again" in done.stdout or "anew" in done.stdout
-    assert run(tmp_path, "search", "space.yaml", "--name", "whole").returncode == 0
+    assert run(tmp_path, "search", "space.yaml", "--name", "whole", *ONE_WORKER).returncode == 0
     whole = tmp_path / "results" / "whole"
     same_curves(folder, whole)
     bests = [json.loads((one / "best" / "metrics.json").read_text()) for one in (folder, whole)]
@@ -410,17 +413,17 @@ def test_what_was_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
 def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None:
     write_space(tmp_path)
     folder = tmp_path / "results" / "lost"
-    with started(tmp_path, "search", "space.yaml", "--name", "lost") as process:
+    with started(tmp_path, "search", "space.yaml", "--name", "lost", *ONE_WORKER) as process:
         wait_for(folder, process, '"end"', 1)
         kill_family(process)
     (folder / "trials.csv").touch()
     content = (folder / journal.FILE).read_text()
     (folder / journal.FILE).unlink()
-    done = run(tmp_path, "search", "--resume", "--name", "lost")
+    done = run(tmp_path, "search", "--resume", "--name", "lost", *ONE_WORKER)
     assert done.returncode == 2
     assert "journal.jsonl: missing" in done.stderr
     (folder / journal.FILE).write_text(content.replace('"train.lr": 0.01', '"train.lr": 0.5'))
-    done = run(tmp_path, "search", "--resume", "--name", "lost")
+    done = run(tmp_path, "search", "--resume", "--name", "lost", *ONE_WORKER)
     assert done.returncode == 2
     assert "which the space does not" in done.stderr
 
@@ -428,7 +431,7 @@ def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None
 def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
     longer = FIXED | {"train.max_epochs": 5000}
     write_space(tmp_path, fixed=longer)
-    with started(tmp_path, "search", "space.yaml", "--name", "mine") as process:
+    with started(tmp_path, "search", "space.yaml", "--name", "mine", *ONE_WORKER) as process:
         wait_for(tmp_path / "results" / "mine", process, '"epoch"', 1)
         other = run(tmp_path, "search", "--resume", "--name", "mine")
         process.send_signal(signal.SIGTERM)  # as batch systems do
