@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from tune_srs.config import ModelConfig
 from tune_srs.dropout import Dropout
+from tune_srs.tensors import rows_between
 
 
 class CausalAttention(nn.Module):
@@ -52,6 +53,34 @@ class CausalAttention(nn.Module):
         output: Tensor = self.output(mixed.flatten(-2))
         return output
 
+    def last(
+        self,
+        query: Tensor,
+        x: Tensor,
+        offsets: Tensor,
+        turns: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """`forward` where only the last token of each packed row asks: `query` (B, D) → (B, D).
+
+        What is seen is mixed first and projected to values then, once a row: the weights' sum is 1.
+        """
+        starts, ends = offsets[:-1], offsets[1:]
+        seen, there = rows_between(x, starts, ends)  # (B, L, D)
+        (to_key, to_value), bias = self.key_value.weight.chunk(2), self.key_value.bias.chunk(2)
+        q = self.query(query).unflatten(-1, (self.num_heads, -1))  # (B, H, E)
+        keys: Tensor = functional.linear(seen, to_key, bias[0])
+        k = keys.unflatten(-1, (self.num_heads, -1))  # (B, L, H, E)
+        if turns is not None:
+            q = rotated(q, *(turn[ends - 1] for turn in turns))
+            k = rotated(k, *(rows_between(turn, starts, ends)[0] for turn in turns))
+        scores = torch.einsum("bhe,blhe->bhl", q, k) / math.sqrt(q.shape[-1])
+        weights = scores.masked_fill(~there[:, None], -math.inf).softmax(dim=-1)
+        mixed = weights @ seen  # (B, H, D)
+        of_head = to_value.view(self.num_heads, -1, seen.shape[2])  # (H, E, D)
+        values = torch.einsum("bhd,hed->bhe", mixed, of_head).flatten(1) + bias[1]
+        output: Tensor = self.output(values)
+        return output
+
     def _padded(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, L, E) each → (B, L, H, E)"""
         if self.fused:
@@ -77,4 +106,5 @@ def turns_of(place: Tensor, units: int, base: float = 10_000.0) -> tuple[Tensor,
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Each pair of units of `x` (…, H, E) turned: q . k then depends on how far they are apart."""
     one, other = x.chunk(2, dim=-1)
-    return torch.cat([one * cosine - other * sine, one * sine + other * cosine], dim=-1)
+    real = torch.addcmul(one * cosine, other, sine, value=-1)
+    return torch.cat([real, torch.addcmul(one * sine, other, cosine)], dim=-1)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tune_srs.packed import PackedEncoder
 
 EPSILON = 1e-8  # of the layer norms, as in the original
-MAX_ROWS = 128  # encoded at once where nothing is trained
+MAX_ROWS = 32  # encoded at once where nothing is trained
 
 
 class SwiGLU(nn.Module):
@@ -89,11 +89,18 @@ class Block(nn.Module):
         x: Tensor,
         offsets: Tensor | None = None,
         turns: tuple[Tensor, Tensor] | None = None,
+        last: Tensor | None = None,
     ) -> Tensor:
-        """(…, D) → (…, D); `offsets` and `turns` as in `CausalAttention`."""
+        """(…, D) → (…, D), or (B, D) with `last`; the others as in `CausalAttention`, too."""
         normed = x if self.norm == "post" else self.attention_norm(x)
         seen = normed if self.norm == "pre" else x
-        x = self._added(0, normed, x, self.attention(normed, seen, offsets, turns))
+        if last is None:
+            attended = self.attention(normed, seen, offsets, turns)
+        else:
+            assert offsets is not None
+            x, normed = x[last], normed[last]
+            attended = self.attention.last(normed, seen, offsets, turns)
+        x = self._added(0, normed, x, attended)
         if self.norm == "post":
             x = self.attention_norm(x)
         normed = x if self.norm == "post" else self.feed_forward_norm(x)
@@ -200,11 +207,18 @@ class SASRec(nn.Module):
         """
         return (self.max_length - following).clamp(max=self.max_length - 1)
 
-    def encode(self, embedded: Tensor, following: Tensor, offsets: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        embedded: Tensor,
+        following: Tensor,
+        offsets: Tensor | None = None,
+        last: Tensor | None = None,
+    ) -> Tensor:
         """Features that predict what follows each item: (…, D).
 
         `embedded` (…, D) item embeddings, `following` (…) as in `place`; what stands at padding is
-        meaningless. Packed rows begin at `offsets` (B + 1,).
+        meaningless. Packed rows begin at `offsets` (B + 1,). With `last` (B,), the last tokens of
+        packed rows, what follows these alone: (B, D).
         """
         place = self.place(following)
         if self.config.scale_embedding:
@@ -213,8 +227,10 @@ class SASRec(nn.Module):
         turns = None
         if self.config.positions == "rotary":
             turns = turns_of(place, self.config.hidden_units // self.config.num_heads)
-        for block in self.blocks:
+        *before, top = self.blocks
+        for block in before:
             x = block(x, offsets, turns)
+        x = top(x, offsets, turns, last)
         features: Tensor = self.norm(x)
         return features
 
@@ -244,7 +260,7 @@ class SASRec(nn.Module):
         following = _following(items, lengths)
         token, ends = following > 0, lengths.cumsum(0)
         offsets = torch.cat([ends.new_zeros(1), ends])
-        return self.encode(self.items(items[token]), following[token], offsets)[ends - 1]
+        return self.encode(self.items(items[token]), following[token], offsets, ends - 1)
 
     def scores(self, queries: Tensor, items: slice) -> Tensor:
         """Scores of `items` as the next one: `queries` (B, D) → (B, number of items)."""
