@@ -68,8 +68,8 @@ class CausalAttention(nn.Module):
         seen, there = rows_between(x, starts, ends)  # (B, L, D)
         (to_key, to_value), bias = self.key_value.weight.chunk(2), self.key_value.bias.chunk(2)
         q = self.query(query).unflatten(-1, (self.num_heads, -1))  # (B, H, E)
-        keys: Tensor = functional.linear(seen, to_key, bias[0])
-        k = keys.unflatten(-1, (self.num_heads, -1))  # (B, L, H, E)
+        k = functional.linear(seen, to_key, bias[0])
+        k = k.view(*k.shape[:2], self.num_heads, -1)  # (B, L, H, E)
         if turns is not None:
             q = rotated(q, *(turn[ends - 1] for turn in turns))
             k = rotated(k, *(rows_between(turn, starts, ends)[0] for turn in turns))
