@@ -13,8 +13,8 @@ from shapes import NAMES, median_ms, sequences_named
 
 from tune_srs.config import EvaluationConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
-from tune_srs.evaluate import Evaluator
-from tune_srs.model import SASRec
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.model.sasrec import SASRec
 
 CPU = torch.device("cpu")
 

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.multiprocessing import get_context
 from torch.profiler import ProfilerActivity, profile
 
-from tune_srs.batch_loss import BatchLoss
-from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
-from tune_srs.evaluate import Evaluator
+from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.negatives import NegativeSampler
-from tune_srs.training import new_state, packs, step_of, train
+from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batches import Batches
+from tune_srs.training.loop import new_state, packs, step_of, train
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {}

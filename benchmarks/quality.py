@@ -22,8 +22,8 @@ from torch import nn
 
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.evaluate import Evaluator
-from tune_srs.training import new_state, train
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.training.loop import new_state, train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

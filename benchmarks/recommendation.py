@@ -14,9 +14,9 @@ from shapes import NAMES, median_ms, sequences_named
 
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
-from tune_srs.exported import Exported, items_of
-from tune_srs.model import SASRec
-from tune_srs.recommend import Recommender
+from tune_srs.model.sasrec import SASRec
+from tune_srs.serving.exported import Exported, items_of
+from tune_srs.serving.recommend import Recommender
 
 PREFIX = "item-"
 

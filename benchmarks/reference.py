@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tune_srs.config import LossConfig, ModelConfig
 from tune_srs.datasets.sequences import Sequences
-from tune_srs.model import SASRec
+from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import relevance
 
 

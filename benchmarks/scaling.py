@@ -17,12 +17,12 @@ from collections.abc import Callable
 import torch
 from shapes import random_sequences
 
-from tune_srs.batch_loss import BatchLoss
-from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
-from tune_srs.evaluate import Evaluator
-from tune_srs.model import SASRec
-from tune_srs.training import new_state, touches_few, train_step
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.model.sasrec import SASRec
+from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batches import Batches
+from tune_srs.training.loop import new_state, touches_few, train_step
 
 CPU = torch.device("cpu")
 MEAN_LENGTH = 100

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from tune_srs import results
-from tune_srs.console import Console
 from tune_srs.datasets.prepare import prepare
 from tune_srs.journal import Journal, TrialRecord
-from tune_srs.plan import Plan, Resources, available_cpus
 from tune_srs.space import Space
-from tune_srs.tuning import run
+from tune_srs.tuning.console import Console
+from tune_srs.tuning.plan import Plan, Resources, available_cpus
+from tune_srs.tuning.run import run
 
 SPACE = {
     "description": "short trials of one kind",

@@ -31,16 +31,17 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_srs import early_stopping, results
-from tune_srs.console import Console
+from tune_srs import results
 from tune_srs.datasets.prepare import prepare
-from tune_srs.early_stopping import Rule
-from tune_srs.plan import Plan, Resources
-from tune_srs.samplers import make_sampler
-from tune_srs.searcher import OptunaSearcher
 from tune_srs.space import Space, Values
-from tune_srs.training import compile_kernels, train
-from tune_srs.tuning import run
+from tune_srs.training.loop import compile_kernels, train
+from tune_srs.tuning import early_stopping
+from tune_srs.tuning.console import Console
+from tune_srs.tuning.early_stopping import Rule
+from tune_srs.tuning.plan import Plan, Resources
+from tune_srs.tuning.run import run
+from tune_srs.tuning.samplers import make_sampler
+from tune_srs.tuning.searcher import OptunaSearcher
 
 METRIC = "val/ndcg_rel@10"
 PARAMS = {

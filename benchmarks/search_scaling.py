@@ -16,13 +16,14 @@ from statistics import median
 
 from optuna.trial import TrialState
 
-from tune_srs import events, results
-from tune_srs.early_stopping import rule
+from tune_srs import results
 from tune_srs.journal import Journal
-from tune_srs.samplers import make_sampler
-from tune_srs.searcher import OptunaSearcher, PastTrial
 from tune_srs.space import Space
-from tune_srs.study import past_trial, write_study
+from tune_srs.tuning import events
+from tune_srs.tuning.early_stopping import rule
+from tune_srs.tuning.samplers import make_sampler
+from tune_srs.tuning.searcher import OptunaSearcher, PastTrial
+from tune_srs.tuning.study import past_trial, write_study
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "relevance.yaml"
 STOPPED = 0.7  # share of the trials that are stopped early, after a fifth of the epochs

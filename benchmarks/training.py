@@ -16,11 +16,11 @@ import torch
 from reference import plain_copy, plain_train_step
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.batch_loss import BatchLoss
-from tune_srs.batches import Batch, Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
-from tune_srs.training import new_state, train_step
+from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batches import Batch, Batches
+from tune_srs.training.loop import new_state, train_step
 
 CPU = torch.device("cpu")
 

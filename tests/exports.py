@@ -8,17 +8,17 @@ import pandas as pd
 import torch
 from searches import FIXED, SPACE
 
-from tune_srs import outcome
-from tune_srs.checkpoint import Best, Checkpoint
 from tune_srs.config import ModelConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.exported import Exported, items_of
 from tune_srs.journal import Journal
-from tune_srs.model import SASRec
-from tune_srs.plan import Plan, Resources
+from tune_srs.model.sasrec import SASRec
+from tune_srs.serving.exported import Exported, items_of
 from tune_srs.space import Space
-from tune_srs.training import train
+from tune_srs.training.checkpoint import Best, Checkpoint
+from tune_srs.training.loop import train
+from tune_srs.tuning import outcome
+from tune_srs.tuning.plan import Plan, Resources
 
 POINTS: tuple[dict[str, Any], ...] = (
     {"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"},

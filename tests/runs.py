@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from searches import METRIC, SPACE
 
-from tune_srs import outcome, ranks, results
+from tune_srs import ranks, results
 from tune_srs.datasets.prepare import prepare
 from tune_srs.journal import Journal, Status
-from tune_srs.plan import Plan, Resources
 from tune_srs.space import Space
+from tune_srs.tuning import outcome
+from tune_srs.tuning.plan import Plan, Resources
 
 
 @dataclass

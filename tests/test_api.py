@@ -11,7 +11,7 @@ from searches import FIXED, SPACE
 
 import tune_srs as ts
 from tune_srs import api
-from tune_srs.plan import Plan
+from tune_srs.tuning.plan import Plan
 
 WITHOUT = """
 import sys
@@ -63,7 +63,9 @@ def test_what_it_offers_is_there_and_nothing_else() -> None:
 def test_a_space_and_data_may_be_given_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tune_srs import tuning  # here: it imports Ray, of which no cluster is started
+    from tune_srs.tuning import (
+        run as tuning,  # here: it imports Ray, of which no cluster is started
+    )
 
     started: list[tuple[Plan, Any]] = []
 

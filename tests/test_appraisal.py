@@ -9,14 +9,14 @@ import pytest
 import torch
 from exports import silent, untrained
 
-from tune_srs.appraisal import Appraisal, appraise
 from tune_srs.config import DataConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError
-from tune_srs.evaluate import Evaluator
-from tune_srs.exported import Exported
-from tune_srs.recommend import Id, Recommender
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.serving.appraisal import Appraisal, appraise
+from tune_srs.serving.exported import Exported
+from tune_srs.serving.recommend import Id, Recommender
 
 CPU = torch.device("cpu")
 LOG = {"user_column": "user", "item_column": "item", "time_column": "time", "time_format": "order"}

@@ -3,7 +3,7 @@
 import torch
 from small_data import sequences_of
 
-from tune_srs.baselines import Markov, Popularity
+from tune_srs.evaluation.baselines import Markov, Popularity
 
 # training histories only count: item 4 occurs as a future alone
 SEQUENCES = sequences_of([[1, 2, 1, 2], [2, 3], [1, 3, 3]], [[4], [4], [4]], 4)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_data import random_sequences, sequences_of
 
-from tune_srs.batches import Batch, Batches
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
+from tune_srs.training.batches import Batch, Batches
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from reference import plain_copy, plain_ranks
 from small_data import original_model, random_sequences
 
 from tune_srs.config import EvaluationConfig
-from tune_srs.evaluate import Evaluator
-from tune_srs.model import SASRec
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.model.sasrec import SASRec
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

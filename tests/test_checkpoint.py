@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tune_srs.checkpoint import (
+from tune_srs.config import TrialConfig
+from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.errors import DataError
+from tune_srs.storage import Storage
+from tune_srs.training.checkpoint import (
     Best,
     Checkpoint,
     forget_last,
@@ -16,12 +21,7 @@ from tune_srs.checkpoint import (
     load_last,
     trial_name,
 )
-from tune_srs.config import TrialConfig
-from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import Sequences
-from tune_srs.errors import DataError
-from tune_srs.storage import Storage
-from tune_srs.training import EpochReport, train
+from tune_srs.training.loop import EpochReport, train
 
 METRIC = "val/ndcg@10"
 

@@ -17,12 +17,12 @@ import pytest
 import yaml
 from searches import FIXED
 
-from tune_srs.checkpoint import last_name
 from tune_srs.datasets.prepare import prepare
 from tune_srs.journal import Event, events
 from tune_srs.space import Space
 from tune_srs.storage import Storage
-from tune_srs.training import train
+from tune_srs.training.checkpoint import last_name
+from tune_srs.training.loop import train
 
 pytestmark = pytest.mark.slow
 

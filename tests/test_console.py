@@ -5,9 +5,9 @@ from pathlib import Path
 
 import rich.console
 
-from tune_srs.console import Console, clock
 from tune_srs.journal import Journal
 from tune_srs.space import Space
+from tune_srs.tuning.console import Console, clock
 
 METRIC = "val/ndcg_rel@10"
 SPACE = Space.from_dict(

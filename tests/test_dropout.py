@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tune_srs.dropout import BITS, Dropout, random_words
+from tune_srs.model.dropout import BITS, Dropout, random_words
 
 
 def kept_bits(words: int, kept: int, seed: int) -> Tensor:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
-from tune_srs.early_stopping import MedianStopping, Never, Rule, SuccessiveHalving, rule
 from tune_srs.space import Space
+from tune_srs.tuning.early_stopping import MedianStopping, Never, Rule, SuccessiveHalving, rule
 
 EPOCHS = 12
 

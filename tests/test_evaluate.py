@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from small_data import original_model, random_sequences, sequences_of
 from torch import Tensor
 
-from tune_srs import evaluate, histories
 from tune_srs.config import EvaluationConfig, RelevanceName
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
-from tune_srs.evaluate import Evaluator
-from tune_srs.metrics import RANKING_NAMES, per_user
-from tune_srs.model import SASRec
+from tune_srs.evaluation import evaluator as evaluate
+from tune_srs.evaluation import histories
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.evaluation.metrics import RANKING_NAMES, per_user
+from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import relevance
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from tune_srs import events
 from tune_srs.space import Categorical, Choice, Distribution, Float
+from tune_srs.tuning import events
 
 
 def read(folder: Path) -> EventAccumulator:

@@ -15,10 +15,10 @@ from exports import untrained, with_titles
 from safetensors.torch import load_file, save_file
 from small_data import random_sequences
 
-from tune_srs import card, exported
 from tune_srs.datasets.sequences import described
 from tune_srs.errors import ConfigError, DataError, TuneSRSError
-from tune_srs.exported import Exported, check_free, items_of, read, seal, write
+from tune_srs.serving import card, exported
+from tune_srs.serving.exported import Exported, check_free, items_of, read, seal, write
 
 ITEMS = 12
 LETTERS = [f"i{number}" for number in range(1, ITEMS + 1)]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tune_srs import intervals
-from tune_srs.intervals import mean_intervals
+from tune_srs.evaluation import intervals
+from tune_srs.evaluation.intervals import mean_intervals
 
 
 def metrics_of(users: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tune_srs import lazy_adam
-from tune_srs.lazy_adam import LazyAdam, touched_rows
+from tune_srs.training import lazy_adam
+from tune_srs.training.lazy_adam import LazyAdam, touched_rows
 
 
 def sparse_gradient(seed: int) -> Tensor:

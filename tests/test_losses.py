@@ -14,14 +14,14 @@ from plain_losses import Position, loss_in_loops, weights_in_loops
 from small_data import original_model, random_sequences
 from torch import Tensor
 
-from tune_srs import losses
-from tune_srs.batch_loss import BatchLoss, num_negatives
-from tune_srs.batches import Batch, Batches
 from tune_srs.config import LossConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError
-from tune_srs.model import SASRec
+from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import LearnedRelevance
+from tune_srs.training import losses
+from tune_srs.training.batch_loss import BatchLoss, num_negatives
+from tune_srs.training.batches import Batch, Batches
 
 CPU = torch.device("cpu")
 TYPES = ("bce", "gbce", "bpr", "softmax", "sampled_softmax")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tune_srs.errors import ConfigError
-from tune_srs.metrics import RANKING_NAMES, check_metric, names, per_user
+from tune_srs.evaluation.metrics import RANKING_NAMES, check_metric, names, per_user
 from tune_srs.relevance import relevance
 
 

@@ -10,9 +10,9 @@ from reference import plain_copy
 from small_data import original_model
 from torch import Tensor, nn
 
-from tune_srs.attention import rotated, turns_of
-from tune_srs.dropout import Dropout
-from tune_srs.model import Block, SASRec
+from tune_srs.model.attention import rotated, turns_of
+from tune_srs.model.dropout import Dropout
+from tune_srs.model.sasrec import Block, SASRec
 
 ITEMS = 30
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_data import random_sequences, sequences_of
 
-from tune_srs.batches import Batches
 from tune_srs.errors import DataError
 from tune_srs.negatives import CatalogueSampler, NegativeSampler, target_counts
+from tune_srs.training.batches import Batches
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,11 @@ import torch
 from exports import EPOCHS, silent, write_run
 
 import tune_srs as ts
-from tune_srs import exported
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData
-from tune_srs.training import train
+from tune_srs.serving import exported
+from tune_srs.training.loop import train
 
 METRICS = ("ndcg@10", "ndcg_rel@5", "hr@20", "next/ndcg@10", "next/mrr@5")
 

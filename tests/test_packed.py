@@ -16,8 +16,8 @@ from small_data import original_model
 from torch import Tensor, nn
 
 from tune_srs.config import ModelConfig
-from tune_srs.dropout import Dropout
-from tune_srs.model import Block, SASRec
+from tune_srs.model.dropout import Dropout
+from tune_srs.model.sasrec import Block, SASRec
 
 ITEMS, MOST = 30, 80
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tune_srs import portable
 from tune_srs.config import ModelConfig
 from tune_srs.errors import ConfigError, SearchError
-from tune_srs.model import SASRec
+from tune_srs.model.sasrec import SASRec
+from tune_srs.serving import portable
 
 ITEMS = 30
 PARTS: dict[str, dict[str, Any]] = {

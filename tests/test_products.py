@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_srs.products import ByBags, OnCPU, row_products
+from tune_srs.training.products import ByBags, OnCPU, row_products
 
 
 @pytest.mark.parametrize("function", [ByBags, OnCPU])

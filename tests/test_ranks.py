@@ -9,7 +9,7 @@ import torch
 from tune_srs import ranks
 from tune_srs.config import EvaluationConfig
 from tune_srs.errors import DataError
-from tune_srs.evaluate import measure
+from tune_srs.evaluation.evaluator import measure
 
 FOUND = {
     "best": (torch.tensor([[0, 4, 2], [7, 7, 1]]), torch.tensor([0, 5])),

@@ -10,11 +10,12 @@ import torch
 from exports import silent, untrained, with_titles
 from small_data import random_sequences
 
-from tune_srs import histories, top_items
 from tune_srs.errors import ConfigError, DataError
-from tune_srs.exported import Exported
-from tune_srs.recommend import Id, Recommender, read_histories
-from tune_srs.vocabulary import numbers_of
+from tune_srs.evaluation import histories
+from tune_srs.serving import top_items
+from tune_srs.serving.exported import Exported
+from tune_srs.serving.recommend import Id, Recommender, read_histories
+from tune_srs.serving.vocabulary import numbers_of
 
 ITEMS = 20
 LETTERS = [f"i{number}" for number in range(1, ITEMS + 1)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tune_srs.errors import ConfigError
 from tune_srs.relevance import LearnedRelevance, loss_weights, relevance, time_weights
-from tune_srs.relevance_plot import relevance_figure, write_relevance_plot
+from tune_srs.report.relevance_plot import relevance_figure, write_relevance_plot
 
 NAMES = ("fixed", "linear", "power", "exponential", "reciprocal", "gaussian")
 

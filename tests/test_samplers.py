@@ -14,8 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tune_srs.samplers import make_sampler, value_at
 from tune_srs.space import Space
+from tune_srs.tuning.samplers import make_sampler, value_at
 
 PARAMS = {
     "train.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tune_srs.config import TrainConfig
-from tune_srs.schedule import learning_rate, set_learning_rate
+from tune_srs.training.schedule import learning_rate, set_learning_rate
 
 
 def rates(**settings: object) -> list[float]:

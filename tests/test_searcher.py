@@ -10,10 +10,10 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
-from tune_srs.samplers import make_sampler
-from tune_srs.searcher import OptunaSearcher, PastTrial
 from tune_srs.space import Space
-from tune_srs.study import write_study
+from tune_srs.tuning.samplers import make_sampler
+from tune_srs.tuning.searcher import OptunaSearcher, PastTrial
+from tune_srs.tuning.study import write_study
 
 METRIC = "val/ndcg_rel@10"
 TIME = "time/train_s"

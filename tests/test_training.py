@@ -12,16 +12,16 @@ import torch
 from small_data import random_sequences, sequences_of
 from torch import Tensor
 
-from tune_srs.baselines import BASELINES
-from tune_srs.batch_loss import BatchLoss
-from tune_srs.batches import Batch, Batches
-from tune_srs.checkpoint import Best, Checkpoint, load_last
 from tune_srs.config import DataConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import ConfigError, SearchError
-from tune_srs.evaluate import Evaluator
+from tune_srs.evaluation.baselines import BASELINES
+from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.storage import Storage
-from tune_srs.training import (
+from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batches import Batch, Batches
+from tune_srs.training.checkpoint import Best, Checkpoint, load_last
+from tune_srs.training.loop import (
     EpochReport,
     TrainState,
     clip_gradients,
@@ -75,7 +75,7 @@ def test_steps_have_dropout_and_evaluation_has_none(monkeypatch: pytest.MonkeyPa
         modes.append(state.model.training)
         return train_step(state, batch, loss_of)
 
-    monkeypatch.setattr("tune_srs.training.train_step", watched)
+    monkeypatch.setattr("tune_srs.training.loop.train_step", watched)
     config = config_of(**{"model.dropout": 0.5})
     evaluator = Evaluator(SEQUENCES, config.evaluation, torch.device("cpu"))
     for report in train(config, SEQUENCES):
@@ -92,7 +92,7 @@ def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPa
         losses.append(train_step(state, batch, loss_of))
         return losses[-1]
 
-    monkeypatch.setattr("tune_srs.training.train_step", watched)
+    monkeypatch.setattr("tune_srs.training.loop.train_step", watched)
     report = next(train(config_of(), SEQUENCES))
     assert len(losses) > 1
     assert report.metrics["train/loss"] == pytest.approx(torch.stack(losses).mean().item())
@@ -149,7 +149,7 @@ def test_stopped_by_another_thread_it_ends_within_the_epoch(
             stop.set()
         return steps[-1]
 
-    monkeypatch.setattr("tune_srs.training.train_step", watched)
+    monkeypatch.setattr("tune_srs.training.loop.train_step", watched)
     reports = list(train(config_of(), SEQUENCES, stop=stop))
     assert [report.epoch for report in reports] == [1]
     assert len(steps) == 6
@@ -194,7 +194,7 @@ def test_it_learns_and_beats_the_baselines_on_synthetic_data(tmp_path: Path) -> 
 
 
 def test_the_training_core_needs_neither_ray_nor_optuna() -> None:
-    code = "import sys, tune_srs.training; print(*{'ray', 'optuna'} & set(sys.modules))"
+    code = "import sys, tune_srs.training.loop; print(*{'ray', 'optuna'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

@@ -31,12 +31,13 @@ from searches import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tune_srs import exported, journal, results
-from tune_srs.cluster import connected
+from tune_srs import journal, results
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.prepare import prepare
-from tune_srs.evaluate import Evaluator
-from tune_srs.plan import Resources
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.serving import exported
+from tune_srs.tuning.cluster import connected
+from tune_srs.tuning.plan import Resources
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,10 @@ from tune_srs.config import DataConfig, TrialConfig, dotted_keys
 from tune_srs.datasets.columns import Say
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import ConfigError, TuneSRSError
-from tune_srs.recommend import Recommender
+from tune_srs.serving.recommend import Recommender
 
 if TYPE_CHECKING:
-    from tune_srs.training import EpochReport
+    from tune_srs.training.loop import EpochReport
 
 __all__ = [
     "DataConfig", "Recommender", "TrialConfig", "TuneSRSError",
@@ -46,7 +46,7 @@ def train(config: TrialConfig, sequences: Sequences) -> Iterator["EpochReport"]:
     """Train one configuration on the histories of `sequences`; a report an epoch.
 
     `sequences` is the `validation` of prepared data: its futures are scored after each epoch. See
-    `tune_srs.training.train`.
+    `tune_srs.training.loop.train`.
 
     >>> from tempfile import TemporaryDirectory
     >>> config = TrialConfig().with_overrides(
@@ -58,7 +58,7 @@ def train(config: TrialConfig, sequences: Sequences) -> Iterator["EpochReport"]:
     >>> [epoch for epoch, _ in reports], all(0 < value < 1 for _, value in reports)
     ([1, 2], True)
     """
-    from tune_srs.training import train as epochs
+    from tune_srs.training.loop import train as epochs
 
     return epochs(config, sequences)
 
@@ -81,14 +81,14 @@ def search(
     `space`: a YAML file or what is in it; None to resume a run as it was. `data`: prepared data to
     search on, in place of those that the space names. `fixed`: settings by dotted name, `settings`:
     those of the space's section `search`; both replace the space's own. `resources`: see
-    `tune_srs.plan.Resources`. What happens is printed, as by `tune-srs search`.
+    `tune_srs.tuning.plan.Resources`. What happens is printed, as by `tune-srs search`.
 
     Returns the folder of the run, which holds the exported model in `best/`; None if it was
     interrupted, and can be resumed. Raises `ConfigError` for a request that cannot be carried out,
     `DataError` for data that cannot be had, `SearchError` if the search fails.
     """
-    from tune_srs.plan import Plan, Request
     from tune_srs.results import run_folder
+    from tune_srs.tuning.plan import Plan, Request
 
     results = Path(results_folder)
     request = Request(
@@ -108,8 +108,8 @@ def search(
     if resume:
         plan.check_data(data, folder)
 
-    from tune_srs import tuning
-    from tune_srs.console import Console, closing, opening
+    from tune_srs.tuning import run as tuning
+    from tune_srs.tuning.console import Console, closing, opening
 
     console = Console()
     for line in opening(plan, data, folder):
@@ -152,7 +152,7 @@ def export(
     best number of epochs. `formats`: `onnx`, `torch` or both, in addition. Raises `ConfigError` for
     a request that cannot be carried out, `DataError` for data that cannot be had or are others.
     """
-    from tune_srs.outcome import export_trial
+    from tune_srs.tuning.outcome import export_trial
 
     export_trial(Path(run), Path(to), trial, refit, formats, Path(data_folder), say)
 

@@ -156,13 +156,13 @@ def train(
 
     Example: tune-srs train results/demo/best/config.yaml
     """
-    from tune_srs.checkpoint import Best
     from tune_srs.config import TrialConfig
     from tune_srs.datasets.prepare import prepare
-    from tune_srs.metrics import check_metric
+    from tune_srs.evaluation.metrics import check_metric
     from tune_srs.results import write_aside
-    from tune_srs.training import compile_kernels, device_of
-    from tune_srs.training import train as train_epochs
+    from tune_srs.training.checkpoint import Best
+    from tune_srs.training.loop import compile_kernels, device_of
+    from tune_srs.training.loop import train as train_epochs
 
     trial = TrialConfig.from_yaml(config).with_overrides(_overrides(settings), "--set")
     _check_parent("--metrics-to", metrics_to)
@@ -343,8 +343,8 @@ def study(
     if resume:
         plan.check_data(data, folder)
 
-    from tune_srs.console import Console
     from tune_srs.studies.running import run_study
+    from tune_srs.tuning.console import Console
 
     if not run_study(plan, data, folder, Console(), new=not resume):
         raise typer.Exit(INTERRUPTED)
@@ -524,8 +524,8 @@ def recommend(
 
     from tune_srs import api
     from tune_srs.errors import ConfigError
-    from tune_srs.recommend import read_histories
     from tune_srs.results import write_aside
+    from tune_srs.serving.recommend import read_histories
     from tune_srs.tables import console_table
 
     if (history is None) == (input_file is None):
@@ -559,7 +559,7 @@ def relevance(
 
     Example: tune-srs relevance --to relevance.png --rate exponential=0.3
     """
-    from tune_srs.relevance_plot import write_relevance_plot
+    from tune_srs.report.relevance_plot import write_relevance_plot
 
     write_relevance_plot(to, num_positives, _overrides(rate, "--rate"))
     print(to)

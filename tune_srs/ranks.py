@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tune_srs.config import EvaluationConfig
 from tune_srs.errors import DataError
-from tune_srs.evaluate import Evaluation, measure
+from tune_srs.evaluation.evaluator import Evaluation, measure
 from tune_srs.results import write_aside
 
 FILE = "test-ranks.parquet"

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from tune_srs import journal
-from tune_srs.checkpoint import trial_name
 from tune_srs.config import nearest, read_yaml, validated
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.journal import TrialRecord
 from tune_srs.space import SearchSettings, Space
+from tune_srs.training.checkpoint import trial_name
 
 FIRST_COLUMNS = ("trial", "status", "epochs", "best_epoch", "seconds", "reason")
 Choose = Callable[[pd.DataFrame], pd.DataFrame]  # some rows of a table, in some order

@@ -24,7 +24,7 @@ from tune_srs.config import (
     validated,
 )
 from tune_srs.errors import ConfigError
-from tune_srs.metrics import check_metric
+from tune_srs.evaluation.metrics import check_metric
 
 Choice = bool | int | float | str | None
 Values = dict[str, Any]

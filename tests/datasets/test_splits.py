@@ -18,15 +18,15 @@ from raw_data import (
     table_of_rows,
 )
 
-from tune_srs.baselines import Popularity
-from tune_srs.batches import Batches
 from tune_srs.config import TrialConfig
 from tune_srs.datasets import sequences
 from tune_srs.datasets.prepare import split
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import DataError
+from tune_srs.evaluation.baselines import Popularity
 from tune_srs.negatives import NegativeSampler
-from tune_srs.training import train
+from tune_srs.training.batches import Batches
+from tune_srs.training.loop import train
 
 # each interaction with an item of its own, so that an item tells who and when
 LOGS = st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=14), min_size=5, max_size=12)

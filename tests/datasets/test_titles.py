@@ -18,7 +18,7 @@ from tune_srs.datasets.fetch import Member
 from tune_srs.datasets.formats import PARQUET_TITLES, MovielensTitles
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import DataError
-from tune_srs.exported import items_of
+from tune_srs.serving.exported import items_of
 
 TITLES = {2: "Misérables, Les (1995)", 10: 'Say "Aha", (1990)', 3: "'Til|There"}
 

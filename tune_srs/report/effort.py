@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from tune_srs.early_stopping import EARLY
 from tune_srs.report.search import Search
 from tune_srs.report.style import BLUE, COLOURS, Picture, legend_above, new_figure
+from tune_srs.tuning.early_stopping import EARLY
 
 
 def bars(search: Search) -> Picture | None:

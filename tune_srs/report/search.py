@@ -8,8 +8,8 @@ import pandas as pd
 
 from tune_srs import journal, ranks, results
 from tune_srs.journal import TrialRecord
-from tune_srs.plan import Plan
 from tune_srs.space import Space
+from tune_srs.tuning.plan import Plan
 
 
 @dataclass(frozen=True)

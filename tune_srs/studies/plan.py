@@ -8,10 +8,10 @@ from typing import Any
 from tune_srs.config import dump_yaml, nearest, read_yaml, validated
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError
-from tune_srs.plan import Resources, check_name, given, place, this_machine, typed, versions
 from tune_srs.results import write_aside
 from tune_srs.studies.spec import Study
-from tune_srs.training import device_of
+from tune_srs.training.loop import device_of
+from tune_srs.tuning.plan import Resources, check_name, given, place, this_machine, typed, versions
 
 FILE = "study.yaml"
 TUNED = "tuned.yaml"  # what the tunings chose

@@ -25,11 +25,11 @@ from tune_srs.config import (
     validated,
 )
 from tune_srs.errors import ConfigError
+from tune_srs.evaluation.metrics import check_metric, names
 from tune_srs.journal import replay
-from tune_srs.metrics import check_metric, names
-from tune_srs.plan import Plan
 from tune_srs.results import run_folder
 from tune_srs.space import Choice, Space, Values
+from tune_srs.tuning.plan import Plan
 
 OF_THE_DATA = ("data.", "evaluation.")
 EACH = "each"

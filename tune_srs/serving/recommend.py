@@ -16,14 +16,14 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from tune_srs import exported
-from tune_srs.appraisal import Appraisal, appraise
 from tune_srs.datasets.columns import Say
 from tune_srs.datasets.sequences import Offsets
 from tune_srs.errors import ConfigError, DataError
-from tune_srs.exported import Exported
-from tune_srs.top_items import top_items
-from tune_srs.vocabulary import numbers_of
+from tune_srs.serving import exported
+from tune_srs.serving.appraisal import Appraisal, appraise
+from tune_srs.serving.exported import Exported
+from tune_srs.serving.top_items import top_items
+from tune_srs.serving.vocabulary import numbers_of
 
 Id = int | str
 Warn = Callable[[str], object]

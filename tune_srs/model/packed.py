@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tune_srs.dropout import Dropout
 from tune_srs.kernels.compiled import Array
 from tune_srs.kernels.encoder import (
     TILE,
@@ -27,10 +26,11 @@ from tune_srs.kernels.encoder import (
     num_pairs,
     row_starts,
 )
-from tune_srs.threads import in_threads
+from tune_srs.kernels.threads import in_threads
+from tune_srs.model.dropout import Dropout
 
 if TYPE_CHECKING:
-    from tune_srs.model import Block, SASRec
+    from tune_srs.model.sasrec import Block, SASRec
 
 Shape = tuple[int, ...]  # N blocks, H heads, D units, E = D / H units a head
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tune_srs.dropout import Dropout
 from tune_srs.kernels.encoder import (
     TILE,
     Scratch,
@@ -19,7 +18,8 @@ from tune_srs.kernels.encoder import (
     attention_starts,
     num_pairs,
 )
-from tune_srs.threads import in_threads
+from tune_srs.kernels.threads import in_threads
+from tune_srs.model.dropout import Dropout
 
 
 def packed_attention(

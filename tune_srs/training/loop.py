@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_srs.batch_loss import BatchLoss
-from tune_srs.batches import Batch, Batches
 from tune_srs.config import TrainConfig, TrialConfig
-from tune_srs.cuda_graph import GraphedStep
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError, SearchError
-from tune_srs.evaluate import Evaluator
-from tune_srs.lazy_adam import LazyAdam
-from tune_srs.model import SASRec, is_original
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.model.sasrec import SASRec, is_original
 from tune_srs.relevance import LearnedRelevance
-from tune_srs.schedule import learning_rate, set_learning_rate
+from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batches import Batch, Batches
+from tune_srs.training.cuda_graph import GraphedStep
+from tune_srs.training.lazy_adam import LazyAdam
+from tune_srs.training.schedule import learning_rate, set_learning_rate
 
 MANY_ITEMS = 200_000  # above it, a CPU moves the touched rows quicker than all
 BETAS = (0.9, 0.98)

@@ -20,11 +20,11 @@ from pyarrow import parquet
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from tune_srs import card
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences, described
 from tune_srs.errors import ConfigError, DataError
-from tune_srs.model import SASRec
+from tune_srs.model.sasrec import SASRec
+from tune_srs.serving import card
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, ITEMS, METRICS = FILES = (
@@ -74,7 +74,7 @@ def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None
 
     `formats`: `onnx`, `torch` or both, in addition; see `portable`.
     """
-    from tune_srs.portable import WRITERS  # here: who needs none of them need not load them
+    from tune_srs.serving.portable import WRITERS  # here: who needs none of them need not load them
 
     with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
         aside = Path(parent) / folder.name

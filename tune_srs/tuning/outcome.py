@@ -13,22 +13,23 @@ from typing import Any
 
 import torch
 
-from tune_srs import exported, journal, ranks, results
-from tune_srs.baselines import BASELINES
-from tune_srs.checkpoint import Best, load_best
+from tune_srs import journal, ranks, results
 from tune_srs.config import EvaluationConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import ConfigError, DataError, SearchError
-from tune_srs.evaluate import Evaluation, Evaluator, Scorer, measure
-from tune_srs.exported import Exported, item_counts, items_of
+from tune_srs.evaluation.baselines import BASELINES
+from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer, measure
 from tune_srs.journal import Journal, TrialRecord
-from tune_srs.model import SASRec
-from tune_srs.plan import Plan, versions
-from tune_srs.portable import check_formats
+from tune_srs.model.sasrec import SASRec
+from tune_srs.serving import exported
+from tune_srs.serving.exported import Exported, item_counts, items_of
+from tune_srs.serving.portable import check_formats
 from tune_srs.space import Space
 from tune_srs.storage import Storage
-from tune_srs.training import train
+from tune_srs.training.checkpoint import Best, load_best
+from tune_srs.training.loop import train
+from tune_srs.tuning.plan import Plan, versions
 
 Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
 Intervals = dict[str, tuple[float, float]]

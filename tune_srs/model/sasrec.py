@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_srs.attention import CausalAttention, turns_of
 from tune_srs.config import PRESETS, ModelConfig
-from tune_srs.dropout import Dropout
+from tune_srs.model.attention import CausalAttention, turns_of
+from tune_srs.model.dropout import Dropout
 
 if TYPE_CHECKING:
-    from tune_srs.packed import PackedEncoder
+    from tune_srs.model.packed import PackedEncoder
 
 EPSILON = 1e-8  # of the layer norms, as in the original
 MAX_ROWS = 32  # encoded at once where nothing is trained
@@ -196,7 +196,7 @@ class SASRec(nn.Module):
         """The original encoder by compiled kernels, on the CPU; None of another architecture."""
         if not is_original(self.config):
             return None
-        from tune_srs.packed import PackedEncoder  # here: training on a GPU needs no Numba
+        from tune_srs.model.packed import PackedEncoder  # here: training on a GPU needs no Numba
 
         return PackedEncoder()
 

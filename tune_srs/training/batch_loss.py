@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tune_srs import losses
-from tune_srs.batches import Batch
 from tune_srs.config import LossConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError
-from tune_srs.lazy_adam import touched_rows
-from tune_srs.model import SASRec
+from tune_srs.model.sasrec import SASRec
 from tune_srs.negatives import CatalogueSampler, NegativeSampler
-from tune_srs.products import row_products
 from tune_srs.relevance import LearnedRelevance, loss_weights, time_weights
 from tune_srs.tensors import tensor_of
+from tune_srs.training import losses
+from tune_srs.training.batches import Batch
+from tune_srs.training.lazy_adam import touched_rows
+from tune_srs.training.products import row_products
 
 DEFAULT_SAMPLE = 256  # of sampled softmax, as in eSASRec
 SECONDS_A_DAY = 86_400

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tune_srs.config import ModelConfig
-from tune_srs.dropout import Dropout
+from tune_srs.model.dropout import Dropout
 from tune_srs.tensors import rows_between
 
 
@@ -47,7 +47,7 @@ class CausalAttention(nn.Module):
         if offsets is None:
             mixed = self._padded(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         else:
-            from tune_srs.packed_attention import packed_attention  # a GPU needs no Numba
+            from tune_srs.model.packed_attention import packed_attention  # a GPU needs no Numba
 
             mixed = packed_attention(q, k, v, offsets, self.dropout)
         output: Tensor = self.output(mixed.flatten(-2))

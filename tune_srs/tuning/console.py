@@ -16,9 +16,9 @@ from rich.text import Text
 
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.journal import Journal, TrialRecord
-from tune_srs.plan import Plan, place, typed
 from tune_srs.results import conclusion
 from tune_srs.space import Space, seconds
+from tune_srs.tuning.plan import Plan, place, typed
 
 WORDS: dict[Any, str] = {"complete": "complete", "stopped": "stopped early", "failed": "failed"}
 

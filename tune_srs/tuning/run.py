@@ -14,29 +14,30 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tune_srs.worker import run_trial  # isort: skip  (sets what Ray reads when it is imported)
+from tune_srs.tuning.worker import run_trial  # isort: skip  (sets what Ray reads when it is imported)
 
 from filelock import FileLock, Timeout
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune_srs import early_stopping, events, outcome, results
-from tune_srs.checkpoint import forget_last, last_name, saved_epochs, trial_name
-from tune_srs.cluster import check_storage, connected, logged, node_resources
-from tune_srs.console import Console
+from tune_srs import results
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
+from tune_srs.evaluation.metrics import GROUPS
 from tune_srs.journal import FILE, Journal, Status
-from tune_srs.metrics import GROUPS
-from tune_srs.plan import Plan, Resources
 from tune_srs.results import trial_folder
-from tune_srs.samplers import make_sampler
-from tune_srs.searcher import OptunaSearcher
 from tune_srs.space import Space, seconds
 from tune_srs.storage import Storage
-from tune_srs.study import past_trial, write_study
-from tune_srs.training import compile_kernels
+from tune_srs.training.checkpoint import forget_last, last_name, saved_epochs, trial_name
+from tune_srs.training.loop import compile_kernels
+from tune_srs.tuning import early_stopping, events, outcome
+from tune_srs.tuning.cluster import check_storage, connected, logged, node_resources
+from tune_srs.tuning.console import Console
+from tune_srs.tuning.plan import Plan, Resources
+from tune_srs.tuning.samplers import make_sampler
+from tune_srs.tuning.searcher import OptunaSearcher
+from tune_srs.tuning.study import past_trial, write_study
 
 RETRIES = 3  # of a trial whose worker died
 FAILURES_IN_VAIN = 5  # trials that may fail before any has given a metric
@@ -187,7 +188,9 @@ def _tune(
 def _trackers(resources: Resources, folder: Path) -> list[tune.Callback]:
     if not resources.trackers:
         return []
-    from tune_srs.trackers import callbacks  # imports what is installed of them, which takes long
+    from tune_srs.tuning.trackers import (
+        callbacks,  # imports what is installed of them, which takes long
+    )
 
     return callbacks(resources.trackers, folder)
 

@@ -17,10 +17,10 @@ from tune_srs.datasets.columns import Say
 from tune_srs.datasets.prepare import is_known, prepare
 from tune_srs.datasets.sequences import Items, PreparedData, Sequences
 from tune_srs.errors import ConfigError, DataError
-from tune_srs.evaluate import Evaluation, Evaluator, Scorer
-from tune_srs.exported import Exported
+from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer
+from tune_srs.serving.exported import Exported
+from tune_srs.serving.vocabulary import numbers_of
 from tune_srs.tensors import rows_between
-from tune_srs.vocabulary import numbers_of
 
 CPU = torch.device("cpu")
 

@@ -21,13 +21,13 @@ from typing import Any
 
 from ray import tune
 
-from tune_srs.checkpoint import Best, Checkpoint, load_last
 from tune_srs.config import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError, TuneSRSError
 from tune_srs.space import Space
 from tune_srs.storage import Storage
-from tune_srs.training import EpochReport, clear_device, train
+from tune_srs.training.checkpoint import Best, Checkpoint, load_last
+from tune_srs.training.loop import EpochReport, clear_device, train
 
 
 def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, storage: Storage) -> None:

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 from tune_srs.config import nearest
 from tune_srs.errors import ConfigError, SearchError
-from tune_srs.model import SASRec
+from tune_srs.model.sasrec import SASRec
 
 LARGEST_DIFFERENCE = 1e-4  # of a score, as a share of the largest one; float32 rounds to 1e-7
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tune_srs.datasets.sequences import Items, Offsets
-from tune_srs.evaluate import MAX_ITEMS, MAX_USERS
-from tune_srs.histories import Histories
-from tune_srs.model import SASRec
+from tune_srs.evaluation.evaluator import MAX_ITEMS, MAX_USERS
+from tune_srs.evaluation.histories import Histories
+from tune_srs.model.sasrec import SASRec
 from tune_srs.tensors import rows_between, tensor_of
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune_srs.journal import TrialRecord
 from tune_srs.results import write_aside
-from tune_srs.searcher import PastTrial
+from tune_srs.tuning.searcher import PastTrial
 
 STATES = {
     "complete": TrialState.COMPLETE,

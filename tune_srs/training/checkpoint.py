@@ -16,7 +16,7 @@ from torch import Tensor
 from tune_srs.config import TrialConfig
 from tune_srs.errors import DataError
 from tune_srs.storage import Storage
-from tune_srs.training import EpochReport, TrainState, new_state
+from tune_srs.training.loop import EpochReport, TrainState, new_state
 
 Tensors = dict[str, Tensor]
 LAST, BEST = "last.safetensors", "best.safetensors"

@@ -22,7 +22,7 @@ from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.space import Categorical, Space
 from tune_srs.storage import Storage
-from tune_srs.training import device_of
+from tune_srs.training.loop import device_of
 
 PACKAGES = ("tune-srs", "torch", "ray", "optuna", "numpy", "pandas")
 

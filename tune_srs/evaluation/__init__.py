@@ -1,0 +1,1 @@
+"""A model and sequences → ranks → metrics with intervals."""

@@ -1,0 +1,1 @@
+"""SASRec and what it consists of."""

@@ -1,0 +1,1 @@
+"""An exported model: written, read, verified, judged, and asked for recommendations."""

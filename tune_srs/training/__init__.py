@@ -1,0 +1,1 @@
+"""One training run: batches, losses, optimisers and checkpoints."""

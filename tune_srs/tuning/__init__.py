@@ -1,0 +1,1 @@
+"""The search: Ray runs trials, Optuna proposes them, early stopping ends them."""
