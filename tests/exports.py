@@ -1,6 +1,7 @@
 """A finished run without Ray, and an exported model, that several test files look at."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from tune_srs.tuning.plan import Plan, Resources
 POINTS: tuple[dict[str, Any], ...] = (
     {"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"},
     {"train.lr": 1e-7, "loss.num_positives": 1},
-)  # the first one wins
-EPOCHS = 3
+    {"train.lr": 1e-7, "loss.num_positives": 2, "loss.relevance": "linear"},
+)  # the first one wins, the last one is stopped early
+EPOCHS, EPOCHS_OF_THE_STOPPED = 3, 2
+WARM_UP = 2.5  # epochs: the rate depends on where a run is, and on how long it was to be
 
 
 def silent(message: str) -> None:
@@ -32,8 +35,8 @@ def silent(message: str) -> None:
 
 
 def write_run(folder: Path) -> PreparedData:
-    """Write `results/tiny` and `data` under `folder`: a run of two trials that has ended."""
-    fixed = FIXED | {"train.max_epochs": EPOCHS}
+    """Write `results/tiny` and `data` under `folder`: a run of three trials that has ended."""
+    fixed = FIXED | {"train.max_epochs": EPOCHS, "train.warmup_epochs": WARM_UP}
     plan = Plan("tiny", Space.from_dict(SPACE | {"fixed": fixed}, "space"), 0, Resources())
     data = prepare(plan.space.base.data, folder / "data", silent)
     run = folder / "results" / "tiny"
@@ -43,11 +46,14 @@ def write_run(folder: Path) -> PreparedData:
         journal.begin(number, values)
         best = Best(plan.space.search.metrics[0], plan.space.search.modes[0])
         config = plan.space.config(values)
-        for report in train(config, data.validation):
+        stopped = number == len(POINTS) - 1
+        for report in islice(
+            train(config, data.validation), EPOCHS_OF_THE_STOPPED if stopped else EPOCHS
+        ):
             best.update(report)
             Checkpoint.of(config, report, best).write(plan.storage(run), number)
             journal.report(number, report.epoch, report.metrics)
-        journal.end(number, "complete")
+        journal.end(number, "stopped" if stopped else "complete")
     outcome.export_winner(run, plan, journal, plan.storage(run), data, silent)
     return data
 

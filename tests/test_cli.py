@@ -194,7 +194,7 @@ BAD_USES = {
     "export into an existing folder": (["export", "tiny", "--to", "data"], "never overwritten"),
     "export into nowhere": (["export", "tiny", "--to", "no/model"], "there is no folder no"),
     "export of no run": (["export", "tyni", "--to", "m"], "no results named tyni, did you mean"),
-    "export of no trial": (["export", "tiny", "--to", "m", "--trial", "9"], "it has 0 to 1"),
+    "export of no trial": (["export", "tiny", "--to", "m", "--trial", "9"], "it has 0 to 2"),
     "export in no format": (["export", "tiny", "--to", "m", "--format", "tf"], "'onnx', 'torch'"),
     "refit of a part": (["export", "tiny", "--to", "m", "--refit", "half"], "'all'"),
     "evaluation of nothing": (["evaluate", "nowhere"], "nowhere: no such folder"),

@@ -1,6 +1,7 @@
 """What is written is read again; what is damaged, mismatched or hostile is refused in one line."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from tune_srs.serving.exported import Exported, check_free, items_of, read, seal
 ITEMS = 12
 LETTERS = [f"i{number}" for number in range(1, ITEMS + 1)]
 SEQUENCES = random_sequences(0, users=9, items=ITEMS)
-FACTS = {
+FACTS: dict[str, Any] = {
     "run": "tiny",
     "trial": 4,
     "won": True,
@@ -174,13 +175,16 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
     ("damage", "reason"),
     [
         (manifest(format_version=2), "format version 2, this tune_srs reads up to 1; upgrade"),
-        (manifest(format_version="1"), "no format_version"),
-        (manifest(format_version=True), "no format_version"),
-        (manifest(files=[]), "no format_version or no files"),
-        (manifest(files={}), "config.yaml is missing"),
-        (manifest(data=3), "manifest.json has no data"),
-        (manifest(data={}), "manifest.json has no data"),
-        (manifest(refit=None), "manifest.json has no refit"),
+        (manifest(format_version="x"), "format_version: .*valid integer"),
+        (manifest(format_version=True), "format_version: true and false are no values"),
+        (manifest(format_version=0), "format_version: .*greater than or equal to 1"),
+        (manifest(files=[]), "files: "),
+        (manifest(files={}), "config.yaml is not in manifest.json"),
+        (manifest(data=3), "data: "),
+        (manifest(data=FACTS["data"] | {"name": ["mine"]}), "data.name: .*valid string"),
+        (manifest(refit=None), "refit: .*valid boolean"),
+        (manifest(run=None), "run: .*valid string"),
+        (manifest(more=1), "unknown key more"),
         (cut("manifest.json"), "manifest.json is no JSON"),
         (overwritten("manifest.json", b"[]"), "manifest.json is no JSON object"),
         (overwritten("manifest.json", b"\xff\xfe{}"), "manifest.json is no JSON"),
@@ -200,7 +204,7 @@ def test_a_manifest_that_points_elsewhere_is_refused(folder: Path) -> None:
     content = json.loads((folder / "manifest.json").read_text())
     content["files"]["../secret"] = described(folder.parent / "secret")
     (folder / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"\.\./secret is missing"):
+    with pytest.raises(DataError, match=r"\.\./secret is none of its files"):
         read(folder)
 
 
@@ -221,14 +225,32 @@ def items(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], No
     return damage
 
 
-def other_units(folder: Path) -> None:
-    path = folder / "config.yaml"
-    path.write_text(path.read_text().replace("hidden_units: 8", "hidden_units: 16"))
+def units(number: int) -> Callable[[Path], None]:
+    return configured("hidden_units: 8", f"hidden_units: {number}")
+
+
+def blocks(number: int) -> Callable[[Path], None]:
+    return configured("num_blocks: 1", f"num_blocks: {number}")
+
+
+def configured(old: str, new: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "config.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return damage
 
 
 MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another vocabulary": (items(lambda t: t[:-1]), "knows 12 items, items.parquet has 11"),
-    "weights of another shape": (other_units, "does not fit config.yaml.*size mismatch"),
+    "weights of another shape": (units(16), "does not fit config.yaml.*size mismatch"),
+    "more units than there is room for": (units(10**6), "does not fit config.yaml.*size mismatch"),
+    "blocks without end": (blocks(10**6), "num_blocks: .*less than or equal to 1000"),
+    "weights of another type": (
+        weights(lambda w: w.update({name: weight.double() for name, weight in w.items()})),
+        "another type than float32",
+    ),
     "a weight less": (
         weights(lambda w: w.pop("blocks.0.attention_norm.weight")),
         "Missing key.*attention_norm",
@@ -246,6 +268,12 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (overwritten("model.safetensors", b"junk"), "does not fit config.yaml"),
     "no YAML": (overwritten("config.yaml", b"{: :"), "config.yaml: not valid YAML"),
     "an unknown setting": (overwritten("config.yaml", b"modle: {}"), "did you mean model"),
+    "metrics that are no numbers": (
+        overwritten("metrics.json", b'{"validation": NaN}'),
+        "metrics.json is no JSON",
+    ),
+    "no test": (overwritten("metrics.json", b'{"validation": {}}'), "metrics.json has no "),
+    "counts below nothing": (items(lambda t: t.assign(count=-1)), "occurs less than never"),
     "no metrics": (overwritten("metrics.json", b"{"), "metrics.json is no JSON"),
     "no Parquet": (overwritten("items.parquet", b"PAR1junkPAR1"), "items.parquet is no Parquet"),
     "no ids": (items(lambda t: t.drop(columns="item")), "no column item of the right type"),
@@ -282,7 +310,9 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("name", [*exported.FILES, "manifest.json", "model.pt", "extra.pkl"])
+@pytest.mark.parametrize(
+    "name", [*exported.FILES, "manifest.json", "model.pt", "extra.PKL", "x.npz", "model.bin"]
+)
 @pytest.mark.parametrize("by_torch", [True, False])
 def test_a_planted_pickle_is_refused_and_not_run(folder: Path, name: str, by_torch: bool) -> None:
     sprung = folder.parent / "sprung"
@@ -299,6 +329,23 @@ def test_a_planted_pickle_is_refused_and_not_run(folder: Path, name: str, by_tor
         read(folder)
     assert name in str(caught.value)
     assert not sprung.exists()
+
+
+def test_what_nobody_exported_is_refused(folder: Path) -> None:
+    (folder / "__init__.py").write_text("")
+    with pytest.raises(DataError, match=r"__init__\.py is none of its files; move it elsewhere"):
+        read(folder)
+    (folder / "__init__.py").unlink()
+    (folder / "model.pt2").write_bytes(b"of no manifest")
+    with pytest.raises(DataError, match=r"model\.pt2 is not in manifest\.json"):
+        read(folder)
+
+
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    with pytest.raises(DataError, match=r"manifest\.json is missing"):
+        read(folder)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exports import EPOCHS, silent, write_run
+from exports import EPOCHS, EPOCHS_OF_THE_STOPPED, silent, write_run
 
 import tune_srs as ts
 from tune_srs.config import TrialConfig
@@ -100,7 +100,8 @@ def test_a_refit_has_learned_from_every_interaction(
     refit, best = exported.read(folder), exported.read(ended[0] / "results" / "tiny" / "best")
     assert refit.facts["refit"]
     assert refit.metrics == best.metrics
-    assert refit.config.train.max_epochs == best.facts["epoch"]
+    assert refit.config.train.last_epoch == best.facts["epoch"]
+    assert refit.config.train.max_epochs == EPOCHS  # on which its learning rate depended
     assert refit.items["count"].sum() == ended[1].manifest["interactions"]
     assert best.items["count"].sum() == ended[1].manifest["training_interactions"]
     assert not torch.equal(refit.model.items.weight, best.model.items.weight)
@@ -147,12 +148,13 @@ def test_a_refit_that_would_need_more_than_is_kept_is_refused(
         ts.export(run, tmp_path / "model", refit=True, data_folder=ended[0] / "data", say=silent)
 
 
+@pytest.mark.parametrize(("trial", "epochs"), [(0, EPOCHS), (2, EPOCHS_OF_THE_STOPPED)])
 def test_the_configuration_of_an_export_trains_to_its_figures(
-    ended: tuple[Path, PreparedData], export: Callable[..., Path]
+    ended: tuple[Path, PreparedData], export: Callable[..., Path], trial: int, epochs: int
 ) -> None:
-    model = exported.read(export())
+    model = exported.read(export(trial=trial))
     reports = list(train(model.config, ended[1].validation))
-    assert len(reports) == EPOCHS
+    assert len(reports) == epochs
     told = model.metrics["validation"]["best"]
     again = reports[model.facts["epoch"] - 1].metrics
     for name in METRICS:
@@ -163,7 +165,7 @@ def test_what_cannot_be_exported_is_refused(
     ended: tuple[Path, PreparedData], tmp_path: Path
 ) -> None:
     run = ended[0] / "results" / "tiny"
-    with pytest.raises(ts.TuneSRSError, match="has no trial 7; it has 0 to 1"):
+    with pytest.raises(ts.TuneSRSError, match="has no trial 7; it has 0 to 2"):
         ts.export(run, tmp_path / "model", trial=7)
     with pytest.raises(ts.TuneSRSError, match="never overwritten"):
         ts.export(run, tmp_path)

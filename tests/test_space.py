@@ -235,3 +235,9 @@ def test_a_grid_takes_no_number_of_trials() -> None:
     (path,) = (path for path in SPACES if path.stem == "paper-grid")
     with pytest.raises(ConfigError, match="leave out --num-trials"):
         Space.from_yaml(path, search={"trials": 3})
+
+
+def test_where_a_run_ends_is_not_for_trials() -> None:
+    params = {"train.lr": {"type": "float", "low": 0.1, "high": 1.0}}
+    with pytest.raises(ConfigError, match=r"train\.last_epoch is for a single run"):
+        Space.from_dict({"fixed": {"train.last_epoch": 3}, "params": params}, "space")

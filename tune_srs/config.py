@@ -156,9 +156,11 @@ class DataConfig(Settings):
 class ModelConfig(Settings):
     """SASRec's shape. The defaults won a search on MovieLens 100K, see docs/findings.md."""
 
-    max_length: int = Field(200, ge=1, description="items of a history that the model sees")
+    max_length: int = Field(
+        200, ge=1, le=100_000, description="items of a history that the model sees"
+    )
     hidden_units: int = Field(128, ge=1, description="D: width of embeddings and blocks")
-    num_blocks: int = Field(1, ge=1, description="of attention and feed-forward")
+    num_blocks: int = Field(1, ge=1, le=1000, description="of attention and feed-forward")
     num_heads: int = Field(4, ge=1, description="of attention; they divide the units")
     norm: Literal["original", "pre", "post"] = Field(
         "post",
@@ -274,6 +276,9 @@ class TrainConfig(Settings):
     """The optimisation, and where it runs. The defaults were found together with the model's."""
 
     max_epochs: int = Field(60, ge=1, description="visits of every user")
+    last_epoch: int | None = Field(
+        None, ge=1, description="ends a run before max_epochs, which the schedule goes on counting"
+    )
     batch_size: int = Field(32, ge=1, description="users a step")
     lr: float = Field(2.7e-3, gt=0, description="learning rate of Adam")
     warmup_epochs: float = Field(0.0, ge=0, description="the rate rises from 0 at first")
@@ -305,6 +310,11 @@ class TrainConfig(Settings):
             raise ValueError(
                 f"warmup_epochs < max_epochs must hold, but got warmup_epochs={self.warmup_epochs}"
                 f", max_epochs={self.max_epochs}"
+            )
+        if self.last_epoch is not None and self.last_epoch > self.max_epochs:
+            raise ValueError(
+                f"last_epoch <= max_epochs must hold, but got last_epoch={self.last_epoch}, "
+                f"max_epochs={self.max_epochs}"
             )
         return self
 

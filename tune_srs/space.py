@@ -28,7 +28,10 @@ from tune_srs.evaluation.metrics import check_metric
 
 Choice = bool | int | float | str | None
 Values = dict[str, Any]
-FIXED_BY_NATURE = ("data.", "evaluation.", "train.max_epochs", "train.device", "train.num_threads")
+FIXED_BY_NATURE = (
+    "data.", "evaluation.", "train.max_epochs", "train.last_epoch", "train.device",
+    "train.num_threads",
+)  # fmt: skip
 REHEARSALS = 200
 
 
@@ -358,6 +361,10 @@ class Space:
                     f"{source}: {key} is both fixed and searched; remove it from fixed or params"
                 )
         base = TrialConfig().with_overrides(fixed, f"{source}: fixed")
+        if base.train.last_epoch is not None:
+            raise ConfigError(
+                f"{source}: train.last_epoch is for a single run; trials have train.max_epochs"
+            )
         space = cls(file.description, settings, fixed, params, file.baselines, base)
         if file.baselines and settings.sampler.type == "grid":
             raise ConfigError(f"{source}: baselines: a grid runs its own points; remove them")

@@ -17,10 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from pyarrow import parquet
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from tune_srs.config import TrialConfig
+from tune_srs.config import Settings, TrialConfig, validated
 from tune_srs.datasets.sequences import Sequences, described
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.model.sasrec import SASRec
@@ -31,7 +32,7 @@ CONFIG, WEIGHTS, ITEMS, METRICS = FILES = (
     "config.yaml", "model.safetensors", "items.parquet", "metrics.json"
 )  # fmt: skip
 MANIFEST, CARD = "manifest.json", "README.md"
-PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"}
+PORTABLE = ("model.onnx", "model.pt2")  # written for other programs, and not read here
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def read(folder: Path) -> Exported:
         items = _items(folder / ITEMS)
         model = _model(folder / WEIGHTS, config, len(items))
         metrics = _json(folder / METRICS)
+        if missing := {"validation", "test", "intervals"} - metrics.keys():
+            raise _UnusableError(f"{METRICS} has no {min(missing)}")
     except (_UnusableError, OSError) as error:
         mend = error.mend if isinstance(error, _UnusableError) else "export it again"
         raise DataError(f"{folder}: not a usable exported model: {error}; {mend}") from error
@@ -133,28 +136,55 @@ class _UnusableError(Exception):
         self.mend = mend
 
 
+class _File(Settings):
+    bytes: int
+    sha256: str
+
+
+class _Data(Settings):
+    name: str
+    fingerprint: str
+    users: int
+    items: int
+    interactions: int
+
+
+class _Manifest(Settings):
+    """What `manifest.json` says."""
+
+    format_version: int = Field(ge=1)
+    run: str
+    trial: int
+    won: bool
+    metric: str
+    epoch: int
+    refit: bool
+    data: _Data
+    versions: dict[str, str]
+    files: dict[str, _File]
+
+
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:
-    version, files = manifest.get("format_version"), manifest.get("files")
-    if type(version) is not int or not isinstance(files, dict):
-        raise _UnusableError(f"{MANIFEST} has no format_version or no files")
-    if version > FORMAT_VERSION:
+    version = manifest.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise _UnusableError(
             f"it has format version {version}, this tune_srs reads up to {FORMAT_VERSION}",
             "upgrade tune_srs",
         )
-    data = manifest.get("data")
-    if not isinstance(data, dict) or not {"name", "fingerprint"} <= data.keys():
-        raise _UnusableError(f"{MANIFEST} has no data")
-    if not isinstance(manifest.get("refit"), bool):
-        raise _UnusableError(f"{MANIFEST} has no refit")
-    for name in (*FILES, *files):
-        if name not in files or Path(name).name != name or not (folder / name).is_file():
+    try:
+        files = validated(_Manifest, manifest, MANIFEST).files
+    except ConfigError as error:
+        raise _UnusableError(str(error)) from error
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if unknown := (there | set(files)) - {*FILES, *PORTABLE, MANIFEST, CARD}:
+        raise _UnusableError(f"{min(unknown)} is none of its files", "move it elsewhere")
+    for name in (*FILES, *sorted(there & set(PORTABLE)), *files):
+        if name not in files:
+            raise _UnusableError(f"{name} is not in {MANIFEST}")
+        if not (folder / name).is_file():
             raise _UnusableError(f"{name} is missing")
-        if described(folder / name) != files[name]:
+        if described(folder / name) != files[name].model_dump():
             raise _UnusableError(f"{name} is not what was exported: another size or checksum")
-    for path in sorted(folder.iterdir()):
-        if path.suffix in PICKLES:
-            raise _UnusableError(f"{path.name} is a pickle, which is never read", "delete it")
 
 
 def _items(path: Path) -> pd.DataFrame:
@@ -169,9 +199,14 @@ def _items(path: Path) -> pd.DataFrame:
             of_type(table.schema.field(name).type) for of_type in allowed
         ):
             raise _UnusableError(f"{path.name} has no column {name} of the right type")
-    items: pd.DataFrame = table.select(list(types)).to_pandas(ignore_metadata=True)
+    try:
+        items: pd.DataFrame = table.select(list(types)).to_pandas(ignore_metadata=True)
+    except pa.ArrowException as error:  # text that is none
+        raise _UnusableError(f"{path.name} cannot be read ({error})") from error
     if not len(items) or items[["item", "count"]].isna().any(axis=None):
         raise _UnusableError(f"{path.name} has no items, or one without an id")
+    if (items["count"] < 0).any():
+        raise _UnusableError(f"{path.name} has an item that occurs less than never")
     if items["item"].duplicated().any():
         raise _UnusableError(f"{path.name} has an item twice")
     return items
@@ -185,28 +220,37 @@ def _model(path: Path, config: TrialConfig, num_items: int) -> SASRec:
     try:
         weights = load_file(path)
         rows = len(weights["items.weight"]) - 1
-        if rows != num_items:  # before a model of any size is made
+        if rows != num_items:
             raise _UnusableError(f"{path.name} knows {rows} items, {ITEMS} has {num_items}")
+        with torch.device("meta"):  # shapes are compared before there is room for a model of any
+            outline = SASRec(config.model, num_items, torch.Generator())
+            outline.load_state_dict(weights, assign=True)
         model = SASRec(config.model, num_items, torch.Generator())
         model.load_state_dict(weights)
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise _UnusableError(f"{path.name} does not fit {CONFIG}: {reason}") from error
+    if any(weight.dtype != torch.float32 for weight in weights.values()):
+        raise _UnusableError(f"{path.name} has weights of another type than float32")
     if not all(bool(weight.isfinite().all()) for weight in weights.values()):
         raise _UnusableError(f"{path.name} has weights that are no numbers")
     return model.eval()
 
 
 def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise _UnusableError(f"{path.name} is missing")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _UnusableError(f"{path.name} is missing") from None
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise _UnusableError(f"{path.name} is no JSON ({error})") from error
     if not isinstance(content, dict):
         raise _UnusableError(f"{path.name} is no JSON object")
     return content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:

@@ -170,10 +170,11 @@ def train(
 ) -> Iterator[EpochReport]:
     """Train on the histories of `sequences`, score its futures after every epoch.
 
-    Yields one report an epoch, from `state.epoch` + 1 to `train.max_epochs`. `sequences` is the
-    validation split: the test futures are not in it. Once `stop` is set, by another thread, the
-    generator ends at its next step, and the epoch is not reported. Raises `ConfigError` for a GPU
-    that is not there, `SearchError` when the loss is no longer a number.
+    Yields one report an epoch, from `state.epoch` + 1 to `train.last_epoch`, or else
+    `train.max_epochs`. `sequences` is the validation split: the test futures are not in it. Once
+    `stop` is set, by another thread, the generator ends at its next step, and the epoch is not
+    reported. Raises `ConfigError` for a GPU that is not there, `SearchError` when the loss is no
+    longer a number.
     """
     torch.set_num_threads(config.train.num_threads)
     state = state or new_state(config, sequences.num_items)
@@ -191,7 +192,8 @@ def train(
     step = step_of(config.train, state, batches, loss_of)
     stop = stop or Event()
 
-    for epoch in range(state.epoch + 1, config.train.max_epochs + 1):
+    last = config.train.last_epoch or config.train.max_epochs
+    for epoch in range(state.epoch + 1, last + 1):
         if config.train.fused_attention:  # it draws from the global generator: resumable like this
             torch.manual_seed(int(torch.randint(2**62, (), generator=state.order)))
         started = time.perf_counter()

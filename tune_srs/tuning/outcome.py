@@ -155,8 +155,8 @@ def _scored(
     except DataError as error:
         say(f"{error}; training trial {record.number} again for {record.best_epoch} epochs")
         config = _train_again(plan.space, record, best, data)
-    # as many epochs as the trial had, so that training it again ends where it did
-    config = config.with_overrides({"train.max_epochs": record.epochs})
+    if record.epochs < config.train.max_epochs:  # so that training it again ends where it did
+        config = config.with_overrides({"train.last_epoch": record.epochs})
     model = SASRec(config.model, data.validation.num_items, torch.Generator())
     model.load_state_dict(best.weights)
 
@@ -204,7 +204,7 @@ def _refitted(scored: Exported, everything: Sequences, say: Callable[[str], None
     """The same configuration, trained on all interactions for the best number of epochs."""
     epochs = scored.facts["epoch"]
     say(f"training on all {len(everything.items)} interactions for {epochs} epochs")
-    config = scored.config.with_overrides({"train.max_epochs": epochs})
+    config = scored.config.with_overrides({"train.last_epoch": epochs})
     # training scores after each epoch, for which one user will do: there is nothing left to score
     end = everything.offsets[1]
     history = (everything.items[:end], everything.offsets[:2])
