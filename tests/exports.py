@@ -64,7 +64,11 @@ def untrained(sequences: Sequences, ids: list[int] | list[str], **changes: objec
     config = TrialConfig(model=ModelConfig.model_validate(model))
     network = SASRec(config.model, len(ids), torch.Generator().manual_seed(3)).eval()
     items = items_of(pd.Series(ids), None, sequences)
-    facts = {"data": {"name": "mine", "fingerprint": "f"}, "versions": {}, "refit": False}
+    facts = {
+        "data": {"name": "mine", "fingerprint": "f", "inputs": []},
+        "versions": {},
+        "refit": False,
+    }
     return Exported(config, network, items, {}, facts)
 
 

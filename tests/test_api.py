@@ -63,9 +63,7 @@ def test_what_it_offers_is_there_and_nothing_else() -> None:
 def test_a_space_and_data_may_be_given_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tune_srs.tuning import (
-        run as tuning,  # here: it imports Ray, of which no cluster is started
-    )
+    from tune_srs.tuning import run as tuning  # here: it imports Ray, which is not started
 
     started: list[tuple[Plan, Any]] = []
 
@@ -91,3 +89,26 @@ def test_a_space_and_data_may_be_given_as_they_are(
 
     with pytest.raises(ts.TuneSRSError, match=r"data\.num_futures is fixed, but data are given"):
         ts.search(SPACE, data, fixed={"data.num_futures": 2})
+
+
+def test_what_is_easily_confused_is_told(tmp_path: Path) -> None:
+    data = ts.prepare(ts.TrialConfig().with_overrides(FIXED).data, tmp_path)
+    with pytest.raises(ts.TuneSRSError, match=r"such as prepare\(\.\.\.\)\.validation"):
+        ts.train(ts.TrialConfig(), data)  # type: ignore[arg-type]
+    with pytest.raises(ts.TuneSRSError, match=r"log\.csv: no such file"):
+        ts.prepare(tmp_path / "log.csv", tmp_path)
+
+
+def test_without_ray_a_search_says_so(tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.modules["ray"] = None  # as if it were not installed
+import tune_srs as ts
+try:
+    ts.search({SPACE!r}, data_folder="data")
+except ts.TuneSRSError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["search: ray is not installed; pip install it"], done

@@ -48,7 +48,9 @@ def own(tmp_path: Path) -> tuple[Exported, PreparedData]:
     prepared = prepare(data, tmp_path / "data", silent)
     of = untrained(prepared.validation, prepared.item_ids.to_list())
     config = TrialConfig(data=data, model=of.config.model)
-    facts = {"data": {"name": name, "fingerprint": prepared.fingerprint}, "refit": False}
+    inputs = [one["sha256"] for one in prepared.manifest["inputs"]]
+    learned = {"name": name, "fingerprint": prepared.fingerprint, "inputs": inputs}
+    facts = {"data": learned, "refit": False}
     return Exported(config, of.model, of.items, {}, facts), prepared
 
 
@@ -140,6 +142,10 @@ def test_what_the_model_may_have_learned_is_warned_of(
     refit = Exported(of.config, of.model, of.items, {}, of.facts | {"refit": True})
     _, said = appraised(refit, tmp_path)
     assert any("say nothing about how good it is" in line for line in said)
+    moved = Path(of.config.data.name).rename(tmp_path / "moved.csv")  # the same log, elsewhere
+    for model, warning in ((of, "split otherwise than"), (refit, "say nothing about how good")):
+        _, said = appraised(model, tmp_path, data__name=str(moved), data__num_futures=3)
+        assert any(warning in line for line in said)
 
 
 def test_a_setting_without_effect_is_refused(

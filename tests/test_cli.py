@@ -169,10 +169,10 @@ def test_a_run_is_exported_evaluated_and_recommends(run: Run, tmp_path: Path) ->
     assert set(users["split"]) == {"validation", "test"}
     assert len(users) == 4 * 60
 
-    done = run("recommend", "model", "--history", "3, 5,nobody", "--top-k", "4")
+    done = run("recommend", "model", "--history", '3, 5,"no, body"', "--top-k", "4")
     assert done.status == 0
     assert done.stderr == (
-        "tune-srs: 1 of 3 ids are unknown to the model and are skipped, such as 'nobody'\n"
+        "tune-srs: 1 of 3 ids are unknown to the model and are skipped, such as 'no, body'\n"
     )
     header, *lines = done.stdout.splitlines()
     assert header.split() == ["rank", "item", "score", "by"]
@@ -222,6 +222,10 @@ BAD_USES = {
     "no file of histories": (
         ["recommend", "results/tiny/best", "--input", "h.parquet"],
         "h.parquet: no such file",
+    ),
+    "recommendations into a folder": (
+        ["recommend", "results/tiny/best", "--history", "1", "--output", "data"],
+        "--output: data is a folder; name a file",
     ),
     "no recommendations": (
         ["recommend", "results/tiny/best", "--history", "1", "--top-k", "0"],

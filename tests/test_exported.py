@@ -1,8 +1,11 @@
 """What is written is read again; what is damaged, mismatched or hostile is refused in one line."""
 
+import csv
 import json
 import os
 import pickle
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +34,14 @@ FACTS: dict[str, Any] = {
     "metric": "val/ndcg@10",
     "epoch": 7,
     "refit": False,
-    "data": {"name": "mine", "fingerprint": "f", "users": 9, "items": ITEMS, "interactions": 50},
+    "data": {
+        "name": "mine",
+        "fingerprint": "f",
+        "users": 9,
+        "items": ITEMS,
+        "interactions": 50,
+        "inputs": [],
+    },
     "versions": {"tune-srs": "0.1.0"},
 }
 
@@ -105,6 +115,16 @@ def test_the_card_tells_where_the_model_comes_from(written: Path) -> None:
     ):  # fmt: skip
         assert told in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_card_asks_for_ids_with_commas(tmp_path: Path) -> None:
+    ids = ["a, b", 'say "x"', *LETTERS[2:]]
+    write(complete(ids), tmp_path / "model")
+    text = (tmp_path / "model" / "README.md").read_text()
+    (command,) = re.findall("tune-srs recommend (.*)", text)
+    (asked,) = csv.reader([shlex.split(command)[2]])
+    assert set(asked) <= set(ids)
+    assert len(asked) == 3
 
 
 def test_the_card_of_another_trial_and_of_a_refit_say_so(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from exports import silent, untrained, with_titles
+from pyarrow import parquet
 from small_data import random_sequences
 
 from tune_srs.errors import ConfigError, DataError
@@ -141,7 +144,7 @@ def test_one_history_in_place_of_a_list_is_a_mistake(asked: list[Sequence[Id]]) 
 
 
 def test_k_must_be_at_least_1() -> None:
-    with pytest.raises(ConfigError, match="top-k: must be at least 1, but got 0"):
+    with pytest.raises(ConfigError, match="top-k: must be at least 1, a whole number, but got 0"):
         Recommender(exported()).recommend([["i1"]], 0)
 
 
@@ -174,3 +177,66 @@ def test_a_file_of_histories_that_is_none_is_refused(tmp_path: Path) -> None:
     pd.DataFrame({"history": ["1,2"]}).to_parquet(path)
     with pytest.raises(DataError, match="history holds no lists"):
         read_histories(path)
+
+
+def test_a_missing_id_changes_none_of_the_others(tmp_path: Path) -> None:
+    model = Recommender(exported([str(number) for number in NUMBERS]))  # text, asked by numbers
+    alone = model.recommend([[107, 101], [107]], 3)
+    path = tmp_path / "histories.parquet"
+    for history in ([[107, 101, None], [None, 107]], [[107, 101], [107]]):
+        pd.DataFrame({"history": history}).to_parquet(path)
+        pd.testing.assert_frame_equal(
+            model.recommend(read_histories(path), 3, warn=silent), alone, check_dtype=False
+        )
+    rows = pd.DataFrame(
+        {"user": [0, 0, 1, 1], "item": pd.array([107, 101, None, 107], dtype="Int64")}
+    )
+    rows.to_parquet(path)
+    found = model.recommend(read_histories(path), 3, warn=silent).rename(
+        columns={"user": "history"}
+    )
+    pd.testing.assert_frame_equal(found, alone, check_dtype=False)
+
+
+@pytest.mark.parametrize("kind", [pa.large_list(pa.int64()), pa.list_(pa.int64(), 2)])
+def test_lists_of_every_kind_are_histories(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"history": pa.array([[101, 102], [103, 104]], type=kind)})
+    parquet.write_table(table, tmp_path / "h.parquet")
+    assert read_histories(tmp_path / "h.parquet").to_list() == [[101, 102], [103, 104]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"history": [[[1]]]}, "history holds no lists of ids"),
+        ({"history": [[{"a": 1}]]}, "history holds no lists of ids"),
+        ({"user": [[1]], "item": [1]}, "its column user holds lists"),
+        ({"user": [None, 1], "item": [1, 2]}, "1 rows have no user"),
+        ({"user": [None, 1], "history": [[1], [2]]}, "1 rows have no user"),
+    ],
+)
+def test_columns_that_are_no_histories_are_refused(
+    tmp_path: Path, columns: dict[str, list[object]], reason: str
+) -> None:
+    parquet.write_table(pa.table(columns), tmp_path / "h.parquet")
+    with pytest.raises(DataError, match=reason):
+        read_histories(tmp_path / "h.parquet")
+
+
+@pytest.mark.parametrize("k", ["3", 2.5, True])
+def test_k_must_be_a_whole_number(k: Any) -> None:
+    with pytest.raises(ConfigError, match="a whole number, but got"):
+        Recommender(exported()).recommend([["i1"]], k)
+
+
+def test_what_is_no_id_is_refused() -> None:
+    with pytest.raises(ConfigError, match="an id is a number or a text"):
+        Recommender(exported()).recommend([[("i1", 2)]])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("name", ["rank", "item"])
+def test_labels_do_not_take_the_place_of_what_is_found(name: str) -> None:
+    asked = pd.Series([["i1"]], index=pd.Index(["ann"], name=name))
+    found = Recommender(exported()).recommend(asked, 2)
+    assert found["history"].to_list() == ["ann", "ann"]
+    assert found["rank"].to_list() == [1, 2]

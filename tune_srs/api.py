@@ -23,7 +23,7 @@ __all__ = [
 
 
 def prepare(
-    data: DataConfig | str, data_folder: Path | str = "data", say: Say = print
+    data: DataConfig | Path | str, data_folder: Path | str = "data", say: Say = print
 ) -> PreparedData:
     """A data set, or a log of one's own, read, filtered and split; kept for the next time.
 
@@ -38,7 +38,7 @@ def prepare(
     """
     from tune_srs.datasets.prepare import prepare as prepared
 
-    config = data if isinstance(data, DataConfig) else DataConfig(name=data)
+    config = data if isinstance(data, DataConfig) else DataConfig(name=str(data))
     return prepared(config, Path(data_folder), say)
 
 
@@ -60,6 +60,8 @@ def train(config: TrialConfig, sequences: Sequences) -> Iterator["EpochReport"]:
     """
     from tune_srs.training.loop import train as epochs
 
+    if not isinstance(sequences, Sequences):
+        raise ConfigError("train: give the sequences of a split, such as prepare(...).validation")
     return epochs(config, sequences)
 
 
@@ -108,7 +110,10 @@ def search(
     if resume:
         plan.check_data(data, folder)
 
-    from tune_srs.tuning import run as tuning
+    try:
+        from tune_srs.tuning import run as tuning
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"search: {error.name} is not installed; pip install it") from error
     from tune_srs.tuning.console import Console, closing, opening
 
     console = Console()

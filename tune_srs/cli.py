@@ -1,5 +1,6 @@
 """The commands: parse, call, print. What is slow to import is imported by the command it serves."""
 
+import csv
 import json
 import sys
 from contextlib import suppress
@@ -498,7 +499,10 @@ def evaluate(
 def recommend(
     folder: Annotated[Path, typer.Argument(help="An exported model.")],
     history: Annotated[
-        str | None, typer.Option(metavar="IDS", help="Between commas, oldest first.")
+        str | None,
+        typer.Option(
+            metavar="IDS", help='Between commas, oldest first; in "quotes" with a comma of its own.'
+        ),
     ] = None,
     input_file: Annotated[
         Path | None,
@@ -535,7 +539,8 @@ def recommend(
     if input_file is not None:
         found = model.recommend(read_histories(input_file), top_k, exclude_history, warn=_warn)
     else:
-        ids = [part.strip() for part in (history or "").split(",") if part.strip()]
+        (ids,) = csv.reader([history or ""], skipinitialspace=True)
+        ids = [one for one in ids if one]
         found = model.recommend([ids], top_k, exclude_history, warn=_warn).drop(columns="history")
     if output:
         write_aside(output, lambda aside: found.to_parquet(aside, index=False))
@@ -585,8 +590,12 @@ def _warn(message: str) -> None:
 def _check_parent(option: str, path: Path | None) -> None:
     from tune_srs.errors import ConfigError
 
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return
+    if not path.parent.is_dir():
         raise ConfigError(f"{option}: there is no folder {path.parent}; create it")
+    if path.is_dir():
+        raise ConfigError(f"{option}: {path} is a folder; name a file")
 
 
 def _overrides(settings: list[str] | None, option: str = "--set") -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The model card of an export: what the model is, how good, and how to use it. For people."""
 
+import csv
+import io
 import re
 import shlex
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tune_srs.config import DataConfig, TrialConfig
@@ -33,7 +35,8 @@ without any known id is answered by popularity. The last {max_length} items of a
 ## Data
 
 `{name}`: {users} users, {items} items, {interactions} interactions, {split}.
-Fingerprint: `{fingerprint}`.
+Fingerprint: `{fingerprint}`. A log of one's own is looked for where it was, from the folder in
+which the search began; `--dataset` names another place.
 
 ## Metrics
 
@@ -81,12 +84,12 @@ def text(
     facts: dict[str, Any],
     metrics: dict[str, Any],
     folder: str,
-    example: list[int | str],
+    example: Sequence[int | str],
     files: Iterable[str],
 ) -> str:
     """The card in Markdown; `facts` as in `manifest.json`, `metrics` as in `metrics.json`.
 
-    `example`: ids of a history to show the use with.
+    `folder`: how a command names it; `example`: ids of a history to show the use with.
     """
     cutoff = 10 if 10 in config.evaluation.cutoffs else config.evaluation.cutoffs[0]
     card = TEXT.format(
@@ -96,8 +99,8 @@ def text(
         training=_training(facts),
         folder=shlex.quote(folder),
         path=repr(folder),
-        example=shlex.quote(",".join(map(str, example))),
-        listed=example,
+        example=shlex.quote(listed(example)),
+        listed=list(example),
         max_length=config.model.max_length,
         split=_split(config.data),
         note=_note(facts),
@@ -110,6 +113,13 @@ def text(
         more="".join(f"- `{name}`: {MORE[name]}.\n" for name in MORE if name in files),
     )
     return "\n\n".join(map(_filled, card.split("\n\n")))
+
+
+def listed(ids: Sequence[int | str]) -> str:
+    """Ids as `--history` takes them: between commas, in quotes where they hold one."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(ids)
+    return line.getvalue()
 
 
 def _filled(paragraph: str) -> str:

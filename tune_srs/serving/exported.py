@@ -90,7 +90,8 @@ def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None
         files = [path.name for path in aside.iterdir()]
         popular = exported.items["item"].iloc[exported.items["count"].nlargest(3).index]
         given = (exported.config, exported.facts, exported.metrics)
-        text = card.text(*given, folder.name, popular.to_list(), files)
+        place = folder.name if folder.is_absolute() else folder.as_posix()
+        text = card.text(*given, place, popular.to_list(), files)
         (aside / CARD).write_text(text, encoding="utf-8")
         aside.rename(folder)
 
@@ -147,6 +148,7 @@ class _Data(Settings):
     users: int
     items: int
     interactions: int
+    inputs: list[str]  # the sha256 of each file that was read
 
 
 class _Manifest(Settings):

@@ -26,6 +26,8 @@ from tune_srs.serving.top_items import top_items
 from tune_srs.serving.vocabulary import numbers_of
 
 Id = int | str
+ID_TYPES = ("empty", "string", "integer", "mixed-integer", "floating", "mixed-integer-float")
+COLUMNS = ("rank", "item", "title", "score", "by")
 Warn = Callable[[str], object]
 WARN: Warn = partial(warnings.warn, stacklevel=3)  # of the line that calls `recommend`
 
@@ -63,8 +65,8 @@ class Recommender:
         (`model` or `popularity`, whose score is how often the item occurs). There are fewer than k
         rows for a history where the catalogue has no more. Raises `ConfigError` for k < 1.
         """
-        if k < 1:
-            raise ConfigError(f"top-k: must be at least 1, but got {k}")
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise ConfigError(f"top-k: must be at least 1, a whole number, but got {k!r}")
         labels = histories.index if isinstance(histories, pd.Series) else None
         items, offsets = self._numbered([_listed(history) for history in histories], warn)
         if exclude_history is None:
@@ -99,12 +101,14 @@ class Recommender:
         self, histories: list[Sequence[Id]], warn: Warn
     ) -> tuple[npt.NDArray[np.int32], Offsets]:
         """The model's items (T,) in all histories, unknown ids left out, and offsets (N + 1,)."""
-        ids = pd.Index(list(chain.from_iterable(histories)))
+        ids = pd.Index(list(chain.from_iterable(histories)), dtype=object)  # each as it is
+        if pd.api.types.infer_dtype(ids, skipna=True) not in ID_TYPES:
+            raise ConfigError("histories: an id is a number or a text; give lists of such")
         lengths = np.fromiter(map(len, histories), np.int64, len(histories))
         items = numbers_of(ids, self._vocabulary)
         known = items > 0
         if not known.all():
-            unknown = ids[~known]
+            unknown = ids[~known].infer_objects().to_list()
             warn(
                 f"{len(unknown)} of {len(ids)} ids are unknown to the model and are skipped, "
                 f"such as {unknown[0]!r}"
@@ -121,7 +125,7 @@ class Recommender:
     ) -> pd.DataFrame:
         row, place = np.nonzero(np.isfinite(scores))
         taken = self.contents.items.take(best[row, place] - 1)
-        name = "history" if labels is None or labels.name is None else str(labels.name)
+        name = "history" if labels is None or labels.name in (None, *COLUMNS) else str(labels.name)
         columns: dict[str, Any] = {
             name: row if labels is None else labels[row],
             "rank": place + 1,
@@ -144,19 +148,34 @@ def read_histories(path: Path) -> pd.Series:
         raise DataError(f"{path}: no such file; check the path") from None
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: no Parquet file ({error}); write it as one") from error
-    rows = table.to_pandas()
-    if "history" in rows:
-        if not pa.types.is_list(table.schema.field("history").type):
-            raise DataError(f"{path}: its column history holds no lists of ids; make it so")
-        users = rows["user"] if "user" in rows else pd.RangeIndex(len(rows), name="history")
-        listed = [[] if history is None else history for history in rows["history"]]
-        return pd.Series(listed, index=pd.Index(users), dtype=object)
-    if not {"user", "item"} <= set(rows):
-        raise DataError(f"{path}: neither a column history nor user and item; name them so")
+    names = table.column_names
+    _check_types(path, table.schema)
+    if "user" in names and (missing := table["user"].null_count):
+        raise DataError(f"{path}: {missing} rows have no user; name or drop them")
+    if "history" in names:
+        users = table["user"].to_pandas() if "user" in names else range(table.num_rows)
+        index = pd.Index(users, name="user" if "user" in names else "history")
+        listed = [history or [] for history in table["history"].to_pylist()]
+        return pd.Series(listed, index=index, dtype=object)
+    rows = table.select([name for name in ("user", "timestamp") if name in names]).to_pandas()
+    rows["item"] = pd.Series(table["item"].to_pylist(), dtype=object)  # a null makes no floats
     if "timestamp" in rows:
         rows = rows.sort_values("timestamp", kind="stable")
-    lists = rows.groupby("user")["item"].agg(list)
-    return pd.Series(lists, dtype=object)
+    return pd.Series(rows.groupby("user")["item"].agg(list), dtype=object)
+
+
+def _check_types(path: Path, schema: pa.Schema) -> None:
+    """Raises `DataError` for columns that hold no histories."""
+    if "history" in schema.names:
+        history = schema.field("history").type
+        lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        if not any(is_list(history) for is_list in lists) or pa.types.is_nested(history.value_type):
+            raise DataError(f"{path}: its column history holds no lists of ids; make it so")
+    elif not {"user", "item"} <= set(schema.names):
+        raise DataError(f"{path}: neither a column history nor user and item; name them so")
+    for name in {"user", "item", "timestamp"} & set(schema.names):
+        if pa.types.is_nested(schema.field(name).type):
+            raise DataError(f"{path}: its column {name} holds lists; give one value a row")
 
 
 def _listed(history: Any) -> Sequence[Id]:

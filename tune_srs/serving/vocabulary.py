@@ -6,15 +6,17 @@ import pandas as pd
 
 
 def numbers_of(ids: pd.Index, vocabulary: pd.Index) -> npt.NDArray[np.int32]:
-    """The number of each id (T,): its place in `vocabulary` (I,), from 1; 0 where it is unknown.
+    """The number of each id (T,): its place in `vocabulary` (I,), from 1; 0 where it is unknown,
 
-    Unless both sides are numbers, they are compared as they are written.
+    or missing. Unless both sides are numbers, they are compared as they are written.
 
     >>> numbers_of(pd.Index(["30", "007", "x"]), pd.Index([7, 30]))
     array([2, 0, 0], dtype=int32)
     """
-    if not len(ids):
-        return np.empty(0, np.int32)
+    there = ids.notna()
+    numbers = np.zeros(len(ids), np.int32)
+    ids = ids[there].infer_objects()
     if not all(pd.api.types.is_numeric_dtype(index.dtype) for index in (ids, vocabulary)):
         ids, vocabulary = ids.astype("str"), vocabulary.astype("str")
-    return (vocabulary.get_indexer(ids) + 1).astype(np.int32)
+    numbers[there] = vocabulary.get_indexer(ids) + 1
+    return numbers

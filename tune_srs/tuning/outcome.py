@@ -188,6 +188,7 @@ def _facts(
 ) -> dict[str, Any]:
     """Where a model comes from."""
     sizes = {key: data.manifest[key] for key in ("users", "items", "interactions")}
+    sizes["inputs"] = [one["sha256"] for one in data.manifest["inputs"]]
     return {
         "run": plan.name,
         "trial": record.number,

@@ -7,8 +7,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,11 @@ def typed(command: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers can depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # a model is exported without Ray, too
+            found[name] = version(name)
+    return found
 
 
 def place(folder: Path) -> str:
