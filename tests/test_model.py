@@ -266,7 +266,9 @@ def test_with_rotary_positions_only_the_distance_counts() -> None:
 
 
 def test_sinusoidal_positions_are_those_of_the_paper() -> None:
-    table = model_of(positions="sinusoidal").positions(torch.arange(12))
+    positions = model_of(positions="sinusoidal").positions
+    assert positions is not None
+    table = positions(torch.arange(12))
     for place in range(12):
         for pair in range(4):
             angle = place / 10_000 ** (2 * pair / 8)

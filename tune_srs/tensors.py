@@ -21,5 +21,6 @@ def tensor_of(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 def rows_between(values: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     """`values[starts[b]:ends[b]]` of each row, aligned left: (B, W), and what is there: (B, W)."""
     columns = torch.arange(int((ends - starts).max()), device=values.device)
-    place = starts[:, None] + columns
-    return values[place.clamp_(max=len(values) - 1)], columns < (ends - starts)[:, None]
+    place = (starts[:, None] + columns).clamp_(max=len(values) - 1)
+    rows = values.index_select(0, place.flatten()).view(*place.shape, *values.shape[1:])
+    return rows, columns < (ends - starts)[:, None]

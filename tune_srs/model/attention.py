@@ -70,10 +70,13 @@ class CausalAttention(nn.Module):
         q = self.query(query).unflatten(-1, (self.num_heads, -1))  # (B, H, E)
         k = functional.linear(seen, to_key, bias[0])
         k = k.view(*k.shape[:2], self.num_heads, -1)  # (B, L, H, E)
+        parts = [(q, k)]
         if turns is not None:
-            q = rotated(q, *(turn[ends - 1] for turn in turns))
-            k = rotated(k, *(rows_between(turn, starts, ends)[0] for turn in turns))
-        scores = torch.einsum("bhe,blhe->bhl", q, k) / math.sqrt(q.shape[-1])
+            of_last = (turn[ends - 1] for turn in turns)
+            of_rows = (rows_between(turn, starts, ends)[0] for turn in turns)
+            parts = list(zip(turned(q, *of_last), turned(k, *of_rows), strict=True))
+        scores = torch.stack([(one[:, None] * other).sum(-1) for one, other in parts]).sum(0)
+        scores = scores.transpose(1, 2) / math.sqrt(q.shape[-1])  # (B, H, L)
         weights = scores.masked_fill(~there[:, None], -math.inf).softmax(dim=-1)
         mixed = weights @ seen  # (B, H, D)
         of_head = to_value.view(self.num_heads, -1, seen.shape[2])  # (H, E, D)
@@ -105,6 +108,11 @@ def turns_of(place: Tensor, units: int, base: float = 10_000.0) -> tuple[Tensor,
 
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Each pair of units of `x` (…, H, E) turned: q . k then depends on how far they are apart."""
+    return torch.cat(turned(x, cosine, sine), dim=-1)
+
+
+def turned(x: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second of each pair of units, turned: (…, H, E / 2) both."""
     one, other = x.chunk(2, dim=-1)
-    real = torch.addcmul(one * cosine, other, sine, value=-1)
-    return torch.cat([real, torch.addcmul(one * sine, other, cosine)], dim=-1)
+    first = torch.addcmul(one * cosine, other, sine, value=-1)
+    return first, torch.addcmul(one * sine, other, cosine)

@@ -54,7 +54,8 @@ class PackedEncoder:
         `SASRec.place`; row b's tokens are `offsets[b]` to `offsets[b + 1]`. Gradients can be had
         for the last batch only: the next one takes its room.
         """
-        given = (items, model.place(following), offsets, table, model.positions.weight)
+        positions = cast(nn.Embedding, model.positions)
+        given = (items, model.place(following), offsets, table, positions.weight)
         features: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
             self, model.dropout, *given, *weights_of(model)
         )

@@ -131,21 +131,10 @@ class Sinusoids(nn.Module):
         return found
 
 
-class NoPositions(nn.Module):
-    """Nothing is added to the items."""
-
-    def __init__(self, max_length: int, units: int) -> None:
-        super().__init__()
-
-    def forward(self, place: Tensor) -> float:
-        return 0.0
-
-
+# of rotary ones, attention turns its queries and keys instead
 POSITIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "learned": nn.Embedding,
     "sinusoidal": Sinusoids,
-    "rotary": NoPositions,  # attention turns its queries and keys instead
-    "none": NoPositions,
 }
 
 
@@ -163,7 +152,8 @@ class SASRec(nn.Module):
         self.num_items = num_items
         self.items = nn.Embedding(num_items + 1, units, padding_idx=0)
         self.item_bias = nn.Parameter(torch.zeros(num_items + 1)) if config.item_bias else None
-        self.positions = POSITIONS[config.positions](config.max_length, units)
+        positions = POSITIONS.get(config.positions)
+        self.positions = positions and positions(config.max_length, units)
         self.dropout = Dropout(config.dropout if dropout is None else dropout, generator)
         self.blocks = nn.ModuleList(Block(config, generator) for _ in range(config.num_blocks))
         post = config.norm == "post"  # whose last block has been normed
@@ -223,7 +213,9 @@ class SASRec(nn.Module):
         place = self.place(following)
         if self.config.scale_embedding:
             embedded = embedded * math.sqrt(embedded.shape[-1])
-        x = self.dropout(embedded + self.positions(place))
+        if self.positions is not None:
+            embedded = embedded + self.positions(place)
+        x = self.dropout(embedded)
         turns = None
         if self.config.positions == "rotary":
             turns = turns_of(place, self.config.hidden_units // self.config.num_heads)
