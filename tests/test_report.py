@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from runs import Trial, make_run, random_ranks
-from scipy.stats import bootstrap, norm
+from scipy.stats import norm
 from searches import METRIC, SPACE
 from selenium import webdriver
 
 from tune_srs import ranks
 from tune_srs.errors import ConfigError
-from tune_srs.report import effort, futures, importance, scores, write_report
+from tune_srs.journal import TrialRecord
+from tune_srs.report import effort, futures, importance, parameters, scores, write_report
+from tune_srs.report.axes import ParameterAxis, spread
 from tune_srs.report.search import Search
+from tune_srs.space import Categorical, Float
 
 PLANTED = "<script>alert('planted')</script>"
 PARAMS = {
@@ -139,14 +142,21 @@ def test_hit_rates_by_position_agree_with_a_count(folder: Path) -> None:
             assert distance == pytest.approx(norm.ppf(0.975))
 
 
-def test_intervals_agree_with_scipys_bootstrap() -> None:
-    values = np.random.default_rng(3).exponential(size=(300, 2))
-    for own, column in zip(scores.intervals(values), values.T, strict=True):
-        other = bootstrap((column,), np.mean, method="percentile", n_resamples=4000, rng=1)
-        width = other.confidence_interval.high - other.confidence_interval.low
-        assert own.mean == pytest.approx(column.mean())
-        assert own.low == pytest.approx(other.confidence_interval.low, abs=0.08 * width)
-        assert own.high == pytest.approx(other.confidence_interval.high, abs=0.08 * width)
+@pytest.mark.parametrize("users", [300, 10_000])
+def test_intervals_are_those_of_the_metrics_of_the_run(tmp_path: Path, users: int) -> None:
+    folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS)
+    random_ranks(folder, ["best", "markov"], users)
+    search, told = Search.read(folder), ranks.read(folder)
+    table = scores.test_table(search)
+    assert table is not None
+    assert told is not None
+    rows = table.set_index("scorer")
+    for scorer in ("best", "markov"):
+        evaluation = ranks.evaluation(told, scorer, search.space.base.evaluation)
+        means, intervals = evaluation.means(), evaluation.intervals()  # of best/metrics.json
+        for name in ("ndcg@10", "next/ndcg@10"):
+            low, high = intervals[name]
+            assert rows.at[scorer, f"test/{name}"] == f"{means[name]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def test_differences_are_of_the_same_users(folder: Path) -> None:
@@ -155,14 +165,49 @@ def test_differences_are_of_the_same_users(folder: Path) -> None:
     rows = zip(table["scorer"], table["test/ndcg@10"], strict=True)
     mean = {name: float(text.split()[0]) for name, text in rows}
     assert mean["best − popularity"] == pytest.approx(mean["best"] - mean["popularity"], abs=2e-4)
-    same = scores.intervals(np.zeros((50, 1)))
-    assert (same[0].low, same[0].high) == (0, 0)
 
 
 def test_the_parameter_that_decides_is_the_most_important(folder: Path) -> None:
     found = importance.shares(Search.read(folder))
     assert next(iter(found)) == "train.lr"
     assert sum(found.values()) == pytest.approx(1)
+
+
+def test_few_trials_of_a_parameter_say_nothing_of_it(tmp_path: Path) -> None:
+    """Active in 4 of 12 trials, though the best ones, and never varied: neither has a share."""
+    trials = []
+    for number in range(12):
+        values = values_of(number) | {"loss.num_positives": 2, "loss.relevance": "linear"}
+        if number < 8:
+            values |= {"loss.num_positives": 1}
+            del values["loss.relevance"]
+        values["train.weight_decay"] = 0.0
+        trials.append(Trial(values, [0.1 + number / 100]))
+    params = {**PARAMS, "train.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]}}
+    search = Search.read(make_run(tmp_path / "run", trials, params=params))
+    found = importance.shares(search)
+    assert set(found) == {"train.lr", "model.dropout", "loss.num_positives"}
+    picture = importance.bars(search, found)
+    assert picture is not None
+    assert "always the same: loss.relevance, train.weight_decay." in picture.caption
+    slices = parameters.slices(search, found)
+    assert slices is not None
+    assert [axes.get_xlabel() for axes in slices.figure.axes[:5]] == [
+        *found, "loss.relevance", "train.weight_decay"
+    ]  # fmt: skip
+    few = Search.read(make_run(tmp_path / "few", trials[:9], params=params))
+    assert importance.shares(few) == {}
+
+
+def test_trials_that_share_a_point_stand_apart_on_either_axis() -> None:
+    lr = ParameterAxis("train.lr", Float(type="float", low=0.0, high=1.0))
+    norm = ParameterAxis("model.norm", Categorical(type="categorical", choices=["pre", "post"]))
+    records = [TrialRecord(n, {"train.lr": 0.5, "model.norm": "post"}, 0.0) for n in range(3)]
+    for axes in ([lr, norm], [norm, lr]):
+        found = dict(zip([axis.name for axis in axes], spread(records, axes), strict=True))
+        assert found["train.lr"] == [0.5, 0.5, 0.5]
+        assert len(set(found["model.norm"])) == 3
+    assert spread(records, [lr]) == [[0.5, 0.5, 0.5]]
 
 
 def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:

@@ -115,7 +115,12 @@ def _parsed(value: object) -> object:
     return value
 
 
-def _with_nulls(values: dict[str, Any]) -> dict[str, Any]:
+def spelled(value: object) -> str:
+    """A parameter's value as text, as in `trials`."""
+    return NULL if value is None else str(value)
+
+
+def with_nulls(values: dict[str, Any]) -> dict[str, Any]:
     """A chosen null as text, for in a table None would be missing."""
     return {name: NULL if value is None else value for name, value in values.items()}
 
@@ -138,7 +143,7 @@ def trial_table(
             "best_epoch": record.best_epoch,
             "seconds": round(record.seconds, 3),
             "reason": record.reason,
-            **_with_nulls(record.values),
+            **with_nulls(record.values),
             **record.best_metrics,
         }
         for record in records
@@ -178,7 +183,7 @@ def epochs(folder: Path) -> pd.DataFrame:
     for event in journal.events(folder):
         trial = event["trial"]
         if "begin" in event:
-            values[trial] = _with_nulls(event["begin"])
+            values[trial] = with_nulls(event["begin"])
         elif "epoch" in event:
             rows.append(
                 {"trial": trial, "epoch": event["epoch"], **values[trial], **event["metrics"]}

@@ -19,6 +19,7 @@ from tune_srs.report.style import (
     mark,
     new_figure,
 )
+from tune_srs.results import spelled
 
 BASELINE_STYLES = ("--", ":", "-.")
 COLOURED_BY = ("loss.type", "loss.relevance", "loss.num_positives")
@@ -115,7 +116,7 @@ def _groups(search: Search, name: str) -> dict[str, list[TrialRecord]]:
     values = [record.values[name] for record in records if name in record.values]
     groups: dict[str, list[TrialRecord]] = {}
     for value in sorted(set(values), key=_order(values)):
-        groups[str(value)] = [r for r in records if r.values.get(name, groups) == value]
+        groups[spelled(value)] = [r for r in records if r.values.get(name, groups) == value]
     if inactive := [record for record in records if name not in record.values]:
         groups[NOT_THERE] = inactive
     return groups
