@@ -75,7 +75,7 @@ def test_searches_stand_side_by_side(folder: Path) -> None:
     assert table["failed"].tolist() == [1, 0]
     assert table["epochs"].tolist() == [5, 2]
     assert table["best"].tolist() == [1, 0]  # not the one that failed
-    assert table["val"].tolist() == [0.4, 0.2]
+    assert table["value"].tolist() == [0.4, 0.2]
     assert table.loc["one", "test"] == 0.35
     assert table.loc["one", "test markov"] == 0.25
     assert table["test"].isna().tolist() == [False, True]
@@ -139,6 +139,7 @@ def test_papers_get_what_is_shown(
         (["one", "--csv", "--json"], "give one of"),
         (["one", "--to", "x.csv"], "give one of"),
         (["one", "--csv", "--to", "nowhere/x.csv"], "there is no folder nowhere"),
+        (["one", "--csv", "--to", "results"], "--to: results is a folder; name a file"),
         (["three"], "no results named three"),
         (["one", "--filter", "lr"], "is no comparison"),
     ],

@@ -2,13 +2,17 @@
 
 import json
 import math
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from runs import Trial, make_run, random_ranks
 from scipy.stats import norm
 from searches import METRIC, SPACE
@@ -17,9 +21,19 @@ from selenium import webdriver
 from tune_srs import ranks
 from tune_srs.errors import ConfigError
 from tune_srs.journal import TrialRecord
-from tune_srs.report import effort, futures, importance, parameters, scores, write_report
+from tune_srs.report import (
+    effort,
+    futures,
+    importance,
+    parameters,
+    progress,
+    scores,
+    write_report,
+)
 from tune_srs.report.axes import ParameterAxis, spread
 from tune_srs.report.search import Search
+from tune_srs.report.style import COLOURS, MUTED, styled
+from tune_srs.results import run_folder
 from tune_srs.space import Categorical, Float
 
 PLANTED = "<script>alert('planted')</script>"
@@ -210,6 +224,80 @@ def test_trials_that_share_a_point_stand_apart_on_either_axis() -> None:
     assert spread(records, [lr]) == [[0.5, 0.5, 0.5]]
 
 
+LABELS: dict[str, list[Any]] = {
+    "train.weight_decay": [1e-05, 1e-06, 1e-09],
+    "loss.type": ["bce", "gbce", "bpr", "softmax", "sampled_softmax"],
+    "train.seed": list(range(25)),
+    "model.dropout": [number / 20 for number in range(13)],
+    "train.clip_norm": [None, 1.0],
+}
+
+
+def test_no_label_of_a_picture_crosses_another(tmp_path: Path) -> None:
+    trials = [
+        Trial({name: of[number % len(of)] for name, of in LABELS.items()}, [0.1 + number / 100])
+        for number in range(30)
+    ]
+    params = {name: {"type": "categorical", "choices": of} for name, of in LABELS.items()}
+    search = Search.read(make_run(tmp_path / "run", trials, params=params))
+    with styled():
+        for draw in (parameters.slices, parameters.interactions):
+            picture = draw(search, dict.fromkeys(LABELS, 0.2))
+            assert picture is not None
+            picture.figure.draw_without_rendering()
+            for axes in picture.figure.axes:
+                check_apart(axes.get_xticklabels())
+                check_apart(axes.get_yticklabels())
+        picture = parameters.parallel(search)
+    assert picture is not None
+    picture.figure.draw_without_rendering()
+    axes = picture.figure.axes[0]
+    heights = [ParameterAxis(*item).marks() for item in search.space.params.items()]
+    assert max(map(len, heights)) <= 12
+    assert {"null", "sampled_softmax"} <= {text.get_text() for text in axes.texts}
+    for text in axes.texts:
+        end = axes.transData.inverted().transform(text.get_window_extent().max)[0]
+        assert end < math.floor(text.get_position()[0]) + 1  # before the next axis
+
+
+def check_apart(labels: Sequence[Text]) -> None:
+    """Labels side by side, or one upon the other, all turned by the same angle."""
+    for one, other in pairwise(labels):
+        turned, boxes = one.get_rotation(), (one.get_window_extent(), other.get_window_extent())
+        if turned in (0, 90):
+            assert not boxes[0].overlaps(boxes[1])
+        else:  # their lines are as far apart as their ends let them
+            height = float(one.get_fontsize()) * one.figure.dpi / 72
+            assert (boxes[1].x1 - boxes[0].x1) * math.sin(math.radians(turned)) > height
+
+
+def test_texts_have_colours_and_then_styles_and_numbers_a_scale() -> None:
+    texts = progress._looks([*"abcdefgh", progress.NOT_THERE], ordered=False)
+    assert len(set(texts)) == 9
+    assert {style for _, style in texts} == {"-", "--"}
+    assert texts[-1] == (MUTED, "-")
+    numbers = progress._looks(list("12345678"), ordered=True)
+    assert {style for _, style in numbers} == {"-"}
+    assert len(set(numbers)) == 8
+    assert numbers[0][0] not in COLOURS
+
+
+@pytest.mark.parametrize("metric", [METRIC, "train/loss"])
+def test_a_caption_says_of_what_the_curves_are(tmp_path: Path, metric: str) -> None:
+    search = SPACE["search"] | {"metric": metric}  # type: ignore[operator]
+    folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS, search=search)
+    picture = progress.curves(Search.read(folder))
+    assert picture is not None
+    assert ("validation futures" in picture.caption) == (metric == METRIC)
+
+
+def test_a_study_is_no_search(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "study.yaml").write_text("name: mine")
+    with pytest.raises(ConfigError, match="a study, not a search; tune-srs results mine shows"):
+        run_folder(tmp_path, "mine")
+
+
 def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:
     table = effort.spent(Search.read(folder))
     stopped = table.loc[[number for number in range(30) if number % 5 != 4]]
@@ -237,6 +325,20 @@ def test_a_run_that_goes_on_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     assert "importance.png" not in {path.name for path in pictures}  # of two trials
     with pytest.raises(ConfigError, match="no trial has reported an epoch"):
         write_report(make_run(tmp_path / "none", []))
+
+
+@pytest.mark.slow
+def test_the_test_scores_need_no_scrolling(tmp_path: Path, browser: webdriver.Chrome) -> None:
+    folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS)
+    random_ranks(folder, ["best", "popularity", "markov"])
+    page, *_ = write_report(folder)
+    screen = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get(page.as_uri())
+    wide, room = browser.execute_script(
+        "const box = document.querySelector('.scroll'); return [box.scrollWidth, box.clientWidth]"
+    )
+    assert wide <= room
 
 
 @pytest.mark.slow

@@ -26,14 +26,19 @@ SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
 
 @dataclass(frozen=True)
 class Run:
-    """What the folder of a run tells, as tables."""
+    """What the folder of a run tells, as tables.
+
+    `folder`: where it lies. `settings`: what `search.yaml` holds. `trials`: one row a trial,
+    `epochs`: one a trial and epoch, `yardsticks`: one a baseline, as the functions of these names
+    read them. `test`: what `test_scores` reads, None before the search has ended.
+    """
 
     folder: Path
-    settings: dict[str, Any]  # search.yaml
-    trials: pd.DataFrame  # one row a trial, see `trials`
-    epochs: pd.DataFrame  # one row a trial and epoch, see `epochs`
-    yardsticks: pd.DataFrame  # one row a baseline, see `yardsticks`
-    test: pd.DataFrame | None  # see `test_scores`
+    settings: dict[str, Any]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    yardsticks: pd.DataFrame
+    test: pd.DataFrame | None
 
 
 def load(run: str | Path, results_folder: str | Path = "results") -> Run:
@@ -53,13 +58,17 @@ def load(run: str | Path, results_folder: str | Path = "results") -> Run:
 
 
 def run_folder(results: Path, name: str) -> Path:
-    """The folder of an existing run, or a `ConfigError` that names the runs there are.
+    """The folder of an existing search, or a `ConfigError` that names those there are.
 
     `name`: of a run in `results`, or the path of one.
     """
     for folder in (results / name, Path(name)):
         if (folder / "search.yaml").is_file():
             return folder
+        if (folder / "study.yaml").is_file():
+            raise ConfigError(
+                f"{folder}: a study, not a search; tune-srs results {name} shows how it stands"
+            )
     runs = sorted(path.parent.name for path in results.glob("*/search.yaml"))
     hint = nearest(name, runs) if runs else "; there are none yet, see tune-srs search --help"
     raise ConfigError(f"{results}: no results named {name}{hint}")

@@ -92,6 +92,7 @@ def parallel(search: Search) -> Picture | None:
         axes.axvline(place, color=INK, linewidth=0.8)
         for height, text in axis.marks():
             label = axes.text(place + 0.03, height, text, fontsize=LABEL_SIZE, va="center")
+            label.set_in_layout(False)  # or the layout of a narrow figure finds no room
             label.set_path_effects([withStroke(linewidth=3, foreground=PAPER)])
     names = [axis.name.replace(".", ".\n").replace("_", "\n") for axis in shown]
     axes.set_xticks(range(len(shown)), names)
