@@ -133,6 +133,29 @@ def test_papers_get_what_is_shown(
     assert [row.split("|")[1].strip() for row in rows] == ["one", "two"]
 
 
+@pytest.mark.parametrize("place", ["mine", "results/mine"])
+def test_a_study_is_found_by_name_and_by_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    folder = tmp_path / "results" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text("name: mine\n")
+    monkeypatch.chdir(tmp_path)
+    for command, message in (
+        ("results", "study.yaml: damaged, 'study' is missing"),
+        ("report", f"a study, not a search; tune-srs results {place} shows"),
+        ("monitor", f"a study, not a search; tune-srs results {place} shows"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["tune-srs", command, place])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -33,7 +33,6 @@ from tune_srs.report import (
 from tune_srs.report.axes import ParameterAxis, spread
 from tune_srs.report.search import Search
 from tune_srs.report.style import COLOURS, MUTED, styled
-from tune_srs.results import run_folder
 from tune_srs.space import Categorical, Float
 
 PLANTED = "<script>alert('planted')</script>"
@@ -289,13 +288,6 @@ def test_a_caption_says_of_what_the_curves_are(tmp_path: Path, metric: str) -> N
     picture = progress.curves(Search.read(folder))
     assert picture is not None
     assert ("validation futures" in picture.caption) == (metric == METRIC)
-
-
-def test_a_study_is_no_search(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "study.yaml").write_text("name: mine")
-    with pytest.raises(ConfigError, match="a study, not a search; tune-srs results mine shows"):
-        run_folder(tmp_path, "mine")
 
 
 def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:
