@@ -368,6 +368,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 PRESET = "preset"
+NULL = "null"  # None, as YAML spells it
 
 
 class TrialConfig(Settings):

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 
 from tune_srs import journal
-from tune_srs.config import nearest, read_yaml, validated
+from tune_srs.config import NULL, nearest, read_yaml, validated
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.journal import TrialRecord
 from tune_srs.space import SearchSettings, Space
 from tune_srs.training.checkpoint import trial_name
 
 FIRST_COLUMNS = ("trial", "status", "epochs", "best_epoch", "seconds", "reason")
-NULL = "null"  # in tables, where it was chosen
 Choose = Callable[[pd.DataFrame], pd.DataFrame]  # some rows of a table, in some order
 SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
 

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tune_srs.config import nearest
+from tune_srs.config import NULL, nearest
 from tune_srs.errors import ConfigError
-from tune_srs.results import NULL
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
