@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import yaml
 from searches import run
 from typer.main import get_command
 
-from tune_srs import cli
+from tune_srs import cli, results
 from tune_srs.config import TrialConfig, dotted_keys
 from tune_srs.space import Space
 from tune_srs.studies.spec import Study
@@ -200,3 +201,6 @@ def test_the_site_is_whole_without_a_network(tmp_path: Path) -> None:
     assert all(f"<code>{name}</code>" in pages["configuration.html"] for name in dotted_keys())
     functions = ("prepare", "train", "search", "export", "load")
     assert all(f'id="tune_srs.api.{name}"' in pages["api.html"] for name in functions)
+    run_class = pages["api.html"].partition('id="tune_srs.results.Run"')[2].partition("<h3")[0]
+    assert all(f"<code>{field.name}</code>" in run_class for field in fields(results.Run))
+    assert 'data-md-color-media="(prefers-color-scheme)"' in pages["index.html"]

@@ -4,17 +4,23 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from runs import Trial, make_run
-from searches import METRIC
+from searches import METRIC, SPACE
 
 from tune_srs import cli, results
 from tune_srs.listing import compared
+from tune_srs.selection import selected
+from tune_srs.tables import as_text, readable
 
 GOOD = {"train.lr": 0.01, "loss.num_positives": 1}
 POOR = {"train.lr": 1e-7, "loss.num_positives": 2, "loss.relevance": "linear"}
+
+
+CLIP = {"type": "categorical", "choices": [None, 1.0, 5.0], "when": {"loss.num_positives": [2]}}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def test_searches_stand_side_by_side(folder: Path) -> None:
     assert table["failed"].tolist() == [1, 0]
     assert table["epochs"].tolist() == [5, 2]
     assert table["best"].tolist() == [1, 0]  # not the one that failed
-    assert table["val"].tolist() == [0.4, 0.2]
+    assert table["value"].tolist() == [0.4, 0.2]
     assert table.loc["one", "test"] == 0.35
     assert table.loc["one", "test markov"] == 0.25
     assert table["test"].isna().tolist() == [False, True]
@@ -85,6 +91,30 @@ def test_programs_get_every_column_in_full(
     assert read.index.tolist() == [2, 1, 0]  # the best first
     rows = json.loads(printed(monkeypatch, capsys, folder, "one", "--json", "--top", "1"))
     assert rows[0] | {"train.lr": 0.01, METRIC: 0.9, "reason": "it burst"} == rows[0]
+
+
+def test_a_chosen_null_is_told_from_an_inactive_parameter(tmp_path: Path) -> None:
+    chosen: list[Any] = [POOR | {"train.clip_norm": value} for value in (None, 1.0)]
+    trials = [Trial(values, [0.1, 0.2]) for values in (*chosen, GOOD)]
+    params = {**SPACE["params"], "train.clip_norm": CLIP}  # type: ignore[dict-item]
+    run = make_run(tmp_path / "run", trials, params=params)
+    recorded = results.trials(run)
+    (run / "journal.jsonl").rename(run / "kept")
+    read = results.trials(run)  # out of trials.csv
+    (run / "kept").rename(run / "journal.jsonl")
+    pd.testing.assert_frame_equal(read, recorded)
+    for table in (read, results.epochs(run).drop_duplicates("trial")):
+        null, number, missing = table["train.clip_norm"]
+        assert null == "null"
+        assert number == 1.0
+        assert isinstance(number, float)
+        assert pd.isna(missing)
+    rows = json.loads(as_text(read, "json"))
+    assert [row["train.clip_norm"] for row in rows] == ["null", 1.0, None]
+    assert readable(read)["clip_norm"].tolist() == ["null", "1", "-"]
+    for value, expected in (("null", [0]), ("1.0", [1])):
+        found = selected(read, [f"clip_norm = {value}"], None, None)
+        assert found["trial"].tolist() == expected
 
 
 def test_papers_get_what_is_shown(
@@ -103,12 +133,36 @@ def test_papers_get_what_is_shown(
     assert [row.split("|")[1].strip() for row in rows] == ["one", "two"]
 
 
+@pytest.mark.parametrize("place", ["mine", "results/mine"])
+def test_a_study_is_found_by_name_and_by_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    folder = tmp_path / "results" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text("name: mine\n")
+    monkeypatch.chdir(tmp_path)
+    for command, message in (
+        ("results", "study.yaml: damaged, 'study' is missing"),
+        ("report", f"a study, not a search; tune-srs results {place} shows"),
+        ("monitor", f"a study, not a search; tune-srs results {place} shows"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["tune-srs", command, place])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["one", "--csv", "--json"], "give one of"),
         (["one", "--to", "x.csv"], "give one of"),
         (["one", "--csv", "--to", "nowhere/x.csv"], "there is no folder nowhere"),
+        (["one", "--csv", "--to", "results"], "--to: results is a folder; name a file"),
         (["three"], "no results named three"),
         (["one", "--filter", "lr"], "is no comparison"),
     ],

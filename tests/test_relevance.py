@@ -161,3 +161,9 @@ def test_a_picture_that_cannot_be_is_refused(
     with pytest.raises(ConfigError, match=reason):
         write_relevance_plot(tmp_path / name, 10, rates)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_not_taken_for_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(ConfigError, match=r"x\.png is a folder; name a file"):
+        write_relevance_plot(tmp_path / "x.png", 10, {})

@@ -2,22 +2,38 @@
 
 import json
 import math
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from runs import Trial, make_run, random_ranks
-from scipy.stats import bootstrap, norm
+from scipy.stats import norm
 from searches import METRIC, SPACE
 from selenium import webdriver
 
 from tune_srs import ranks
 from tune_srs.errors import ConfigError
-from tune_srs.report import effort, futures, importance, scores, write_report
+from tune_srs.journal import TrialRecord
+from tune_srs.report import (
+    effort,
+    futures,
+    importance,
+    parameters,
+    progress,
+    scores,
+    write_report,
+)
+from tune_srs.report.axes import ParameterAxis, spread
 from tune_srs.report.search import Search
+from tune_srs.report.style import COLOURS, MUTED, styled
+from tune_srs.space import Categorical, Float
 
 PLANTED = "<script>alert('planted')</script>"
 PARAMS = {
@@ -139,14 +155,21 @@ def test_hit_rates_by_position_agree_with_a_count(folder: Path) -> None:
             assert distance == pytest.approx(norm.ppf(0.975))
 
 
-def test_intervals_agree_with_scipys_bootstrap() -> None:
-    values = np.random.default_rng(3).exponential(size=(300, 2))
-    for own, column in zip(scores.intervals(values), values.T, strict=True):
-        other = bootstrap((column,), np.mean, method="percentile", n_resamples=4000, rng=1)
-        width = other.confidence_interval.high - other.confidence_interval.low
-        assert own.mean == pytest.approx(column.mean())
-        assert own.low == pytest.approx(other.confidence_interval.low, abs=0.08 * width)
-        assert own.high == pytest.approx(other.confidence_interval.high, abs=0.08 * width)
+@pytest.mark.parametrize("users", [300, 10_000])
+def test_intervals_are_those_of_the_metrics_of_the_run(tmp_path: Path, users: int) -> None:
+    folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS)
+    random_ranks(folder, ["best", "markov"], users)
+    search, told = Search.read(folder), ranks.read(folder)
+    table = scores.test_table(search)
+    assert table is not None
+    assert told is not None
+    rows = table.set_index("scorer")
+    for scorer in ("best", "markov"):
+        evaluation = ranks.evaluation(told, scorer, search.space.base.evaluation)
+        means, intervals = evaluation.means(), evaluation.intervals()  # of best/metrics.json
+        for name in ("ndcg@10", "next/ndcg@10"):
+            low, high = intervals[name]
+            assert rows.at[scorer, f"test/{name}"] == f"{means[name]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def test_differences_are_of_the_same_users(folder: Path) -> None:
@@ -155,14 +178,116 @@ def test_differences_are_of_the_same_users(folder: Path) -> None:
     rows = zip(table["scorer"], table["test/ndcg@10"], strict=True)
     mean = {name: float(text.split()[0]) for name, text in rows}
     assert mean["best − popularity"] == pytest.approx(mean["best"] - mean["popularity"], abs=2e-4)
-    same = scores.intervals(np.zeros((50, 1)))
-    assert (same[0].low, same[0].high) == (0, 0)
 
 
 def test_the_parameter_that_decides_is_the_most_important(folder: Path) -> None:
     found = importance.shares(Search.read(folder))
     assert next(iter(found)) == "train.lr"
     assert sum(found.values()) == pytest.approx(1)
+
+
+def test_few_trials_of_a_parameter_say_nothing_of_it(tmp_path: Path) -> None:
+    """Active in 4 of 12 trials, though the best ones, and never varied: neither has a share."""
+    trials = []
+    for number in range(12):
+        values = values_of(number) | {"loss.num_positives": 2, "loss.relevance": "linear"}
+        if number < 8:
+            values |= {"loss.num_positives": 1}
+            del values["loss.relevance"]
+        values["train.weight_decay"] = 0.0
+        trials.append(Trial(values, [0.1 + number / 100]))
+    params = {**PARAMS, "train.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]}}
+    search = Search.read(make_run(tmp_path / "run", trials, params=params))
+    found = importance.shares(search)
+    assert set(found) == {"train.lr", "model.dropout", "loss.num_positives"}
+    picture = importance.bars(search, found)
+    assert picture is not None
+    assert "always the same: loss.relevance, train.weight_decay." in picture.caption
+    slices = parameters.slices(search, found)
+    assert slices is not None
+    assert [axes.get_xlabel() for axes in slices.figure.axes[:5]] == [
+        *found, "loss.relevance", "train.weight_decay"
+    ]  # fmt: skip
+    few = Search.read(make_run(tmp_path / "few", trials[:9], params=params))
+    assert importance.shares(few) == {}
+
+
+def test_trials_that_share_a_point_stand_apart_on_either_axis() -> None:
+    lr = ParameterAxis("train.lr", Float(type="float", low=0.0, high=1.0))
+    norm = ParameterAxis("model.norm", Categorical(type="categorical", choices=["pre", "post"]))
+    records = [TrialRecord(n, {"train.lr": 0.5, "model.norm": "post"}, 0.0) for n in range(3)]
+    for axes in ([lr, norm], [norm, lr]):
+        found = dict(zip([axis.name for axis in axes], spread(records, axes), strict=True))
+        assert found["train.lr"] == [0.5, 0.5, 0.5]
+        assert len(set(found["model.norm"])) == 3
+    assert spread(records, [lr]) == [[0.5, 0.5, 0.5]]
+
+
+LABELS: dict[str, list[Any]] = {
+    "train.weight_decay": [1e-05, 1e-06, 1e-09],
+    "loss.type": ["bce", "gbce", "bpr", "softmax", "sampled_softmax"],
+    "train.seed": list(range(25)),
+    "model.dropout": [number / 20 for number in range(13)],
+    "train.clip_norm": [None, 1.0],
+}
+
+
+def test_no_label_of_a_picture_crosses_another(tmp_path: Path) -> None:
+    trials = [
+        Trial({name: of[number % len(of)] for name, of in LABELS.items()}, [0.1 + number / 100])
+        for number in range(30)
+    ]
+    params = {name: {"type": "categorical", "choices": of} for name, of in LABELS.items()}
+    search = Search.read(make_run(tmp_path / "run", trials, params=params))
+    with styled():
+        for draw in (parameters.slices, parameters.interactions):
+            picture = draw(search, dict.fromkeys(LABELS, 0.2))
+            assert picture is not None
+            picture.figure.draw_without_rendering()
+            for axes in picture.figure.axes:
+                check_apart(axes.get_xticklabels())
+                check_apart(axes.get_yticklabels())
+        picture = parameters.parallel(search)
+    assert picture is not None
+    picture.figure.draw_without_rendering()
+    axes = picture.figure.axes[0]
+    heights = [ParameterAxis(*item).marks() for item in search.space.params.items()]
+    assert max(map(len, heights)) <= 12
+    assert {"null", "sampled_softmax"} <= {text.get_text() for text in axes.texts}
+    for text in axes.texts:
+        end = axes.transData.inverted().transform(text.get_window_extent().max)[0]
+        assert end < math.floor(text.get_position()[0]) + 1  # before the next axis
+
+
+def check_apart(labels: Sequence[Text]) -> None:
+    """Labels side by side, or one upon the other, all turned by the same angle."""
+    for one, other in pairwise(labels):
+        turned, boxes = one.get_rotation(), (one.get_window_extent(), other.get_window_extent())
+        if turned in (0, 90):
+            assert not boxes[0].overlaps(boxes[1])
+        else:  # their lines are as far apart as their ends let them
+            height = float(one.get_fontsize()) * one.figure.dpi / 72
+            assert (boxes[1].x1 - boxes[0].x1) * math.sin(math.radians(turned)) > height
+
+
+def test_texts_have_colours_and_then_styles_and_numbers_a_scale() -> None:
+    texts = progress._looks([*"abcdefgh", progress.NOT_THERE], ordered=False)
+    assert len(set(texts)) == 9
+    assert {style for _, style in texts} == {"-", "--"}
+    assert texts[-1] == (MUTED, "-")
+    numbers = progress._looks(list("12345678"), ordered=True)
+    assert {style for _, style in numbers} == {"-"}
+    assert len(set(numbers)) == 8
+    assert numbers[0][0] not in COLOURS
+
+
+@pytest.mark.parametrize("metric", [METRIC, "train/loss"])
+def test_a_caption_says_of_what_the_curves_are(tmp_path: Path, metric: str) -> None:
+    search = SPACE["search"] | {"metric": metric}  # type: ignore[operator]
+    folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS, search=search)
+    picture = progress.curves(Search.read(folder))
+    assert picture is not None
+    assert ("validation futures" in picture.caption) == (metric == METRIC)
 
 
 def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:
@@ -192,6 +317,20 @@ def test_a_run_that_goes_on_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     assert "importance.png" not in {path.name for path in pictures}  # of two trials
     with pytest.raises(ConfigError, match="no trial has reported an epoch"):
         write_report(make_run(tmp_path / "none", []))
+
+
+@pytest.mark.slow
+def test_the_test_scores_need_no_scrolling(tmp_path: Path, browser: webdriver.Chrome) -> None:
+    folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS)
+    random_ranks(folder, ["best", "popularity", "markov"])
+    page, *_ = write_report(folder)
+    screen = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get(page.as_uri())
+    wide, room = browser.execute_script(
+        "const box = document.querySelector('.scroll'); return [box.scrollWidth, box.clientWidth]"
+    )
+    assert wide <= room
 
 
 @pytest.mark.slow

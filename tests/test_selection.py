@@ -13,6 +13,9 @@ TABLE = pd.DataFrame(
         "train.lr": [0.1, 0.01, None, 0.001],
         "loss.relevance": ["linear", None, "power", "linear"],
         "val/ndcg_rel@10": [0.3, 0.2, None, 0.4],
+        "pareto": [True, False, False, True],
+        "model.gates": pd.Series([None, True, False, None], dtype=object),
+        "train.clip_norm": ["null", 1.0, None, "null"],
     }
 )
 
@@ -32,6 +35,16 @@ def trials(*conditions: str, sort: str | None = None, top: int | None = None) ->
         ("relevance = linear and lr < 0.1", [3]),
         ("relevance != linear", [1, 2]),
         ("relevance = nan", []),
+        ("pareto = true", [0, 3]),
+        ("pareto = True", [0, 3]),
+        ("pareto != true", [1, 2]),
+        ("model.gates = false", [2]),
+        ("gates = True", [1]),
+        ("relevance = linear AND lr < 0.1", [3]),
+        ("clip_norm = null", [0, 3]),
+        ("clip_norm = 1", [1]),
+        ("clip_norm != 1.0", [0, 2, 3]),
+        ("lr = null", []),
     ],
 )
 def test_conditions_are_compared(condition: str, expected: list[int]) -> None:
@@ -44,6 +57,8 @@ def test_several_filters_all_hold() -> None:
 
 def test_what_is_missing_comes_last_whatever_the_order() -> None:
     assert trials(sort="lr") == [3, 1, 0, 2]
+    assert trials(sort="clip_norm") == [1, 0, 3, 2]
+    assert trials(sort="status") == [0, 3, 2, 1]
     assert trials(sort="-lr") == [0, 1, 3, 2]
     assert trials(sort="-val/ndcg_rel@10", top=2) == [3, 0]
 

@@ -105,7 +105,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no patience": ({"params": {"train.lr": LR}, "search": {"patience": 0}}, "patience"),
     "another scheduler's option": (
         {"params": {"train.lr": LR}, "search": {"scheduler": {"type": "none", "brackets": 2}}},
-        "unknown key",
+        "unknown key search.scheduler.brackets, did you mean",
+    ),
+    "a misspelt option of a sampler": (
+        {"params": {"train.lr": LR}, "search": {"sampler": {"type": "tpe", "startup": 3}}},
+        "unknown key search.sampler.startup, did you mean search.sampler.startup_trials?",
     ),
     "baselines of a grid": (
         {

@@ -386,17 +386,17 @@ def show_results(
 
     asked = {"csv": csv, "json": json_, "latex": latex, "markdown": markdown}
     forms = [form for form, wanted in asked.items() if wanted]
-    if any((results_folder / run / "study.yaml").is_file() for run in runs):
+    places = [place for run in runs for place in (results_folder / run, Path(run))]
+    if studies := [place for place in places if (place / "study.yaml").is_file()]:
         if len(runs) > 1 or forms or to or conditions or sort or top:
             raise ConfigError("results: a study is shown alone and whole; it keeps its own files")
         from tune_srs.studies import table
 
-        _print(table.summaries(results_folder / runs[0]))
+        _print(table.summaries(studies[0]))
         return
     if len(forms) > 1 or (to and not forms):
         raise ConfigError("results: give one of --csv, --json, --latex and --markdown")
-    if to and not to.parent.is_dir():
-        raise ConfigError(f"--to: there is no folder {to.parent}; create it")
+    _check_parent("--to", to)
     folders = [run_folder(results_folder, run) for run in runs]
 
     def choose(table: "pd.DataFrame") -> "pd.DataFrame":

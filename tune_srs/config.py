@@ -8,10 +8,10 @@ import difflib
 import math
 import re
 import reprlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -377,6 +378,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 PRESET = "preset"
+NULL = "null"  # None, as YAML spells it
 
 
 class TrialConfig(Settings):
@@ -504,13 +506,9 @@ def validated(settings: type[Model], values: object, source: str) -> Model:
 def _faults(error: ValidationError, settings: type[Settings]) -> list[str]:
     faults = []
     for fault in error.errors():
-        path = [str(part) for part in fault["loc"]]
+        path, owner = _resolved(fault["loc"], settings)
         place = ".".join(path)
         if fault["type"] == "extra_forbidden":
-            owner: Any = settings
-            for part in path[:-1]:
-                owner = getattr(owner, "model_fields", {}).get(part)
-                owner = getattr(owner, "annotation", None)
             known = [".".join([*path[:-1], name]) for name in getattr(owner, "model_fields", {})]
             faults.append(f"unknown key {place}{nearest(place, known, dotted_keys(settings))}")
         else:
@@ -524,6 +522,30 @@ def _faults(error: ValidationError, settings: type[Settings]) -> list[str]:
             given = "" if "but got" in message else given
             faults.append(f"{place}: {message}{given}" if place else message + given)
     return faults
+
+
+def _resolved(place: Sequence[str | int], settings: type[Settings]) -> tuple[list[str], Any]:
+    """Pydantic's place of a fault as keys of the user's, and what should hold the last of them.
+
+    Pydantic counts the tag of a union's member as a key.
+    """
+    path: list[str] = []
+    owner: Any = None
+    inner: Any = settings
+    for part in map(str, place):
+        if member := _member(inner, part):
+            inner = member
+        else:
+            path.append(part)
+            field = getattr(inner, "model_fields", {}).get(part)
+            owner, inner = inner, getattr(field, "annotation", None)
+    return path, owner
+
+
+def _member(union: Any, tag: str) -> Any:
+    """What `tag` marks in a union, or None."""
+    marked = [get_args(member) for member in get_args(union)]
+    return next((settings for settings, *marks in filter(None, marked) if Tag(tag) in marks), None)
 
 
 class _StrictLoader(yaml.SafeLoader):

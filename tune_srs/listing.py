@@ -31,8 +31,8 @@ def compared(folders: Sequence[Path]) -> pd.DataFrame:
     Columns: `run`, `data` (name and the beginning of its fingerprint: scores on other data cannot
     be compared), `trials`, `failed`, `epochs` (of all trials), `seconds` (s, summed over trials
     that ran side by side), `metric` (the searched one that decides), `best` (number of the trial),
-    `val` (its metric) and, once a search has ended, `test` and `test markov` and so on (the same of
-    the winner and of each baseline) and further test metrics of the winner.
+    `value` (its metric) and, once a search has ended, `test` and `test markov` and so on (the same
+    of the winner and of each baseline) and further test metrics of the winner.
     """
     return pd.DataFrame([_row(folder) for folder in folders]).convert_dtypes()
 
@@ -59,7 +59,7 @@ def _best(table: pd.DataFrame, metric: str, mode: str) -> dict[str, Any]:
     if metric not in alive or alive[metric].isna().all():
         return {}
     best = alive.sort_values(metric, ascending=mode == "min", kind="stable").iloc[0]
-    return {"best": best["trial"], "val": best[metric]}
+    return {"best": best["trial"], "value": best[metric]}
 
 
 def _test(scores: pd.DataFrame | None, metric: str) -> dict[str, Any]:

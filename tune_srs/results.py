@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tune_srs import journal
-from tune_srs.config import nearest, read_yaml, validated
+from tune_srs.config import NULL, nearest, read_yaml, validated
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.journal import TrialRecord
 from tune_srs.space import SearchSettings, Space
@@ -24,14 +25,19 @@ SHOWN_METRICS = ("ndcg@10", "ndcg_rel@10", "hr@10", "next/ndcg@10")
 
 @dataclass(frozen=True)
 class Run:
-    """What the folder of a run tells, as tables."""
+    """What the folder of a run tells, as tables.
+
+    `folder`: where it lies. `settings`: what `search.yaml` holds. `trials`: one row a trial,
+    `epochs`: one a trial and epoch, `yardsticks`: one a baseline, as the functions of these names
+    read them. `test`: what `test_scores` reads, None before the search has ended.
+    """
 
     folder: Path
-    settings: dict[str, Any]  # search.yaml
-    trials: pd.DataFrame  # one row a trial, see `trials`
-    epochs: pd.DataFrame  # one row a trial and epoch, see `epochs`
-    yardsticks: pd.DataFrame  # one row a baseline, see `yardsticks`
-    test: pd.DataFrame | None  # see `test_scores`
+    settings: dict[str, Any]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    yardsticks: pd.DataFrame
+    test: pd.DataFrame | None
 
 
 def load(run: str | Path, results_folder: str | Path = "results") -> Run:
@@ -51,13 +57,17 @@ def load(run: str | Path, results_folder: str | Path = "results") -> Run:
 
 
 def run_folder(results: Path, name: str) -> Path:
-    """The folder of an existing run, or a `ConfigError` that names the runs there are.
+    """The folder of an existing search, or a `ConfigError` that names those there are.
 
     `name`: of a run in `results`, or the path of one.
     """
     for folder in (results / name, Path(name)):
         if (folder / "search.yaml").is_file():
             return folder
+        if (folder / "study.yaml").is_file():
+            raise ConfigError(
+                f"{folder}: a study, not a search; tune-srs results {name} shows how it stands"
+            )
     runs = sorted(path.parent.name for path in results.glob("*/search.yaml"))
     hint = nearest(name, runs) if runs else "; there are none yet, see tune-srs search --help"
     raise ConfigError(f"{results}: no results named {name}{hint}")
@@ -74,9 +84,9 @@ def trials(folder: Path) -> pd.DataFrame:
     Columns: `trial` (its number, from 0), `status` (`complete`, `stopped` early, `failed` or
     `unfinished`), `epochs` (that it has trained), `best_epoch` (from 1), `seconds` (s of wall-clock
     from its begin, pauses left out), `reason` (why it was stopped or failed), its parameters by
-    dotted name, missing where inactive, and its metrics at its best epoch: `val/…` in 0 … 1,
-    `train/loss`, `time/…` in s an epoch. Of several searched metrics also `pareto`: whether no
-    other trial is better in all of them.
+    dotted name, and its metrics at its best epoch: `val/…` in 0 … 1, `train/loss`, `time/…` in s an
+    epoch. A parameter is missing where it is inactive, and the text `null` where null was chosen.
+    Of several searched metrics also `pareto`: whether no other trial is better in all of them.
     """
     path, record = folder / "trials.csv", folder / journal.FILE
     if record.exists() and not (path.exists() and path.stat().st_mtime >= record.stat().st_mtime):
@@ -86,13 +96,41 @@ def trials(folder: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=list(FIRST_COLUMNS))
     try:
-        table = pd.read_csv(path)
+        table = _read_csv(path)
     except ValueError as error:
         raise DataError(f"{path}: damaged ({error}); restore it, or search again") from error
     missing = set(FIRST_COLUMNS) - set(table)
     if missing:
         raise DataError(f"{path}: damaged, no column {min(missing)}; restore it, or search again")
     return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """As it was written: missing is what is empty, and a null makes no text of its column."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    for name in table:
+        if (table[name] == NULL).any():
+            table[name] = table[name].astype(object).map(_parsed)
+    return table
+
+
+def _parsed(value: object) -> object:
+    """What a cell of a column with nulls held before it was text."""
+    for read in (int, float, {"True": True, "False": False}.__getitem__):
+        if isinstance(value, str):
+            with suppress(ValueError, KeyError):
+                value = read(value)
+    return value
+
+
+def spelled(value: object) -> str:
+    """A parameter's value as text, as in `trials`."""
+    return NULL if value is None else str(value)
+
+
+def with_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """A chosen null as text, for in a table None would be missing."""
+    return {name: NULL if value is None else value for name, value in values.items()}
 
 
 def write_trials(folder: Path, records: Sequence[TrialRecord], space: Space) -> None:
@@ -113,7 +151,7 @@ def trial_table(
             "best_epoch": record.best_epoch,
             "seconds": round(record.seconds, 3),
             "reason": record.reason,
-            **record.values,
+            **with_nulls(record.values),
             **record.best_metrics,
         }
         for record in records
@@ -142,9 +180,9 @@ def pareto(values: pd.DataFrame, modes: Sequence[str]) -> list[bool]:
 def epochs(folder: Path) -> pd.DataFrame:
     """One row a trial and epoch, in that order.
 
-    Columns: `trial` (its number, from 0), `epoch` (from 1), the trial's parameters by dotted name,
-    missing where inactive, and the metrics of the epoch: `val/…` in 0 … 1, `train/loss` (mean of
-    its steps), `time/train_s` and `time/evaluate_s` (s).
+    Columns: `trial` (its number, from 0), `epoch` (from 1), the trial's parameters as in `trials`,
+    and the metrics of the epoch: `val/…` in 0 … 1, `train/loss` (mean of its steps), `time/train_s`
+    and `time/evaluate_s` (s).
     """
     if not (folder / journal.FILE).exists():
         return pd.DataFrame({"trial": pd.Series(dtype=int), "epoch": pd.Series(dtype=int)})
@@ -153,7 +191,7 @@ def epochs(folder: Path) -> pd.DataFrame:
     for event in journal.events(folder):
         trial = event["trial"]
         if "begin" in event:
-            values[trial] = event["begin"]
+            values[trial] = with_nulls(event["begin"])
         elif "epoch" in event:
             rows.append(
                 {"trial": trial, "epoch": event["epoch"], **values[trial], **event["metrics"]}

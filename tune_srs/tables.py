@@ -1,12 +1,20 @@
 """pandas tables as a person reads them, on the console and in a page."""
 
+import json
+import math
+
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+SMALL, LARGE = 0.01, 1e7  # numbers between them need no exponent
+INFINITIES = (math.inf, -math.inf)
+
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """All text: numbers with four digits, whole ones with none, "-" for what is missing.
+    """All text: "-" for what is missing, numbers with four decimals, whole ones with none.
+
+    Those that this would make too long or leave without digits have four digits and an exponent.
 
     Parameters lose their section: `train.lr` is headed `lr`.
     """
@@ -31,12 +39,33 @@ def as_text(frame: pd.DataFrame, form: str) -> str:
         case "csv":
             return frame.to_csv(index=False)
         case "json":
-            return frame.to_json(orient="records", indent=2, double_precision=15) + "\n"
+            return json.dumps(_records(frame), indent=2, allow_nan=False) + "\n"
         case "latex":
             return readable(frame).to_latex(index=False, escape=True)
         case "markdown":
-            return readable(frame).to_markdown(index=False, disable_numparse=True) + "\n"
+            text = readable(frame).map(_without_bars).rename(columns=_without_bars)
+            return text.to_markdown(index=False, disable_numparse=True) + "\n"
     raise ValueError(f"unknown form {form}")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows; None for what is missing or, as infinity, no number in JSON."""
+    return [
+        {
+            str(name): None if _missing(value) or value in INFINITIES else value
+            for name, value in row
+        }
+        for row in (each.items() for each in frame.astype(object).to_dict("records"))
+    ]
+
+
+def _without_bars(text: str) -> str:
+    """A bar would begin another cell."""
+    return text.replace("|", r"\|")
+
+
+def _missing(value: object) -> bool:
+    return value is None or value is pd.NA or value != value
 
 
 def _heading(name: str) -> str:
@@ -44,10 +73,16 @@ def _heading(name: str) -> str:
 
 
 def _text(value: object) -> str:
-    if value is None or value is pd.NA or value != value:
+    if _missing(value):
         return "-"
     if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and value >= 1 else f"{value:.4f}"
+        return _number(value)
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value)
     )
+
+
+def _number(value: float) -> str:
+    if value.is_integer() and abs(value) < LARGE:
+        return str(int(value))  # of -0.0, too, 0
+    return f"{value:.4f}" if SMALL <= abs(value) < LARGE else f"{value:.4g}"

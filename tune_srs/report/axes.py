@@ -1,17 +1,23 @@
 """A parameter as an axis: where its values stand, and how it is labelled."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from tune_srs.journal import TrialRecord
+from tune_srs.results import spelled
 from tune_srs.space import Categorical, Distribution, Int
 
+POINTS = 72  # an inch
+MOST_LABELS = 12  # of an axis where they stand one upon the other
+LETTER, LINE = 0.65, 1.2  # width of a letter and height of a line, in font sizes
 MARGIN = 0.06  # of a range, left free at both of its ends
 INACTIVE_HEIGHT = -0.15  # below the range
 
@@ -36,26 +42,25 @@ class ParameterAxis:
         return self._share(record.values[self.name])
 
     def marks(self) -> list[tuple[float, str]]:
-        """The heights that are labelled: each category, or both ends of a range."""
+        """The heights that are labelled: categories, or both ends of a range."""
         parameter = self.parameter
         if isinstance(parameter, Categorical):
-            marks = [(self._share(choice), str(choice)) for choice in parameter.choices]
+            labelled = parameter.choices[:: _every(len(parameter.choices))]
+            marks = [(self._share(choice), spelled(choice)) for choice in labelled]
         else:
             ends = (parameter.low, parameter.high)
             marks = [(self._share(end), f"{end:g}") for end in ends]
         return [(INACTIVE_HEIGHT, "-"), *marks] if parameter.when else marks
 
     def dress(self, axes: Axes, which: Literal["x", "y"]) -> None:
-        """Label, scale, ticks and limits of an axis of `axes`."""
+        """Label, scale, ticks and limits of an axis of `axes`; of several panels, y first."""
         parameter = self.parameter
         axis, limit = (axes.xaxis, axes.set_xlim) if which == "x" else (axes.yaxis, axes.set_ylim)
         axis.set_label_text(self.name)
         if isinstance(parameter, Categorical):
-            texts = list(map(str, parameter.choices))
-            axis.set_ticks(range(len(texts)), texts)
-            if which == "x" and sum(map(len, texts)) > 16:
-                for label in axis.get_ticklabels():
-                    label.set(rotation=30, ha="right", rotation_mode="anchor")
+            texts = list(map(spelled, parameter.choices))
+            every, look = _across(texts, axes) if which == "x" else (_every(len(texts)), {})
+            axis.set_ticks(range(0, len(texts), every), texts[::every], **look)
             limit(-0.5, len(texts) - 0.5)
         elif parameter.low == parameter.high:
             axis.set_ticks([parameter.low])
@@ -84,17 +89,49 @@ class ParameterAxis:
 def spread(records: Sequence[TrialRecord], axes: Sequence[ParameterAxis]) -> list[list[float]]:
     """The coordinates of the trials on each axis.
 
-    Those that share a point stand beside each other if the first axis has categories.
+    Those that share a point stand beside each other on the first axis that has categories.
     """
     points = [tuple(axis.place(record.values[axis.name]) for axis in axes) for record in records]
     together, met = Counter(points), Counter[tuple[float, ...]]()
     coordinates = [list(column) for column in zip(*points, strict=True)]
-    if isinstance(axes[0].parameter, Categorical):
-        for row, point in enumerate(points):
-            step = min(0.12, 0.6 / together[point])
-            coordinates[0][row] += (met[point] - (together[point] - 1) / 2) * step
-            met[point] += 1
+    for axis, column in zip(axes, coordinates, strict=False):  # without points, no columns
+        if isinstance(axis.parameter, Categorical):
+            for row, point in enumerate(points):
+                step = min(0.12, 0.6 / together[point])
+                column[row] += (met[point] - (together[point] - 1) / 2) * step
+                met[point] += 1
+            break
     return coordinates
+
+
+def text_width(texts: Iterable[str], size: float) -> float:
+    """Inches that the longest of them takes at most, in letters of `size` points."""
+    return max(map(len, texts)) * LETTER * size / POINTS
+
+
+def _every(count: int) -> int:
+    """Each which one of so many labels is shown, where they stand one upon the other."""
+    return -(-count // MOST_LABELS)
+
+
+def _across(texts: Sequence[str], axes: Axes) -> tuple[int, dict[str, Any]]:
+    """Of labels side by side, each which one is shown, and how so that it crosses no other."""
+    size = float(matplotlib.rcParams["font.size"])
+    line = LINE * size / POINTS
+    room = _width(axes) / len(texts)
+    if text_width(texts, size) + line / 2 <= room:
+        return 1, {}
+    if line / math.sin(math.radians(30)) <= room:
+        return 1, {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    return math.ceil(line / room), {"rotation": 90}
+
+
+def _width(axes: Axes) -> float:
+    """Inches of a panel, as what is in its figure so far leaves them."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # lays it out
+    return float(axes.get_window_extent().width / figure.dpi)
 
 
 def _round_values(low: float, high: float) -> list[float]:

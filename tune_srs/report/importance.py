@@ -1,6 +1,7 @@
 """Which parameters mattered."""
 
 import warnings
+from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import (
@@ -17,7 +18,7 @@ from tune_srs.report.style import BLUE, Picture, new_figure
 from tune_srs.space import Categorical, Distribution, Int
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # not that a study was made
-MIN_TRIALS = 5
+MIN_TRIALS = 10  # in which a parameter is active
 ENOUGH_TRIALS = 50  # of which a tenth are five, the least that PED-ANOVA should compare
 COUNTED = "Trials that were stopped early count with what they had reached, failed ones do not."
 
@@ -26,18 +27,28 @@ def shares(search: Search) -> dict[str, float]:
     """Shares that sum to 1, the most important parameter first; empty where trials are too few.
 
     PED-ANOVA (arXiv 2304.10255): how differently the best tenth of the trials, but at least five,
-    and all of them are spread over a parameter.
+    and all of them are spread over a parameter. It says something of `comparable` ones only.
     """
-    count = len(search.scored)
-    if count < MIN_TRIALS or len({search.value(record) for record in search.scored}) == 1:
+    names = comparable(search)
+    if not names or len({search.value(record) for record in search.scored}) == 1:
         return {}
     study = optuna.create_study(direction="maximize" if search.rising else "minimize")
-    study.add_trials([_optuna_trial(record, search) for record in search.scored])
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, min(5 / count, 0.5)))
+    study.add_trials([_optuna_trial(record, names, search) for record in search.scored])
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, 5 / len(search.scored)))
     with warnings.catch_warnings():  # the caption says what few trials are worth
         warnings.filterwarnings("ignore", "Some regimes for parameter")
         found = get_param_importances(study, evaluator=evaluator)
     return dict(sorted(found.items(), key=lambda share: -share[1]))
+
+
+def comparable(search: Search) -> list[str]:
+    """The parameters that are active in enough of the scored trials, and not always the same."""
+    names = []
+    for name in search.space.params:
+        values = [record.values[name] for record in search.scored if name in record.values]
+        if len(values) >= MIN_TRIALS and len(set(values)) > 1:
+            names.append(name)
+    return names
 
 
 def bars(search: Search, shares: dict[str, float]) -> Picture | None:
@@ -57,6 +68,11 @@ def bars(search: Search, shares: dict[str, float]) -> Picture | None:
         f"PED-ANOVA: how differently the best trials, a tenth but at least five, and all "
         f"{len(search.scored)} trials are spread over each parameter. {COUNTED}"
     )
+    if left_out := [name for name in search.space.params if name not in shares]:
+        caption += (
+            f" Not ranked, as active in fewer than {MIN_TRIALS} trials or always the same: "
+            f"{', '.join(left_out)}."
+        )
     if len(search.scored) < ENOUGH_TRIALS:
         caption += (
             f" With fewer than {ENOUGH_TRIALS} trials these shares are a hint, not a finding: "
@@ -65,10 +81,14 @@ def bars(search: Search, shares: dict[str, float]) -> Picture | None:
     return Picture("importance", "Which parameters mattered", caption, figure)
 
 
-def _optuna_trial(record: TrialRecord, search: Search) -> optuna.trial.FrozenTrial:
+def _optuna_trial(
+    record: TrialRecord, names: Sequence[str], search: Search
+) -> optuna.trial.FrozenTrial:
+    """What the record has of the parameters `names`."""
+    values = {name: record.values[name] for name in names if name in record.values}
     return optuna.create_trial(
-        params=record.values,
-        distributions={name: _distribution(search.space.params[name]) for name in record.values},
+        params=values,
+        distributions={name: _distribution(search.space.params[name]) for name in values},
         value=search.value(record),
     )
 

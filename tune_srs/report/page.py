@@ -14,7 +14,7 @@ from tune_srs.report.effort import duration
 from tune_srs.report.scores import test_table
 from tune_srs.report.search import Search
 from tune_srs.report.style import Picture
-from tune_srs.results import summaries
+from tune_srs.results import spelled, summaries, with_nulls
 from tune_srs.space import Categorical, Distribution
 from tune_srs.tables import readable
 
@@ -86,13 +86,13 @@ def _space(search: Search) -> pd.DataFrame:
 
 def _values(parameter: Distribution) -> str:
     if isinstance(parameter, Categorical):
-        return ", ".join(map(str, parameter.choices))
+        return ", ".join(map(spelled, parameter.choices))
     step = f", step {parameter.step:g}" if parameter.step else ""
     return f"{parameter.low:g} … {parameter.high:g}{step}{', log' if parameter.log else ''}"
 
 
 def _condition(parameter: Distribution) -> str:
-    conditions = [f"{name} in {', '.join(map(str, of))}" for name, of in parameter.when.items()]
+    conditions = [f"{name} in {', '.join(map(spelled, of))}" for name, of in parameter.when.items()]
     return " and ".join(conditions) or "always"
 
 
@@ -105,7 +105,7 @@ def _winner(search: Search) -> dict[str, Any] | None:
         "number": record.number,
         "epoch": record.best_epoch,
         "value": f"{search.value(record):.4f}",
-        "values": {name: f"{value:.4g}" if isinstance(value, float) else str(value)
+        "values": {name: f"{value:.4g}" if isinstance(value, float) else spelled(value)
                    for name, value in record.values.items()},
         "config": dump_yaml(search.space.config(record.values).to_dict()),
     }  # fmt: skip
@@ -113,7 +113,8 @@ def _winner(search: Search) -> dict[str, Any] | None:
 
 def _failures(search: Search) -> pd.DataFrame:
     rows = [
-        {"trial": record.number, "epochs": record.epochs, "reason": record.reason, **record.values}
+        {"trial": record.number, "epochs": record.epochs, "reason": record.reason}
+        | with_nulls(record.values)
         for record in search.records
         if record.status == "failed"
     ]

@@ -10,12 +10,14 @@ from matplotlib.colors import Normalize
 from matplotlib.patheffects import withStroke
 
 from tune_srs.journal import TrialRecord
-from tune_srs.report.axes import ParameterAxis, spread
-from tune_srs.report.importance import COUNTED, MIN_TRIALS
+from tune_srs.report.axes import ParameterAxis, spread, text_width
+from tune_srs.report.importance import COUNTED
 from tune_srs.report.search import Search
 from tune_srs.report.style import BEST, BLUE, INK, MUTED, PAPER, SCALE, WIDTH, Picture, new_figure
 
 SLICES, PAIRS = 6, 3  # shown, those of the most important parameters first
+MIN_TRIALS = 5  # of a pair
+LABEL_SIZE = 8  # points, of what stands at an axis of the parallel view
 
 
 def slices(search: Search, shares: dict[str, float]) -> Picture | None:
@@ -54,6 +56,9 @@ def interactions(search: Search, shares: dict[str, float]) -> Picture | None:
     figure = new_figure(3.0)
     panels = figure.subplots(1, len(pairs), squeeze=False)[0]
     colours = _colours(search)
+    figure.colorbar(colours, ax=panels, label=search.metric, aspect=30, pad=0.02)
+    for axes, pair in zip(panels, pairs, strict=True):
+        pair[1].dress(axes, "y")
     for axes, pair in zip(panels, pairs, strict=True):
         records = _having(search, *pair)
         x, y = spread(records, pair)
@@ -61,8 +66,6 @@ def interactions(search: Search, shares: dict[str, float]) -> Picture | None:
         axes.scatter(x, y, s=42, c=colours.to_rgba(values), edgecolor=MUTED, linewidth=0.5)
         _star(axes, search, records, x, y)
         pair[0].dress(axes, "x")
-        pair[1].dress(axes, "y")
-    figure.colorbar(colours, ax=panels, label=search.metric, aspect=30, pad=0.02)
     caption = (
         f"{search.metric} by two parameters together, where both are active; the star is the best."
     )
@@ -75,7 +78,9 @@ def parallel(search: Search) -> Picture | None:
     if len(records) < 2:
         return None
     shown = [ParameterAxis(*item) for item in search.space.params.items()]
-    figure = new_figure(3.8, max(WIDTH, len(shown) + 1))
+    widths = [text_width([text for _, text in axis.marks()], LABEL_SIZE) + 0.2 for axis in shown]
+    step = max(1, *widths)  # inches from an axis to the next
+    figure = new_figure(3.8, max(WIDTH, len(shown) * step + 1))
     axes = figure.subplots()
     colours = _colours(search)
     for record in records:
@@ -86,12 +91,12 @@ def parallel(search: Search) -> Picture | None:
     for place, axis in enumerate(shown):
         axes.axvline(place, color=INK, linewidth=0.8)
         for height, text in axis.marks():
-            label = axes.text(place + 0.03, height, text, fontsize=8, va="center")
-            label.set_in_layout(False)  # it may reach beyond the last axis
+            label = axes.text(place + 0.03, height, text, fontsize=LABEL_SIZE, va="center")
+            label.set_in_layout(False)  # or the layout of a narrow figure finds no room
             label.set_path_effects([withStroke(linewidth=3, foreground=PAPER)])
     names = [axis.name.replace(".", ".\n").replace("_", "\n") for axis in shown]
     axes.set_xticks(range(len(shown)), names)
-    axes.set_xlim(-0.1, len(shown) - 0.5)
+    axes.set_xlim(-0.1, len(shown) - 1 + widths[-1] / step)
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -105,8 +110,8 @@ def parallel(search: Search) -> Picture | None:
 
 
 def _by_importance(search: Search, shares: dict[str, float]) -> list[ParameterAxis]:
-    """The parameters by their importance; where that is unknown, as the space has them."""
-    names = list(shares) or list(search.space.params)
+    """The parameters by their importance; behind them the others, as the space has them."""
+    names = dict.fromkeys([*shares, *search.space.params])
     return [ParameterAxis(name, search.space.params[name]) for name in names]
 
 

@@ -1,6 +1,7 @@
 """How a search went: its best value over time, and the learning curves."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice, product
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from tune_srs.report.style import (
     mark,
     new_figure,
 )
+from tune_srs.results import spelled
 
+STYLES = ("-", "--", ":", "-.")
 BASELINE_STYLES = ("--", ":", "-.")
 COLOURED_BY = ("loss.type", "loss.relevance", "loss.num_positives")
 MANY_POINTS = 50_000  # of curves; more are drawn as pixels, or an SVG grows too large to open
@@ -83,8 +86,9 @@ def curves(search: Search) -> Picture | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_above(axes, ends if place == 0 else (), name)
     panels[-1].set_xlabel("epoch")
+    where = " on the validation futures" if search.metric.startswith("val/") else ""
     caption = (
-        f"{search.metric} on the validation futures after each epoch, a line a trial. "
+        f"{search.metric}{where} after each epoch, a line a trial. "
         f"Its end is marked by what became of it; a parameter is inactive in trials where "
         f"it would change nothing, as relevance with a single positive."
     )
@@ -96,12 +100,13 @@ def _draw_curves(axes: Axes, search: Search, name: str) -> None:
     groups = _groups(search, name)
     as_pixels = len(epochs) > MANY_POINTS
     curve_of = dict(iter(epochs.groupby("trial")))
-    for (label, records), colour in zip(groups.items(), _colours(list(groups)), strict=True):
+    looks = _looks(list(groups), ordered=_are_numbers(_values(search, name)))
+    for (label, records), (colour, line) in zip(groups.items(), looks, strict=True):
         for place, record in enumerate(records):
             curve = curve_of[record.number]
             shown = label if place == 0 else None
             axes.plot(curve["epoch"], curve[search.metric], color=colour, label=shown, alpha=0.8,
-                      linewidth=1.2, rasterized=as_pixels)  # fmt: skip
+                      linestyle=line, linewidth=1.2, rasterized=as_pixels)  # fmt: skip
             marker = MARKERS[record.status]
             axes.plot(curve["epoch"].iloc[-1], curve[search.metric].iloc[-1], marker, color=colour,
                       ms=6, markeredgecolor="none" if marker != "|" else colour)  # fmt: skip
@@ -112,28 +117,42 @@ def _groups(search: Search, name: str) -> dict[str, list[TrialRecord]]:
     records = [record for record in search.records if record.epochs]
     if not name:
         return {"a trial": records}
-    values = [record.values[name] for record in records if name in record.values]
+    values = _values(search, name)
     groups: dict[str, list[TrialRecord]] = {}
     for value in sorted(set(values), key=_order(values)):
-        groups[str(value)] = [r for r in records if r.values.get(name, groups) == value]
+        groups[spelled(value)] = [r for r in records if r.values.get(name, groups) == value]
     if inactive := [record for record in records if name not in record.values]:
         groups[NOT_THERE] = inactive
     return groups
 
 
+def _values(search: Search, name: str) -> list[Any]:
+    """Those of the trials that have learned."""
+    return [r.values[name] for r in search.records if r.epochs and name in r.values]
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
+
+
 def _order(values: Sequence[Any]) -> Callable[[Any], Any]:
     """Numbers by size, anything else as text."""
-    return float if all(isinstance(value, int | float) for value in values) else str
+    return float if _are_numbers(values) else str
 
 
-def _colours(labels: Sequence[str]) -> list[Any]:
-    """Grey for what is inactive, a scale for more values than there are colours."""
-    active = [label for label in labels if label != NOT_THERE]
-    if len(active) > len(COLOURS):
-        colours: list[Any] = [SCALE(place) for place in np.linspace(0, 1, len(active))]
+def _looks(labels: Sequence[str], ordered: bool) -> list[tuple[Any, str]]:
+    """A colour and a style of line for each label; grey for what is inactive.
+
+    Of more values than there are colours, numbers have a scale; texts the colours again, dashed.
+    """
+    count = sum(label != NOT_THERE for label in labels)
+    looks: list[tuple[Any, str]]
+    if ordered and count > len(COLOURS):
+        looks = [(SCALE(place), "-") for place in np.linspace(0, 1, count)]
     else:
-        colours = list(COLOURS[: len(active)])
-    return [*colours, *([MUTED] if NOT_THERE in labels else [])]
+        styles = islice(cycle(product(STYLES, COLOURS)), count)
+        looks = [(colour, style) for style, colour in styles]
+    return [*looks, *([(MUTED, "-")] if NOT_THERE in labels else [])]
 
 
 def _draw_yardsticks(axes: Axes, search: Search) -> None:

@@ -69,6 +69,8 @@ def write_relevance_plot(path: Path, count: int, rates: Mapping[str, Any]) -> No
     kind = path.suffix.removeprefix(".").lower()
     if kind not in KINDS:
         raise ConfigError(f"--to: {path} is no picture; end its name with .{', .'.join(KINDS)}")
+    if path.is_dir():
+        raise ConfigError(f"--to: {path} is a folder; name a file")
     if not path.parent.is_dir():
         raise ConfigError(f"--to: there is no folder {path.parent}; create it")
     figure = relevance_figure(count, rates)
