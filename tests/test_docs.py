@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pytest
 import yaml
 from searches import run
@@ -29,8 +31,12 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 NOT_RUN = (
     "tune-srs monitor",
     "tune-srs search search_spaces/demo.yaml",
-    "tune-srs results first second",
 )
+SHORTER = {  # what would take long without
+    "tune-srs search search_spaces/": "--num-trials 1 --max-epochs 1",
+    "tune-srs train config.yaml": "--set train.last_epoch=1 --set data.name=synthetic",
+    "tune-srs data prepare ml-100k": "--set data.name=synthetic",
+}
 
 
 class Block(NamedTuple):
@@ -149,6 +155,8 @@ def test_the_pages_can_be_followed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for page in ("tutorial.md", "results.md", "models.md", "editors.md"):
+        if page == "results.md":  # which compares with a second search
+            shutil.copytree("results/first", "results/second")
         for block in blocks(DOCS / page, "sh", "python", "yaml"):
             if block.title:
                 Path(block.title).write_text(block.content, encoding="utf-8")
@@ -163,6 +171,25 @@ def test_the_pages_can_be_followed(
     assert "page-7" in printed  # one of the next three
     made = ("results/first/report.html", "recommendations.parquet", "space.schema.json")
     assert all(Path(name).stat().st_size > 1000 for name in made)
+
+
+@pytest.mark.slow
+def test_data_are_prepared_and_trained_on_as_the_pages_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("search_spaces").symlink_to(ROOT / "search_spaces")
+    rows = [(f"u{user}", item, item) for user in range(6) for item in range(1, 25)]
+    pd.DataFrame(rows, columns=["who", "what", "when"]).to_parquet("mylog.parquet")
+    (block,) = (block for block in blocks(DOCS / "configuration.md", "yaml"))
+    Path("config.yaml").write_text(block.content, encoding="utf-8")
+    for page in ("data.md", "configuration.md"):
+        for block in blocks(DOCS / page, "sh"):
+            for line in block.content.splitlines():
+                shorter = [more for start, more in SHORTER.items() if line.startswith(start)]
+                follow(" ".join([line, *shorter]), monkeypatch)
+    assert Path("results/mine/best").is_dir()
+    assert Path("metrics.json").is_file()
 
 
 def follow(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
