@@ -15,6 +15,9 @@ import yaml
 from optuna.trial import TrialState
 
 from tune_srs import journal, results
+from tune_srs.datasets.prepare import prepare
+from tune_srs.training.loop import train
+from tune_srs.tuning.plan import Plan
 
 COMMAND = str(Path(sys.executable).parent / "tune-srs")
 METRIC = "val/ndcg@10"
@@ -119,6 +122,20 @@ def wait_for(folder: Path, process: subprocess.Popen[str], text: str, count: int
 def lines_with(folder: Path, text: str) -> int:
     path = folder / journal.FILE
     return path.read_text().count(text) if path.exists() else 0
+
+
+def same_as_trained_here(folder: Path, data_folder: Path) -> None:
+    """Each trial of the run in `folder` has the epochs of its configuration, whatever happened."""
+    plan = Plan.read(folder)
+    data = prepare(plan.space.base.data, data_folder)
+    records, _ = journal.replay(folder, plan.space.search.metrics, plan.space.search.modes)
+    curves = results.epochs(folder)
+    for record in records:
+        trained = list(train(plan.space.config(record.values), data.validation))
+        expected = pd.DataFrame([{"epoch": one.epoch, **one.metrics} for one in trained])
+        curve = curves[curves["trial"] == record.number].reset_index(drop=True)
+        kept = [name for name in expected if "time/" not in str(name)]
+        pd.testing.assert_frame_equal(curve[kept], expected[kept])
 
 
 def same_curves(one: Path, other: Path) -> None:

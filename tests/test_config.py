@@ -390,9 +390,9 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
             },
         },
         "model": {
-            "max_length": draw(count),
+            "max_length": draw(st.integers(1, 100_000)),
             "hidden_units": 2 * heads * draw(st.integers(1, 64)),
-            "num_blocks": draw(count),
+            "num_blocks": draw(st.integers(1, 1000)),
             "num_heads": heads,
             "norm": draw(st.sampled_from(["original", "pre", "post"])),
             "gates": draw(st.booleans()),
@@ -423,6 +423,7 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
         },
         "train": {
             "max_epochs": epochs,
+            "last_epoch": draw(st.none() | st.integers(1, epochs)),
             "batch_size": draw(count),
             "lr": draw(st.floats(0, 1e300, exclude_min=True)),
             "warmup_epochs": draw(st.floats(0, epochs, exclude_max=True)),

@@ -130,11 +130,11 @@ MOMENTS = [
     more('"epoch"', 30),
     more('"end"', 1),
     kill_at(lambda run: any(run.glob(".aside-*"))),  # while trials.csv is written
+    after(1.2),
+    after(5.0),  # while the workers start
+    after(2.7),
+    after(7.0),
     more('"epoch"', 13),
-    more('"begin"', 1),
-    more('"end"', 1),
-    more('"epoch"', 3),
-    more('"epoch"', 20),
     kill_at(lambda run: lines_with(run, '"end"') == TRIALS),  # before the export
     kill_at(lambda run: any(run.glob(".aside-*/best"))),  # in it
 ]
