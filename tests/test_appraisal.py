@@ -48,8 +48,7 @@ def own(tmp_path: Path) -> tuple[Exported, PreparedData]:
     prepared = prepare(data, tmp_path / "data", silent)
     of = untrained(prepared.validation, prepared.item_ids.to_list())
     config = TrialConfig(data=data, model=of.config.model)
-    inputs = [one["sha256"] for one in prepared.manifest["inputs"]]
-    learned = {"name": name, "fingerprint": prepared.fingerprint, "inputs": inputs}
+    learned = {"name": name, "fingerprint": prepared.fingerprint, "inputs": prepared.inputs}
     facts = {"data": learned, "refit": False}
     return Exported(config, of.model, of.items, {}, facts), prepared
 

@@ -160,13 +160,13 @@ def train(
     from tune_srs.config import TrialConfig
     from tune_srs.datasets.prepare import prepare
     from tune_srs.evaluation.metrics import check_metric
-    from tune_srs.results import write_aside
+    from tune_srs.results import check_file, write_aside
     from tune_srs.training.checkpoint import Best
     from tune_srs.training.loop import compile_kernels, device_of
     from tune_srs.training.loop import train as train_epochs
 
     trial = TrialConfig.from_yaml(config).with_overrides(_overrides(settings), "--set")
-    _check_parent("--metrics-to", metrics_to)
+    check_file("--metrics-to", metrics_to)
     check_metric(metric, trial.evaluation.cutoffs, "--metric")
     print(f"training on {device_of(trial.train)}")
     data = prepare(trial.data, data_folder)
@@ -381,7 +381,7 @@ def show_results(
     """
     from tune_srs.errors import ConfigError
     from tune_srs.listing import for_file, shown
-    from tune_srs.results import run_folder, write_aside
+    from tune_srs.results import check_file, run_folder, write_aside
     from tune_srs.selection import selected
 
     asked = {"csv": csv, "json": json_, "latex": latex, "markdown": markdown}
@@ -396,7 +396,7 @@ def show_results(
         return
     if len(forms) > 1 or (to and not forms):
         raise ConfigError("results: give one of --csv, --json, --latex and --markdown")
-    _check_parent("--to", to)
+    check_file("--to", to)
     folders = [run_folder(results_folder, run) for run in runs]
 
     def choose(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -481,10 +481,10 @@ def evaluate(
     from rich.console import Console
 
     from tune_srs import api
-    from tune_srs.results import write_aside
+    from tune_srs.results import check_file, write_aside
     from tune_srs.tables import console_table
 
-    _check_parent("--per-user", per_user)
+    check_file("--per-user", per_user)
     overrides = _overrides(settings) | ({"data.name": dataset} if dataset else {})
     appraisal = api.load(folder).evaluate(overrides, data_folder=data_folder)
     console = Console(width=None if sys.stdout.isatty() else 200)
@@ -528,13 +528,13 @@ def recommend(
 
     from tune_srs import api
     from tune_srs.errors import ConfigError
-    from tune_srs.results import write_aside
+    from tune_srs.results import check_file, write_aside
     from tune_srs.serving.recommend import read_histories
     from tune_srs.tables import console_table
 
     if (history is None) == (input_file is None):
         raise ConfigError("recommend: give either --history or --input")
-    _check_parent("--output", output)
+    check_file("--output", output)
     model = api.load(folder)
     if input_file is not None:
         found = model.recommend(read_histories(input_file), top_k, exclude_history, warn=_warn)
@@ -585,17 +585,6 @@ def schema(
 
 def _warn(message: str) -> None:
     print(f"tune-srs: {message}", file=sys.stderr)
-
-
-def _check_parent(option: str, path: Path | None) -> None:
-    from tune_srs.errors import ConfigError
-
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise ConfigError(f"{option}: there is no folder {path.parent}; create it")
-    if path.is_dir():
-        raise ConfigError(f"{option}: {path} is a folder; name a file")
 
 
 def _overrides(settings: list[str] | None, option: str = "--set") -> dict[str, Any]:

@@ -315,6 +315,16 @@ def conclusion(folder: Path) -> list[str]:
     return lines
 
 
+def check_file(option: str, path: Path | None) -> None:
+    """Raises `ConfigError` unless a file can be written at `path`, if one is asked for."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option}: there is no folder {path.parent}; create it")
+    if path.is_dir():
+        raise ConfigError(f"{option}: {path} is a folder; name a file")
+
+
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
     with tempfile.TemporaryDirectory(prefix=".aside-", dir=path.parent) as folder:

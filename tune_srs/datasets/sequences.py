@@ -137,6 +137,11 @@ class PreparedData:
         """sha256 of the arrays: two sources of one data set share it."""
         return str(self.manifest["fingerprint"])
 
+    @property
+    def inputs(self) -> list[str]:
+        """sha256 of each file that was read; none of generated data."""
+        return [str(one["sha256"]) for one in self.manifest["inputs"]]
+
 
 def _none(sequences: Sequences) -> Items:
     """Futures (U, 0)."""

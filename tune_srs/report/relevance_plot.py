@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from tune_srs.config import LossConfig, Position, nearest, validated
 from tune_srs.errors import ConfigError
 from tune_srs.relevance import DEFAULT_RATES, loss_weights
-from tune_srs.results import write_aside
+from tune_srs.results import check_file, write_aside
 
 # Okabe and Ito's colours: told apart by colour-blind readers too
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -69,10 +69,7 @@ def write_relevance_plot(path: Path, count: int, rates: Mapping[str, Any]) -> No
     kind = path.suffix.removeprefix(".").lower()
     if kind not in KINDS:
         raise ConfigError(f"--to: {path} is no picture; end its name with .{', .'.join(KINDS)}")
-    if path.is_dir():
-        raise ConfigError(f"--to: {path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--to: there is no folder {path.parent}; create it")
+    check_file("--to", path)
     figure = relevance_figure(count, rates)
     write_aside(path, lambda aside: figure.savefig(aside, dpi=150, format=kind))
     plt.close(figure)

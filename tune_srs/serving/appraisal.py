@@ -116,8 +116,7 @@ def _doubts(exported: Exported, config: DataConfig, data: PreparedData) -> Itera
     """Why the scores may say less than they seem to."""
     learned = exported.facts["data"]
     unchanged = data.fingerprint == learned["fingerprint"]
-    inputs = [one["sha256"] for one in data.manifest["inputs"]]
-    elsewhere = bool(inputs) and inputs == learned["inputs"]  # the same files by another path
+    elsewhere = bool(data.inputs) and data.inputs == learned["inputs"]  # the files, another path
     if config.name != learned["name"] and not elsewhere:
         return
     if exported.facts["refit"]:

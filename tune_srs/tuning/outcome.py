@@ -188,7 +188,6 @@ def _facts(
 ) -> dict[str, Any]:
     """Where a model comes from."""
     sizes = {key: data.manifest[key] for key in ("users", "items", "interactions")}
-    sizes["inputs"] = [one["sha256"] for one in data.manifest["inputs"]]
     return {
         "run": plan.name,
         "trial": record.number,
@@ -196,7 +195,8 @@ def _facts(
         "metric": best.metric,
         "epoch": best.epoch,
         "refit": False,
-        "data": {"name": config.data.name, "fingerprint": data.fingerprint} | sizes,
+        "data": {"name": config.data.name, "fingerprint": data.fingerprint, "inputs": data.inputs}
+        | sizes,
         "versions": versions(),
     }
 
