@@ -11,7 +11,7 @@ import torch
 from reference import plain_copy, plain_ranks
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.config import EvaluationConfig, TrialConfig
+from tune_srs.config.settings import EvaluationConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.model.sasrec import SASRec

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.multiprocessing import get_context
 from torch.profiler import ProfilerActivity, profile
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.negatives import NegativeSampler

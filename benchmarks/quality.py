@@ -20,7 +20,7 @@ from scipy.stats import t as student
 from shapes import prepared_named
 from torch import nn
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.training.loop import new_state, train

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.sequences import Sequences
+from tune_srs.exports.exported import Exported, items_of
+from tune_srs.exports.recommend import Recommender
 from tune_srs.model.sasrec import SASRec
-from tune_srs.serving.exported import Exported, items_of
-from tune_srs.serving.recommend import Recommender
 
 PREFIX = "item-"
 

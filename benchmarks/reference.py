@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_srs.config import LossConfig, ModelConfig
+from tune_srs.config.settings import LossConfig, ModelConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import relevance

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from shapes import random_sequences
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.model.sasrec import SASRec
 from tune_srs.training.batch_loss import BatchLoss

@@ -8,13 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tune_srs import results
 from tune_srs.datasets.prepare import prepare
-from tune_srs.journal import Journal, TrialRecord
-from tune_srs.space import Space
+from tune_srs.runs import tables
+from tune_srs.runs.journal import Journal, TrialRecord
+from tune_srs.runs.plan import Plan
+from tune_srs.runs.resources import Resources, available_cpus
+from tune_srs.space.space import Space
 from tune_srs.tuning.console import Console
-from tune_srs.tuning.plan import Plan, Resources, available_cpus
-from tune_srs.tuning.run import run
+from tune_srs.tuning.search import run
 
 SPACE = {
     "description": "short trials of one kind",
@@ -37,7 +38,7 @@ def measure(dataset: str, trials: int, epochs: int) -> dict[str, float]:
         started = time.perf_counter()
         run(plan, data, folder, Watch(memory))
         wall = time.perf_counter() - started
-        table = results.epochs(folder)
+        table = tables.epochs(folder)
     busy = table[["time/train_s", "time/evaluate_s"]].to_numpy().sum()
     return {
         "trials": trials,

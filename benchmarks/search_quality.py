@@ -31,16 +31,19 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_srs import results
 from tune_srs.datasets.prepare import prepare
-from tune_srs.space import Space, Values
+from tune_srs.files import write_aside
+from tune_srs.runs import tables
+from tune_srs.runs.plan import Plan
+from tune_srs.runs.resources import Resources
+from tune_srs.space.parameters import Values
+from tune_srs.space.space import Space
 from tune_srs.training.loop import compile_kernels, train
 from tune_srs.tuning import early_stopping
 from tune_srs.tuning.console import Console
 from tune_srs.tuning.early_stopping import Rule
-from tune_srs.tuning.plan import Plan, Resources
-from tune_srs.tuning.run import run
 from tune_srs.tuning.samplers import make_sampler
+from tune_srs.tuning.search import run
 from tune_srs.tuning.searcher import OptunaSearcher
 
 METRIC = "val/ndcg_rel@10"
@@ -92,7 +95,7 @@ def curves_of(grid: Space, file: Path) -> Curves:
     for settings, line in trained(grid, [name for name in points if name not in lines]):
         lines[settings] = line
         table = pd.DataFrame([{"settings": name} | line for name, line in lines.items()])
-        results.write_aside(file, partial(table.to_csv, index=False))
+        write_aside(file, partial(table.to_csv, index=False))
     epochs = [str(epoch) for epoch in range(1, grid.base.train.max_epochs + 1)]
     return {
         key(point): Curve([lines[name][epoch] for epoch in epochs], lines[name]["seconds"])
@@ -282,7 +285,7 @@ def same_as_real(space: Space, curves: Curves, at_once: int) -> str:
         folder = Path(parent) / "real"
         plan = Plan("real", space, 0, Resources(at_once=at_once, gpus_per_trial=0))
         run(plan, data, folder, Console(rich.console.Console(quiet=True)))
-        epochs = results.epochs(folder)
+        epochs = tables.epochs(folder)
     real = set(epochs[["trial", "epoch", METRIC]].itertuples(index=False, name=None))
     replayed = set(ours(space, curves, 0, at_once))
     return "\n".join(

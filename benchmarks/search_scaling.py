@@ -16,14 +16,14 @@ from statistics import median
 
 from optuna.trial import TrialState
 
-from tune_srs import results
-from tune_srs.journal import Journal
-from tune_srs.space import Space
-from tune_srs.tuning import events
+from tune_srs.runs import tables
+from tune_srs.runs.journal import Journal
+from tune_srs.runs.optuna_study import past_trial, write_study
+from tune_srs.space.space import Space
+from tune_srs.tuning import tensorboard
 from tune_srs.tuning.early_stopping import rule
 from tune_srs.tuning.samplers import make_sampler
 from tune_srs.tuning.searcher import OptunaSearcher, PastTrial
-from tune_srs.tuning.study import past_trial, write_study
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "relevance.yaml"
 STOPPED = 0.7  # share of the trials that are stopped early, after a fifth of the epochs
@@ -95,13 +95,13 @@ def records(count: int, epochs: int) -> None:
         print(f"noting a report: {1e6 * noting / reports:.0f} us")
         size = (folder / "journal.jsonl").stat().st_size
         print(f"journal: {size / 2**20:.0f} MiB")
-        event = timed(lambda: events.write_epoch(folder / "tune" / "trial_00000", 1, metrics))
+        event = timed(lambda: tensorboard.write_epoch(folder / "tune" / "trial_00000", 1, metrics))
         print(f"TensorBoard events of a report: {1e6 * event:.0f} us")
         reread = timed(lambda: Journal(folder, space.search.metrics, space.search.modes))
         print(f"reading the journal to resume: {reread:.1f} s")
-        print_time("trials.csv", lambda: results.write_trials(folder, journal.trials, space))
-        print_time("results.trials", lambda: results.trials(folder))
-        print_time("results.epochs", lambda: results.epochs(folder))
+        print_time("trials.csv", lambda: tables.write_trials(folder, journal.trials, space))
+        print_time("results.trials", lambda: tables.trials(folder))
+        print_time("results.epochs", lambda: tables.epochs(folder))
         study = searcher_with(space, [past_trial(record) for record in journal.trials]).study
         print_time("study.db", lambda: write_study(study, folder / "study.db", "benchmark"))
         print(f"study.db: {(folder / 'study.db').stat().st_size / 2**20:.0f} MiB")

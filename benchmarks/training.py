@@ -16,7 +16,7 @@ import torch
 from reference import plain_copy, plain_train_step
 from shapes import NAMES, median_ms, sequences_named
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.training.batch_loss import BatchLoss
 from tune_srs.training.batches import Batch, Batches

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hypothesis import settings
-from searches import run, write_space
 from selenium import webdriver
+from support.searches import run, write_space
 
 # how long an example takes says more about the machine than about the code
 settings.register_profile("untimed", deadline=None)
@@ -17,7 +17,7 @@ settings.load_profile("untimed")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes first: begun last, they would leave the other workers idle."""
-    minutes = ("test_kills.py", "test_tuning.py", "test_running.py", "test_deploy.py")
+    minutes = ("test_kills.py", "test_search.py", "test_running.py", "test_deploy.py")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def turn(item: pytest.Item) -> tuple[int, bool]:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exports import write_run
-from searches import FIXED, SPACE
+from support.exports import write_run
+from support.searches import FIXED, SPACE
 
 import tune_srs as ts
 from tune_srs import api
-from tune_srs.tuning.plan import Plan
+from tune_srs.runs.plan import Plan
 
 WITHOUT = """
 import sys
@@ -55,7 +55,7 @@ def test_what_it_offers_is_there_and_nothing_else() -> None:
     assert set(ts.API) == set(api.__all__)
     for name in ts.API:
         assert getattr(ts, name) is getattr(api, name)
-    assert ts.results.__name__ == "tune_srs.results"
+    assert ts.results.__name__ == "tune_srs.runs.tables"
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         _ = ts.serach  # type: ignore[attr-defined]
 
@@ -63,7 +63,7 @@ def test_what_it_offers_is_there_and_nothing_else() -> None:
 def test_a_space_and_data_may_be_given_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tune_srs.tuning import run as tuning  # here: it imports Ray, which is not started
+    from tune_srs.tuning import search as tuning  # here: it imports Ray, which is not started
 
     started: list[tuple[Plan, Any]] = []
 

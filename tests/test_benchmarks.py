@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from reference import plain_copy, plain_ranks
-from small_data import original_model, random_sequences
+from support.small_data import original_model, random_sequences
 
-from tune_srs.config import EvaluationConfig
+from tune_srs.config.settings import EvaluationConfig
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.model.sasrec import SASRec
 

@@ -17,10 +17,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from ray.autoscaler._private.util import prepare_config, validate_config
-from test_cluster import BIN, ENVIRONMENT, SPACE, Process, kill
+from support.nodes import BIN, ENVIRONMENT, SPACE, Process, kill
 
-from tune_srs.cli import app
-from tune_srs.journal import events
+from tune_srs.cli.app import app
+from tune_srs.runs.journal import events
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

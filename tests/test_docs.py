@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import yaml
-from searches import run
+from support.searches import run
 from typer.main import get_command
 
-from tune_srs import cli, results
-from tune_srs.config import TrialConfig, dotted_keys
-from tune_srs.space import Space
+from tune_srs.cli import app
+from tune_srs.config.settings import TrialConfig
+from tune_srs.config.validation import dotted_keys
+from tune_srs.runs import tables
+from tune_srs.space.space import Space
 from tune_srs.studies.spec import Study
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +72,7 @@ def lines(page: Path, program: str) -> Iterator[list[str]]:
 
 def command_of(words: list[str]) -> tuple[Any, list[str]]:
     """The command that `words` call, and its arguments; a KeyError if there is none."""
-    command: Any = get_command(cli.app)
+    command: Any = get_command(app.app)
     while hasattr(command, "commands"):
         name, *words = words
         command = command.commands[name]
@@ -96,7 +98,7 @@ def test_every_command_is_one(page: Path) -> None:
 
 @each_page
 def test_every_option_is_one(page: Path) -> None:
-    known = options(get_command(cli.app)) | {"--help"}
+    known = options(get_command(app.app)) | {"--help"}
     mentioned = {re.split("[ =]", code)[0] for code in inline(page) if code.startswith("--")}
     assert mentioned <= known
     for row in re.findall(r"^\| `tune-srs (.+?)` \|(.*)$", page.read_text(), re.MULTILINE):
@@ -118,7 +120,7 @@ def test_every_setting_is_one(page: Path) -> None:
     named = {name for name in names if re.fullmatch(rf"({'|'.join(sections)})\.[a-z_.]+", name)}
     files = {"model.safetensors", "model.py"}
     assert named - files <= {
-        prefix for key in dotted_keys() for prefix in (key, key.rpartition(".")[0])
+        prefix for key in dotted_keys(TrialConfig) for prefix in (key, key.rpartition(".")[0])
     }
 
 
@@ -208,7 +210,7 @@ def follow(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
             if to:
                 held.enter_context(redirect_stdout(held.enter_context(Path(to).open("w"))))
             with pytest.raises(SystemExit) as ended:
-                cli.main()
+                app.main()
         assert not ended.value.code, line
 
 
@@ -225,9 +227,11 @@ def test_the_site_is_whole_without_a_network(tmp_path: Path) -> None:
         assert not re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="https?:', content)
         assert "<!-- settings" not in content
     assert pages["metrics.html"].count("<math") == len(blocks(DOCS / "metrics.md", "math"))
-    assert all(f"<code>{name}</code>" in pages["configuration.html"] for name in dotted_keys())
+    assert all(
+        f"<code>{name}</code>" in pages["configuration.html"] for name in dotted_keys(TrialConfig)
+    )
     functions = ("prepare", "train", "search", "export", "load")
     assert all(f'id="tune_srs.api.{name}"' in pages["api.html"] for name in functions)
-    run_class = pages["api.html"].partition('id="tune_srs.results.Run"')[2].partition("<h3")[0]
-    assert all(f"<code>{field.name}</code>" in run_class for field in fields(results.Run))
+    run_class = pages["api.html"].partition('id="tune_srs.runs.tables.Run"')[2].partition("<h3")[0]
+    assert all(f"<code>{field.name}</code>" in run_class for field in fields(tables.Run))
     assert 'data-md-color-media="(prefers-color-scheme)"' in pages["index.html"]

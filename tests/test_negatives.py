@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from small_data import random_sequences, sequences_of
+from support.small_data import random_sequences, sequences_of
 
 from tune_srs.errors import DataError
 from tune_srs.negatives import CatalogueSampler, NegativeSampler, target_counts

@@ -8,11 +8,12 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from tune_srs import cli
-from tune_srs.config import TrialConfig, dotted_keys
+from tune_srs.cli import app
+from tune_srs.config.settings import TrialConfig
+from tune_srs.config.validation import dotted_keys
 from tune_srs.errors import ConfigError
 from tune_srs.schema import SCHEMAS, settings
-from tune_srs.space import Space
+from tune_srs.space.space import Space
 from tune_srs.studies.spec import Study
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +52,7 @@ def test_an_exported_configuration_is_valid(
 
 def test_every_setting_is_there_and_described() -> None:
     described = settings()
-    assert list(described) == ["preset", *dotted_keys()]
+    assert list(described) == ["preset", *dotted_keys(TrialConfig)]
     assert [name for name, schema in described.items() if not schema.get("description")] == []
 
 
@@ -152,6 +153,6 @@ def test_the_command_prints_it(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["tune-srs", "schema", kind])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     assert not ended.value.code
     assert json.loads(capsys.readouterr().out) == SCHEMAS[kind]()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import S3, s3_server
+from support.s3_server import S3, s3_server
 
 from tune_srs.errors import ConfigError
 from tune_srs.storage import Storage

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tune_srs import results as results
     from tune_srs.api import DataConfig as DataConfig
     from tune_srs.api import Recommender as Recommender
     from tune_srs.api import TrialConfig as TrialConfig
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from tune_srs.api import prepare as prepare
     from tune_srs.api import search as search
     from tune_srs.api import train as train
+    from tune_srs.runs import tables as results  # noqa: F401
 
 __version__ = "0.1.0"
 API = (
@@ -32,5 +32,5 @@ if not TYPE_CHECKING:  # to which every name would exist
         if name in API:
             return getattr(import_module("tune_srs.api"), name)
         if name == "results":
-            return import_module("tune_srs.results")
+            return import_module("tune_srs.runs.tables")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_srs.config import DataConfig, TrialConfig, dotted_keys
+from tune_srs.config.settings import DataConfig, TrialConfig
+from tune_srs.config.validation import dotted_keys
 from tune_srs.datasets.columns import Say
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import ConfigError, TuneSRSError
-from tune_srs.serving.recommend import Recommender
+from tune_srs.exports.recommend import Recommender
 
 if TYPE_CHECKING:
     from tune_srs.training.loop import EpochReport
@@ -83,14 +84,15 @@ def search(
     `space`: a YAML file or what is in it; None to resume a run as it was. `data`: prepared data to
     search on, in place of those that the space names. `fixed`: settings by dotted name, `settings`:
     those of the space's section `search`; both replace the space's own. `resources`: see
-    `tune_srs.tuning.plan.Resources`. What happens is printed, as by `tune-srs search`.
+    `tune_srs.runs.plan.Resources`. What happens is printed, as by `tune-srs search`.
 
     Returns the folder of the run, which holds the exported model in `best/`; None if it was
     interrupted, and can be resumed. Raises `ConfigError` for a request that cannot be carried out,
     `DataError` for data that cannot be had, `SearchError` if the search fails.
     """
-    from tune_srs.results import run_folder
-    from tune_srs.tuning.plan import Plan, Request
+    from tune_srs.runs.plan import Plan
+    from tune_srs.runs.tables import run_folder
+    from tune_srs.tuning.request import Request
 
     results = Path(results_folder)
     request = Request(
@@ -111,7 +113,7 @@ def search(
         plan.check_data(data, folder)
 
     try:
-        from tune_srs.tuning import run as tuning
+        from tune_srs.tuning import search as tuning
     except ModuleNotFoundError as error:
         raise ConfigError(f"search: {error.name} is not installed; pip install it") from error
     from tune_srs.tuning.console import Console, closing, opening
@@ -157,7 +159,7 @@ def export(
     best number of epochs. `formats`: `onnx`, `torch` or both, in addition. Raises `ConfigError` for
     a request that cannot be carried out, `DataError` for data that cannot be had or are others.
     """
-    from tune_srs.tuning.outcome import export_trial
+    from tune_srs.tuning.winner import export_trial
 
     export_trial(Path(run), Path(to), trial, refit, formats, Path(data_folder), say)
 

@@ -7,8 +7,12 @@ several settings at once is checked when a command reads the file.
 from collections.abc import Iterable
 from typing import Any
 
-from tune_srs.config import PRESET, PRESETS, Settings, TrialConfig
-from tune_srs.space import FIXED_BY_NATURE, Categorical, Float, Int, SearchSettings, SpaceFile
+from tune_srs.config.presets import PRESET, PRESETS
+from tune_srs.config.settings import TrialConfig
+from tune_srs.config.validation import Settings
+from tune_srs.space.parameters import FIXED_BY_NATURE, Categorical, Float, Int
+from tune_srs.space.search import SearchSettings
+from tune_srs.space.space import SpaceFile
 from tune_srs.studies.spec import OF_THE_DATA, Entry, Study, Tuning
 
 Schema = dict[str, Any]

@@ -88,3 +88,8 @@ class Storage:
         if not base:
             raise ConfigError(f"--storage: {self.place} names no bucket; give s3://BUCKET/PATH")
         return system, base.rstrip("/")
+
+
+def trial_name(trial: int) -> str:
+    """The folder of a trial, in the storage and beside it."""
+    return f"trial_{trial:05d}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune_srs import schema
-from tune_srs.config import PRESETS
+from tune_srs.config.presets import PRESETS
 
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 UNBOUNDED = 2**63 - 1  # torch's largest seed, which tells a reader nothing

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import silent
+from support.raw_data import silent
 
-from tune_srs.config import DataConfig, LogConfig
+from tune_srs.config.settings import DataConfig, LogConfig
 from tune_srs.datasets import logs
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import TuneSRSError

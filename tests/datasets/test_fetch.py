@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from raw_data import (
+from support.raw_data import (
     as_large_as_movielens_100k,
     silent,
     table_from,
@@ -20,7 +20,7 @@ from raw_data import (
     write_movielens_zip,
 )
 
-from tune_srs.config import DataConfig
+from tune_srs.config.settings import DataConfig
 from tune_srs.datasets import catalogue, fetch, formats
 from tune_srs.datasets.catalogue import DATASETS, ML_100K_PACKAGE, Dataset
 from tune_srs.datasets.columns import Say

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import (
+from support.raw_data import (
     silent,
     small_config,
     table_from,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import Row, small_config, table_of_rows
+from support.raw_data import Row, small_config, table_of_rows
 
 from tune_srs.datasets.columns import ITEM, USER
 from tune_srs.datasets.filters import filtered

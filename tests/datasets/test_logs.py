@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import in_original_ids, silent
+from support.raw_data import in_original_ids, silent
 
-from tune_srs.config import DataConfig, LogConfig
+from tune_srs.config.settings import DataConfig, LogConfig
 from tune_srs.datasets import delimited, files, logs
 from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
 from tune_srs.datasets.prepare import prepare

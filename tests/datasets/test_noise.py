@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import histories_of, silent, table_of_histories
+from support.raw_data import histories_of, silent, table_of_histories
 
-from tune_srs.config import DataConfig, NoiseConfig, SyntheticConfig
+from tune_srs.config.settings import DataConfig, NoiseConfig, SyntheticConfig
 from tune_srs.datasets.noise import add_noise
 from tune_srs.datasets.prepare import split
 from tune_srs.datasets.sequences import PreparedData, Sequences

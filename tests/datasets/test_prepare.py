@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import (
+from support.raw_data import (
     Row,
     histories_of,
     in_original_ids,
@@ -21,7 +21,7 @@ from raw_data import (
     table_of_rows,
 )
 
-from tune_srs.config import DataConfig
+from tune_srs.config.settings import DataConfig
 from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets import sequences
 from tune_srs.datasets.catalogue import DATASETS, Dataset, RawFile

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from raw_data import silent
+from support.raw_data import silent
 
 from tune_srs import __version__
-from tune_srs.config import DataConfig
+from tune_srs.config.settings import DataConfig
 from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets.files import sha256_of
 from tune_srs.datasets.prepare import prepare, prepared_folder
@@ -25,7 +25,7 @@ PREPARE = """
 import sys
 import time
 from pathlib import Path
-from tune_srs.config import DataConfig
+from tune_srs.config.settings import DataConfig
 from tune_srs.datasets.prepare import prepare
 noise = {"accidental": 0.2, "shared": 0.5}
 split = {"kind": sys.argv[2], "share": None if sys.argv[2] == "last" else 0.2}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import (
+from support.raw_data import (
     Row,
     histories_of,
     in_original_ids,
@@ -18,7 +18,7 @@ from raw_data import (
     table_of_rows,
 )
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets import sequences
 from tune_srs.datasets.prepare import split
 from tune_srs.datasets.sequences import PreparedData

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_data import histories_of, silent, small_config, table_of_rows
+from support.raw_data import histories_of, silent, small_config, table_of_rows
 
-from tune_srs.config import DataConfig, NoiseConfig
+from tune_srs.config.settings import DataConfig, NoiseConfig
 from tune_srs.datasets import sequences
 from tune_srs.datasets.columns import ORDER, TIMESTAMP
 from tune_srs.datasets.noise import add_noise

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from raw_data import as_large_as_movielens_100k, silent, write_movielens_parquet, zip_with
+from support.raw_data import as_large_as_movielens_100k, silent, write_movielens_parquet, zip_with
 
-from tune_srs.config import DataConfig
+from tune_srs.config.settings import DataConfig
 from tune_srs.datasets import formats
 from tune_srs.datasets.catalogue import DATASETS, ML_100K_PACKAGE
 from tune_srs.datasets.fetch import Member
 from tune_srs.datasets.formats import PARQUET_TITLES, MovielensTitles
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import DataError
-from tune_srs.serving.exported import items_of
+from tune_srs.exports.exported import items_of
 
 TITLES = {2: "Misérables, Les (1995)", 10: 'Say "Aha", (1990)', 3: "'Til|There"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from small_study import METRICS, keep_run, study_of
+from support.small_study import METRICS, keep_run, study_of
 
 from tune_srs.errors import DataError
 from tune_srs.studies import comparison, run, significance

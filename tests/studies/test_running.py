@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from searches import kill_family, run, started
-from small_study import METRICS, STUDY, TUNE, write_study
+from support.searches import kill_family, run, started
+from support.small_study import METRICS, STUDY, TUNE, write_study
 
-from tune_srs.config import TrialConfig, read_yaml
+from tune_srs.config.settings import TrialConfig
+from tune_srs.config.yaml import read_yaml
 from tune_srs.datasets.prepare import prepare
 from tune_srs.studies import run as runs
 from tune_srs.studies.run import Task

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from searches import METRIC, SPACE
-from small_study import OF_DATA, STUDY, TUNE, study_of, write_study
+from support.searches import METRIC, SPACE
+from support.small_study import OF_DATA, STUDY, TUNE, study_of, write_study
 
 from tune_srs.errors import ConfigError
-from tune_srs.journal import Journal
+from tune_srs.runs.journal import Journal
 from tune_srs.studies.spec import Study
 
 STUDIES = Path(__file__).parent.parent.parent / "studies"

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tune_srs.config import LogConfig, nearest
+from tune_srs.config.settings import LogConfig
+from tune_srs.config.validation import nearest
 from tune_srs.datasets import delimited, records
 from tune_srs.datasets.columns import (
     ITEM,

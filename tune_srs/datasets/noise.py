@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tune_srs.config import NoiseConfig
+from tune_srs.config.settings import NoiseConfig
 from tune_srs.datasets.sequences import Sequences
 
 

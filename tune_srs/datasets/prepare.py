@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from tune_srs import __version__
-from tune_srs.config import DataConfig, LogConfig, nearest
+from tune_srs.config.settings import DataConfig, LogConfig
+from tune_srs.config.validation import nearest
 from tune_srs.datasets import catalogue, filters, logs, sequences, splits, synthetic
 from tune_srs.datasets.catalogue import DATASETS
 from tune_srs.datasets.columns import Say

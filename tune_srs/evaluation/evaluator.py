@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_srs.config import EvaluationConfig
+from tune_srs.config.settings import EvaluationConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.evaluation.histories import Histories
 from tune_srs.evaluation.intervals import mean_intervals
-from tune_srs.evaluation.metrics import names, per_user
+from tune_srs.evaluation.metrics import per_user
+from tune_srs.metric_names import names
 from tune_srs.negatives import NegativeSampler
 from tune_srs.relevance import relevance
 from tune_srs.tensors import rows_between, tensor_of

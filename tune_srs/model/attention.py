@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_srs.config import ModelConfig
+from tune_srs.config.settings import ModelConfig
 from tune_srs.model.dropout import Dropout
 from tune_srs.tensors import rows_between
 

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_srs.config import PRESETS, ModelConfig
+from tune_srs.config.presets import PRESETS
+from tune_srs.config.settings import ModelConfig
 from tune_srs.model.attention import CausalAttention, turns_of
 from tune_srs.model.dropout import Dropout
 

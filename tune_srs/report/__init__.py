@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from tune_srs.errors import ConfigError
+from tune_srs.files import write_aside
 from tune_srs.report import effort, futures, importance, page, parameters, progress
 from tune_srs.report.search import Search
 from tune_srs.report.style import Picture, save, styled
-from tune_srs.results import write_aside
 
 
 def write_report(folder: Path) -> list[Path]:

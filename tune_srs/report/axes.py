@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from tune_srs.journal import TrialRecord
-from tune_srs.results import spelled
-from tune_srs.space import Categorical, Distribution, Int
+from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.tables import spelled
+from tune_srs.space.parameters import Categorical, Distribution, Int
 
 POINTS = 72  # an inch
 MOST_LABELS = 12  # of an axis where they stand one upon the other

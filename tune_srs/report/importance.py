@@ -12,10 +12,10 @@ from optuna.distributions import (
 )
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from tune_srs.journal import TrialRecord
 from tune_srs.report.search import Search
 from tune_srs.report.style import BLUE, Picture, new_figure
-from tune_srs.space import Categorical, Distribution, Int
+from tune_srs.runs.journal import TrialRecord
+from tune_srs.space.parameters import Categorical, Distribution, Int
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # not that a study was made
 MIN_TRIALS = 10  # in which a parameter is active

@@ -9,14 +9,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from tune_srs.config import dump_yaml
+from tune_srs.config.yaml import dump_yaml
 from tune_srs.report.effort import duration
 from tune_srs.report.scores import test_table
 from tune_srs.report.search import Search
 from tune_srs.report.style import Picture
-from tune_srs.results import spelled, summaries, with_nulls
-from tune_srs.space import Categorical, Distribution
-from tune_srs.tables import readable
+from tune_srs.runs.tables import spelled, summaries, with_nulls
+from tune_srs.space.parameters import Categorical, Distribution
+from tune_srs.tables.text import readable
 
 
 def render(search: Search, pictures: Sequence[Picture], figures: Path) -> str:

@@ -9,11 +9,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patheffects import withStroke
 
-from tune_srs.journal import TrialRecord
 from tune_srs.report.axes import ParameterAxis, spread, text_width
 from tune_srs.report.importance import COUNTED
 from tune_srs.report.search import Search
 from tune_srs.report.style import BEST, BLUE, INK, MUTED, PAPER, SCALE, WIDTH, Picture, new_figure
+from tune_srs.runs.journal import TrialRecord
 
 SLICES, PAIRS = 6, 3  # shown, those of the most important parameters first
 MIN_TRIALS = 5  # of a pair

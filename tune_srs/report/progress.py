@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tune_srs.journal import TrialRecord
 from tune_srs.report.search import Search
 from tune_srs.report.style import (
     BEST,
@@ -20,7 +19,8 @@ from tune_srs.report.style import (
     mark,
     new_figure,
 )
-from tune_srs.results import spelled
+from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.tables import spelled
 
 STYLES = ("-", "--", ":", "-.")
 BASELINE_STYLES = ("--", ":", "-.")

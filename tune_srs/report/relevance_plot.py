@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tune_srs.config import LossConfig, Position, nearest, validated
+from tune_srs.config.settings import LossConfig, Position
+from tune_srs.config.validation import nearest, validated
 from tune_srs.errors import ConfigError
+from tune_srs.files import check_file, write_aside
 from tune_srs.relevance import DEFAULT_RATES, loss_weights
-from tune_srs.results import check_file, write_aside
 
 # Okabe and Ito's colours: told apart by colour-blind readers too
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")

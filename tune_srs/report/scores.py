@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tune_srs import ranks
 from tune_srs.evaluation.intervals import mean_intervals
 from tune_srs.report.search import Search
-from tune_srs.results import SHOWN_METRICS
+from tune_srs.runs import ranks
+from tune_srs.runs.tables import SHOWN_METRICS
 
 
 def test_table(search: Search) -> pd.DataFrame | None:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_srs import journal, ranks, results
-from tune_srs.journal import TrialRecord
-from tune_srs.space import Space
-from tune_srs.tuning.plan import Plan
+from tune_srs.runs import journal, ranks, tables
+from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.plan import Plan
+from tune_srs.space.space import Space
 
 
 @dataclass(frozen=True)
 class Search:
     """A run: its plan, its trials, and what they were worth."""
 
-    run: results.Run
+    run: tables.Run
     plan: Plan
     records: list[TrialRecord]
     test_ranks: pd.DataFrame | None  # see `ranks.read`
@@ -28,7 +28,7 @@ class Search:
         search = plan.space.search
         recorded = (folder / journal.FILE).exists()
         records = journal.replay(folder, search.metrics, search.modes)[0] if recorded else []
-        return cls(results.load(folder), plan, records, ranks.read(folder))
+        return cls(tables.load(folder), plan, records, ranks.read(folder))
 
     @property
     def space(self) -> Space:

@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tune_srs.results import write_aside
+from tune_srs.files import write_aside
 
 INK = "#1c1f24"  # of text and axes; in an SVG it follows the reader's light or dark theme
 PAPER = "#fefefe"  # behind text that crosses lines; in an SVG it follows the theme, too

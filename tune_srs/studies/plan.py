@@ -5,13 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tune_srs.config import dump_yaml, nearest, read_yaml, validated
+from tune_srs.commands import place, typed
+from tune_srs.config.validation import nearest, validated
+from tune_srs.config.yaml import dump_yaml, read_yaml
 from tune_srs.datasets.sequences import PreparedData
 from tune_srs.errors import ConfigError
-from tune_srs.results import write_aside
+from tune_srs.files import write_aside
+from tune_srs.runs.plan import check_name, versions
+from tune_srs.runs.resources import Resources, this_machine
 from tune_srs.studies.spec import Study
 from tune_srs.training.loop import device_of
-from tune_srs.tuning.plan import Resources, check_name, given, place, this_machine, typed, versions
+from tune_srs.tuning.request import given
 
 FILE = "study.yaml"
 TUNED = "tuned.yaml"  # what the tunings chose

@@ -16,11 +16,11 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.evaluation.evaluator import Evaluator
-from tune_srs.results import write_aside
+from tune_srs.files import write_aside
 from tune_srs.studies.spec import Study
 from tune_srs.training.checkpoint import Best
 from tune_srs.training.loop import clear_device, device_of, train

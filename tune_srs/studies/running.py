@@ -13,18 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tune_srs.tuning import run as tuning  # isort: skip  (sets what Ray reads when it is imported)
+from tune_srs.tuning import search as tuning  # isort: skip  (sets what Ray reads when it is imported)
 
 import pandas as pd
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from tune_srs.config import TrialConfig, dump_yaml
+from tune_srs.config.settings import TrialConfig
+from tune_srs.config.yaml import dump_yaml
 from tune_srs.datasets.sequences import PreparedData, Sequences
 from tune_srs.errors import DataError, SearchError, TuneSRSError
-from tune_srs.journal import Journal, TrialRecord
-from tune_srs.results import write_aside
-from tune_srs.space import Space
+from tune_srs.files import write_aside
+from tune_srs.runs.journal import Journal, TrialRecord
+from tune_srs.runs.plan import Plan
+from tune_srs.space.space import Space
 from tune_srs.storage import Storage
 from tune_srs.studies import run as runs
 from tune_srs.studies.plan import TUNED, StudyPlan
@@ -33,7 +35,6 @@ from tune_srs.studies.spec import Study
 from tune_srs.training.loop import compile_kernels
 from tune_srs.tuning.cluster import connected, logged, node_resources
 from tune_srs.tuning.console import Console
-from tune_srs.tuning.plan import Plan
 
 logger = logging.getLogger("ray.tune_srs")  # into ray.log
 Data = Mapping[str, PreparedData]  # by the names of the data sets

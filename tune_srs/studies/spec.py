@@ -12,24 +12,16 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from tune_srs.config import (
-    DataConfig,
-    Seed,
-    Settings,
-    TrialConfig,
-    dotted_keys,
-    nearest,
-    override_keys,
-    read_yaml,
-    unknown_keys,
-    validated,
-)
+from tune_srs.config.settings import DataConfig, Seed, TrialConfig, override_keys
+from tune_srs.config.validation import Settings, dotted_keys, nearest, unknown_keys, validated
+from tune_srs.config.yaml import read_yaml
 from tune_srs.errors import ConfigError
-from tune_srs.evaluation.metrics import check_metric, names
-from tune_srs.journal import replay
-from tune_srs.results import run_folder
-from tune_srs.space import Choice, Space, Values
-from tune_srs.tuning.plan import Plan
+from tune_srs.metric_names import check_metric, names
+from tune_srs.runs.journal import replay
+from tune_srs.runs.plan import Plan
+from tune_srs.runs.tables import run_folder
+from tune_srs.space.parameters import Choice, Values
+from tune_srs.space.space import Space
 
 OF_THE_DATA = ("data.", "evaluation.")
 EACH = "each"
@@ -222,7 +214,7 @@ class Study(Settings):
 
     def _check_keys(self, source: str) -> None:
         for name, overrides in self.datasets.items():
-            known = [key for key in dotted_keys() if key.startswith(OF_THE_DATA)]
+            known = [key for key in dotted_keys(TrialConfig) if key.startswith(OF_THE_DATA)]
             unknown_keys(overrides, known, f"{source}: datasets.{name}")
         _check_fixed(self.fixed, f"{source}: fixed")
         for name, entry in _entries(self.configurations, source).items():

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_srs.config import read_yaml
-from tune_srs.results import Summary, write_aside
-from tune_srs.space import Values
+from tune_srs.config.yaml import read_yaml
+from tune_srs.files import write_aside
+from tune_srs.runs.tables import Summary
+from tune_srs.space.parameters import Values
 from tune_srs.studies import run as runs
 from tune_srs.studies.comparison import Results, changes, compare
 from tune_srs.studies.plan import TUNED, StudyPlan

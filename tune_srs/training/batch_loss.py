@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tune_srs.config import LossConfig, TrialConfig
+from tune_srs.config.settings import LossConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError
 from tune_srs.model.sasrec import SASRec

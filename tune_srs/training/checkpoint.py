@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.errors import DataError
-from tune_srs.storage import Storage
+from tune_srs.storage import Storage, trial_name
 from tune_srs.training.loop import EpochReport, TrainState, new_state
 
 Tensors = dict[str, Tensor]
@@ -117,10 +117,6 @@ def saved_epochs(storage: Storage, trial: int) -> list[tuple[int, dict[str, floa
 def forget_last(storage: Storage, trial: int) -> None:
     """Delete what only a trial that goes on needs."""
     storage.delete(_name(trial, LAST))
-
-
-def trial_name(trial: int) -> str:
-    return f"trial_{trial:05d}"
 
 
 def last_name(trial: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_srs.config import TrainConfig, TrialConfig
+from tune_srs.config.settings import TrainConfig, TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluation.evaluator import Evaluator

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from tune_srs.config import TrainConfig
+from tune_srs.config.settings import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, steps_an_epoch: int) -> float:

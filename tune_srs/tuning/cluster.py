@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import ConfigError
+from tune_srs.runs.resources import Resources, available_cpus
 from tune_srs.storage import Storage
-from tune_srs.tuning.plan import Resources, available_cpus
 
 OBJECT_STORE_SLACK = 128 * 2**20
 

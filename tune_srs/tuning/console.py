@@ -14,11 +14,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tune_srs.commands import place, typed
 from tune_srs.datasets.sequences import PreparedData
-from tune_srs.journal import Journal, TrialRecord
-from tune_srs.results import conclusion
-from tune_srs.space import Space, seconds
-from tune_srs.tuning.plan import Plan, place, typed
+from tune_srs.runs.journal import Journal, TrialRecord
+from tune_srs.runs.plan import Plan
+from tune_srs.runs.tables import conclusion
+from tune_srs.space.search import seconds
+from tune_srs.space.space import Space
 
 WORDS: dict[Any, str] = {"complete": "complete", "stopped": "stopped early", "failed": "failed"}
 

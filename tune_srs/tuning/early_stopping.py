@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tune_srs.space import (
+from tune_srs.space.search import (
     ASHASettings,
     HyperbandSettings,
     MedianStoppingSettings,

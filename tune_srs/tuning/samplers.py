@@ -19,7 +19,8 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 
-from tune_srs.space import CMAESSettings, GPSettings, QMCSettings, Space, TPESettings
+from tune_srs.space.search import CMAESSettings, GPSettings, QMCSettings, TPESettings
+from tune_srs.space.space import Space
 
 MakeSampler = Callable[[int], BaseSampler]
 

@@ -21,10 +21,10 @@ from typing import Any
 
 from ray import tune
 
-from tune_srs.config import TrialConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError, TuneSRSError
-from tune_srs.space import Space
+from tune_srs.space.space import Space
 from tune_srs.storage import Storage
 from tune_srs.training.checkpoint import Best, Checkpoint, load_last
 from tune_srs.training.loop import EpochReport, clear_device, train

@@ -1,0 +1,305 @@
+"""Evaluation against a plain ranking, user by user, item by item."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.small_data import original_model, random_sequences, sequences_of
+from torch import Tensor
+
+from tune_srs.config.settings import EvaluationConfig, RelevanceName
+from tune_srs.datasets.sequences import Sequences
+from tune_srs.errors import DataError
+from tune_srs.evaluation import evaluator as evaluate
+from tune_srs.evaluation import histories
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.evaluation.metrics import per_user
+from tune_srs.metric_names import RANKING_NAMES
+from tune_srs.model.sasrec import SASRec
+from tune_srs.relevance import relevance
+
+CPU = torch.device("cpu")
+ITEMS = 12
+
+
+class Table:
+    """Scores that depend on the last item of a history only, from a table."""
+
+    max_length = 3
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table  # (ITEMS + 1, ITEMS + 1)
+
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return items[torch.arange(len(items)), lengths - 1]
+
+    def scores(self, queries: Tensor, items: slice) -> Tensor:
+        return self.table[queries, items]
+
+
+def table_of(seed: int, levels: int = 4) -> Table:
+    """Few different scores, so that many are tied."""
+    generator = torch.Generator().manual_seed(seed)
+    size = (ITEMS + 1, ITEMS + 1)
+    return Table(torch.randint(levels, size, generator=generator).float())
+
+
+def plain_ranks(
+    scores: list[float], history: list[int], futures: list[int], exclude_history: bool
+) -> list[int]:
+    """Of each future: how many other candidates score at least as high."""
+    candidates = [
+        item
+        for item in range(1, ITEMS + 1)
+        if item in futures or not (exclude_history and item in history)
+    ]
+    return [
+        sum(1 for other in candidates if other != item and not scores[other] < scores[item])
+        for item in futures
+    ]
+
+
+def plain_evaluation(
+    table: Table, sequences: Sequences, exclude_history: bool, cutoffs: tuple[int, ...]
+) -> dict[str, list[float]]:
+    """Every metric of every user, in the multi-future and in the traditional protocol."""
+    values: dict[str, list[float]] = {}
+    for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
+        history = sequences.items[start:end].tolist()
+        futures = sequences.futures[user].tolist()
+        scores = table.table[history[-1]].tolist()
+        for prefix, known in (("", futures), ("next/", futures[:1])):
+            ranks = plain_ranks(scores, history, known, exclude_history)
+            counted = [item not in known[:j] for j, item in enumerate(known)]
+            gains = relevance("linear", len(known))
+            of_user = per_user(torch.tensor([ranks]), torch.tensor([counted]), cutoffs, gains)
+            for name, value in of_user.items():
+                values.setdefault(prefix + name, []).append(value.item())
+    return values
+
+
+@settings(max_examples=80)
+@given(
+    seed=st.integers(0, 10_000),
+    users=st.integers(1, 12),
+    futures=st.integers(1, 5),
+    exclude_history=st.booleans(),
+)
+def test_a_plain_ranking_of_the_catalogue_agrees(
+    seed: int, users: int, futures: int, exclude_history: bool
+) -> None:
+    # items repeat within histories, within futures, and between the two
+    sequences = random_sequences(seed, users, ITEMS, futures)
+    config = EvaluationConfig(cutoffs=(1, 3, 8), exclude_history=exclude_history)
+    result = Evaluator(sequences, config, CPU)(table_of(seed)).per_user
+    expected = plain_evaluation(table_of(seed), sequences, exclude_history, (1, 3, 8))
+    for name, values in result.items():
+        assert values.tolist() == pytest.approx(expected[name]), name
+
+
+def negatives_of(evaluator: Evaluator) -> Tensor:
+    assert evaluator.negatives is not None
+    return evaluator.negatives
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 5))
+def test_a_plain_ranking_of_sampled_candidates_agrees(seed: int, count: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    histories = [torch.randint(1, 6, (4,), generator=random).tolist() for _ in range(6)]
+    futures = [torch.randint(3, 8, (3,), generator=random).tolist() for _ in range(6)]
+    sequences = sequences_of(histories, futures, ITEMS)
+    config = EvaluationConfig(candidates="sampled", num_candidates=count, cutoffs=(2, 5))
+    evaluator = Evaluator(sequences, config, CPU)
+    result = evaluator(table_of(seed)).per_user
+    for user, (history, known) in enumerate(zip(histories, futures, strict=True)):
+        negatives = negatives_of(evaluator)[user].tolist()
+        assert len(set(negatives)) == count
+        assert set(negatives).isdisjoint({*history, *known})
+        scores = table_of(seed).table[history[-1]].tolist()
+        for prefix, rivals in (("", known), ("next/", known[:1])):
+            ranks = [
+                sum(1 for other in {*negatives, *rivals} - {item} if scores[other] >= scores[item])
+                for item in rivals
+            ]
+            counted = [item not in rivals[:j] for j, item in enumerate(rivals)]
+            gains = relevance("linear", len(rivals))
+            of_user = per_user(torch.tensor([ranks]), torch.tensor([counted]), (2, 5), gains)
+            for name, value in of_user.items():
+                if prefix + name in result:
+                    assert result[prefix + name][user].item() == pytest.approx(value.item())
+
+
+def test_next_is_an_evaluation_of_the_nearest_future_alone() -> None:
+    sequences = random_sequences(3, users=20, items=ITEMS, futures=4)
+    nearest = Sequences(sequences.items, sequences.offsets, sequences.futures[:, :1], ITEMS)
+    config = EvaluationConfig(cutoffs=(1, 3))
+    several = Evaluator(sequences, config, CPU)(table_of(3)).per_user
+    alone = Evaluator(nearest, config, CPU)(table_of(3)).per_user
+    for name in RANKING_NAMES:
+        assert torch.equal(several[f"next/{name}@3"], alone[f"{name}@3"])
+
+
+@pytest.mark.parametrize("candidates", ["all", "sampled"])
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_scorer_without_an_opinion_gets_nothing(value: float, candidates: str) -> None:
+    sequences = random_sequences(1, users=15, items=ITEMS)
+    everywhere_3 = sequences_of([[1, 2]] * 15, sequences.futures.tolist(), ITEMS)
+    config = EvaluationConfig(cutoffs=(1, 2), candidates=candidates, num_candidates=7)
+    table = Table(torch.full((ITEMS + 1, ITEMS + 1), value))
+    means = Evaluator(everywhere_3, config, CPU)(table).means()
+    for name in RANKING_NAMES:
+        assert means[f"{name}@2"] == means[f"next/{name}@2"] == 0
+
+
+def test_a_score_that_is_no_number_counts_against_the_model() -> None:
+    sequences = sequences_of([[1]], [[5]], ITEMS)
+    scores = torch.zeros(ITEMS + 1, ITEMS + 1)
+    scores[1, 5] = math.nan
+    assert Evaluator(sequences, EvaluationConfig(), CPU)(Table(scores)).means()["hit@10"] == 0
+
+
+@settings(max_examples=100)
+@given(
+    seed=st.integers(0, 10_000),
+    odd=st.sampled_from([math.nan, -math.inf, math.inf]),
+    exclude_history=st.booleans(),
+)
+def test_ranks_count_candidates_only_whatever_the_scores(
+    seed: int, odd: float, exclude_history: bool
+) -> None:
+    table = table_of(seed)
+    generator = torch.Generator().manual_seed(seed)
+    table.table[torch.rand(table.table.shape, generator=generator) < 0.2] = odd
+    sequences = random_sequences(seed, users=8, items=ITEMS, futures=4)
+    config = EvaluationConfig(exclude_history=exclude_history)
+    ranks, next_ranks = Evaluator(sequences, config, CPU).ranks(table)
+    for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
+        history = sequences.items[start:end].tolist()
+        futures = sequences.futures[user].tolist()
+        scores = table.table[history[-1]].tolist()
+        expected = plain_ranks(scores, history, futures, exclude_history)
+        for j, item in enumerate(futures):
+            if item not in futures[:j]:  # a repetition is not counted, whatever its rank
+                assert ranks[user, j] == expected[j]
+        alone = plain_ranks(scores, history, futures[:1], exclude_history)
+        assert next_ranks[user] == alone[0]
+
+
+@pytest.mark.parametrize("odd", [math.nan, -math.inf])
+@pytest.mark.parametrize("futures", [[5, 4, 4], [5]])
+def test_sampled_ranks_count_candidates_only_whatever_the_scores(
+    odd: float, futures: list[int]
+) -> None:
+    table = Table(torch.zeros(ITEMS + 1, ITEMS + 1))
+    table.table[:, 5] = odd
+    config = EvaluationConfig(candidates="sampled", num_candidates=3)
+    evaluator = Evaluator(sequences_of([[1, 2]], [futures], ITEMS), config, CPU)
+    ranks, next_ranks = evaluator.ranks(table)
+    # behind the three negatives, and behind item 4 where that is a future too
+    assert ranks[0, 0] == 3 + len({*futures} - {5})
+    assert next_ranks[0] == 3
+
+
+@pytest.mark.parametrize("name", ["fixed", "linear", "power", "exponential"])
+def test_the_gain_in_ndcg_rel_is_the_one_asked_for(name: RelevanceName) -> None:
+    # item 5 is the first future and stands second, item 6 is the second and misses the cutoff
+    scores = torch.zeros(ITEMS + 1, ITEMS + 1)
+    scores[1, 7], scores[1, 5] = 2, 1
+    config = EvaluationConfig(cutoffs=(2,), relevance=name)
+    means = Evaluator(sequences_of([[1]], [[5, 6]], ITEMS), config, CPU)(Table(scores)).means()
+    near, far = {
+        "fixed": (1, 1),
+        "linear": (2, 1),
+        "power": (4, 1),
+        "exponential": (math.exp(2), math.exp(1)),
+    }[name]
+    expected = (near / math.log2(3)) / (near / math.log2(2) + far / math.log2(3))
+    assert means["ndcg_rel@2"] == pytest.approx(expected)
+
+
+def test_a_scorer_is_asked_without_gradients_and_in_small_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+
+    class Watching(Table):
+        def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+            assert not torch.is_grad_enabled()
+            assert items.shape[1] == lengths.max() <= self.max_length
+            sizes.append(len(items))
+            return super().queries(items, lengths)
+
+    monkeypatch.setattr(histories, "MAX_ROWS", 4)
+    sequences = random_sequences(0, users=13, items=ITEMS)
+    Evaluator(sequences, EvaluationConfig(), CPU)(Watching(table_of(0).table))
+    assert sizes == [4, 4, 4, 1]
+
+
+@pytest.mark.parametrize("candidates", ["all", "sampled"])
+def test_how_users_and_items_are_chunked_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, candidates: str
+) -> None:
+    sequences = random_sequences(5, users=30, items=ITEMS)
+    config = EvaluationConfig(candidates=candidates, num_candidates=1)
+    whole = Evaluator(sequences, config, CPU)(table_of(5)).per_user
+    for users, items in ((1, 100), (7, 100), (100, 5), (100, 1), (3, ITEMS - 1)):
+        monkeypatch.setattr(histories, "MAX_ROWS", 2 * users + 1)
+        monkeypatch.setattr(evaluate, "MAX_USERS", users)
+        monkeypatch.setattr(evaluate, "MAX_ITEMS", items)
+        chunked = Evaluator(sequences, config, CPU)(table_of(5)).per_user
+        for name, values in whole.items():
+            assert torch.equal(chunked[name], values)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), order=st.permutations(range(7)))
+def test_the_order_of_users_does_not_matter_and_means_are_of_users(
+    seed: int, order: list[int]
+) -> None:
+    sequences = random_sequences(seed, users=7, items=ITEMS)
+    histories = [sequences.items[a:b].tolist() for a, b in pairwise(sequences.offsets.tolist())]
+    futures = sequences.futures.tolist()
+    shuffled = sequences_of([histories[u] for u in order], [futures[u] for u in order], ITEMS)
+    first = Evaluator(sequences, EvaluationConfig(), CPU)(table_of(seed))
+    second = Evaluator(shuffled, EvaluationConfig(), CPU)(table_of(seed))
+    for name, values in first.per_user.items():
+        assert torch.equal(values[order], second.per_user[name])
+        assert first.means()[name] == pytest.approx(sum(values.tolist()) / 7)
+
+
+def test_a_model_ranks_the_same_in_batches_and_alone() -> None:
+    sequences = random_sequences(7, users=40, items=ITEMS, futures=3)
+    shape = original_model(max_length=5, hidden_units=8, num_heads=2)
+    model = SASRec(shape, ITEMS, torch.Generator().manual_seed(0)).eval()
+    together = Evaluator(sequences, EvaluationConfig(), CPU)(model).per_user
+    for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
+        history = sequences.items[start:end].tolist()
+        single = sequences_of([history], [sequences.futures[user].tolist()], ITEMS)
+        alone = Evaluator(single, EvaluationConfig(), CPU)(model).per_user
+        for name, values in alone.items():
+            assert values[0] == together[name][user]
+
+
+def test_sampled_candidates_are_drawn_once_by_their_seed() -> None:
+    sequences = random_sequences(2, users=20, items=40)
+
+    def drawn(seed: int) -> Tensor:
+        config = EvaluationConfig(candidates="sampled", num_candidates=5, seed=seed)
+        return negatives_of(Evaluator(sequences, config, CPU))
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+
+
+def test_more_candidates_than_there_are_is_an_error() -> None:
+    sequences = sequences_of([[1, 2, 3]], [[4]], ITEMS)
+    config = EvaluationConfig(candidates="sampled", num_candidates=9)
+    with pytest.raises(DataError, match="8 items left to draw from; lower it"):
+        Evaluator(sequences, config, CPU)
+    fewer = EvaluationConfig(candidates="sampled", num_candidates=8)
+    drawn = negatives_of(Evaluator(sequences, fewer, CPU))
+    assert sorted(drawn[0].tolist()) == list(range(5, 13))

@@ -1,0 +1,167 @@
+"""An exported model on its own data and on others, against evaluator and recommender."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from support.exports import silent, untrained
+
+from tune_srs.config.settings import DataConfig, TrialConfig
+from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.sequences import PreparedData
+from tune_srs.errors import ConfigError, DataError
+from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.exports.evaluate import Appraisal, appraise
+from tune_srs.exports.exported import Exported
+from tune_srs.exports.recommend import Id, Recommender
+
+CPU = torch.device("cpu")
+LOG = {"user_column": "user", "item_column": "item", "time_column": "time", "time_format": "order"}
+ALL = {"evaluation.num_candidates": 3}
+
+
+def write_log(path: Path, histories: Mapping[str, Sequence[Id]]) -> str:
+    rows = [
+        (user, item, time) for user, items in histories.items() for time, item in enumerate(items)
+    ]
+    pd.DataFrame(rows, columns=["user", "item", "time"]).to_csv(path, index=False)
+    return str(path)
+
+
+def drawn(seed: int, items: int = 25) -> dict[str, Sequence[Id]]:
+    """20 users with 8 to 14 of the items a, b, …"""
+    random = np.random.default_rng(seed)
+    letters = [f"i{number:02}" for number in range(items)]
+    return {
+        f"u{user}": random.choice(letters, random.integers(8, 15)).tolist() for user in range(20)
+    }
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Exported, PreparedData]:
+    """An untrained model of a log, and what the log was prepared to."""
+    name = write_log(tmp_path / "own.csv", drawn(0))
+    data = DataConfig.model_validate({"name": name, "log": LOG, "num_futures": 2})
+    prepared = prepare(data, tmp_path / "data", silent)
+    of = untrained(prepared.validation, prepared.item_ids.to_list())
+    config = TrialConfig(data=data, model=of.config.model)
+    learned = {"name": name, "fingerprint": prepared.fingerprint, "inputs": prepared.inputs}
+    facts = {"data": learned, "refit": False}
+    return Exported(config, of.model, of.items, {}, facts), prepared
+
+
+def appraised(of: Exported, folder: Path, **overrides: object) -> tuple[Appraisal, list[str]]:
+    said: list[str] = []
+    changed = ALL | {key.replace("__", "."): value for key, value in overrides.items()}
+    return appraise(of, folder / "data", changed, said.append), said
+
+
+def test_on_its_own_data_it_is_what_the_evaluator_says(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    of, data = own
+    found, said = appraised(of, tmp_path)
+    assert not [line for line in said if "warning" in line or "matched" in line]
+    means = found.summary.set_index(["split", "candidates", "metric"])
+    users = found.per_user.set_index(["split", "candidates"])
+    for split, sequences in (("validation", data.validation), ("test", data.test)):
+        for kind in ("all", "sampled"):
+            config = of.config.with_overrides(ALL | {"evaluation.candidates": kind}).evaluation
+            expected = Evaluator(sequences, config, CPU)(of.model)
+            rows = users.loc[[(split, kind)]]
+            assert rows["user"].to_list() == data.user_ids.to_list()
+            for name, value in expected.means().items():
+                (row,) = means.loc[[(split, kind, name)]].to_dict("records")
+                assert row["mean"] == value
+                assert row["low"] <= value <= row["high"]
+                assert rows[name].to_list() == expected.per_user[name].tolist()
+    titles = [title for title, _ in found.tables()]
+    assert titles == ["among all candidates", "among sampled candidates"]
+
+
+def test_items_of_other_data_are_matched_by_id(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    """Held to recommendations of the whole catalogue, histories left out afterwards."""
+    of, _ = own
+    other = drawn(1, items=32)  # seven items that the model does not know, and none of some
+    other["stranger"] = [f"i{number:02}" for number in (*range(25, 32), 25, 1, 2)]
+    name = write_log(tmp_path / "other.csv", other)
+    found, said = appraised(of, tmp_path, data__name=name)
+    assert any("the model knows 25 of 32" in line and "count as missed" in line for line in said)
+
+    users = found.per_user[found.per_user["candidates"] == "all"].set_index(["split", "user"])
+    model = Recommender(of)
+    for user, items in other.items():
+        for split, end in (("validation", -4), ("test", -2)):
+            history, futures = items[:end], items[end : end + 2 or None]
+            listed = model.recommend([history], 100, exclude_history=False, warn=silent)
+            ranked = [item for item in listed["item"] if item not in history or item in futures]
+            hits = {item for item in futures if item in ranked[:5]}
+            expected = len(hits) / len(set(futures))
+            assert users.loc[(split, user), "hr@5"] == pytest.approx(expected), (user, split)
+
+
+def test_numbers_in_one_and_text_in_the_other_are_matched_as_written(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    of, _ = own
+    renamed = Exported(of.config, of.model, of.items.assign(item=range(1000, 1025)), {}, of.facts)
+    numbers = {
+        user: [1000 + int(str(item)[1:]) for item in items] for user, items in drawn(0).items()
+    }
+    name = write_log(tmp_path / "numbers.csv", numbers)
+    first, _ = appraised(of, tmp_path)
+    second, said = appraised(renamed, tmp_path, data__name=name, data__log__text_ids=True)
+    assert any("the model knows 25 of 25; 0.0% of the futures" in line for line in said)
+    pd.testing.assert_frame_equal(
+        first.summary[first.summary["candidates"] == "all"],
+        second.summary[second.summary["candidates"] == "all"],
+    )
+
+
+def test_data_without_a_known_item_are_refused(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    numbers = {user: range(9) for user in "abc"}
+    name = write_log(tmp_path / "numbers.csv", numbers)
+    with pytest.raises(DataError, match=r"knows none of the 9 items .* such as 'i00'"):
+        appraised(own[0], tmp_path, data__name=name)
+
+
+def test_what_the_model_may_have_learned_is_warned_of(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    of, _ = own
+    _, said = appraised(of, tmp_path, data__num_futures=3)
+    assert any("split otherwise than when the model was trained" in line for line in said)
+    refit = Exported(of.config, of.model, of.items, {}, of.facts | {"refit": True})
+    _, said = appraised(refit, tmp_path)
+    assert any("say nothing about how good it is" in line for line in said)
+    moved = Path(of.config.data.name).rename(tmp_path / "moved.csv")  # the same log, elsewhere
+    for model, warning in ((of, "split otherwise than"), (refit, "say nothing about how good")):
+        _, said = appraised(model, tmp_path, data__name=str(moved), data__num_futures=3)
+        assert any(warning in line for line in said)
+
+
+def test_a_setting_without_effect_is_refused(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"train\.lr has no effect on a trained model"):
+        appraised(own[0], tmp_path, train__lr=0.1)
+    with pytest.raises(ConfigError, match="both kinds are shown"):
+        appraised(own[0], tmp_path, evaluation__candidates="sampled")
+
+
+def test_where_too_few_items_are_left_to_sample_that_is_said(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    found, said = appraised(own[0], tmp_path, evaluation__num_candidates=24)
+    assert set(found.summary["candidates"]) == {"all"}
+    assert (
+        sum("sampled candidates: left out, evaluation.num_candidates=24" in line for line in said)
+        == 2
+    )

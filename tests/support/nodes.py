@@ -1,0 +1,84 @@
+"""Nodes of a Ray cluster on this machine, by `ray start`."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import yaml
+
+from support.searches import FIXED
+
+BIN = Path(sys.executable).parent
+EPOCHS = 250
+SPACE = {
+    "description": "two trials that last for seconds",
+    "search": {
+        "metric": "val/ndcg@10",
+        "sampler": {"type": "grid"},
+        "scheduler": {"type": "none"},
+    },
+    "fixed": FIXED | {"train.max_epochs": EPOCHS},
+    "params": {"train.lr": {"type": "categorical", "choices": [0.01, 0.001]}},
+}
+ENVIRONMENT = os.environ | {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",  # Ray listens on every interface; strangers are turned away
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
+Process = subprocess.Popen[str]
+
+
+@contextmanager
+def node(*options: str) -> Iterator[Process]:
+    """`ray start`, from when the node runs; in the end all its processes are killed."""
+    command = [str(BIN / "ray"), "start", "--block", "--num-cpus=1", *options]
+    with subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        try:
+            assert started.stdout is not None
+            assert any("will now block" in line for line in started.stdout)
+            yield started
+        finally:
+            kill(started)
+
+
+def kill(node: Process) -> None:
+    """All processes of a node at once, as when its machine is gone."""
+    for pid in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")):
+        with suppress(ProcessLookupError):
+            if os.getsid(pid) == node.pid:
+                os.kill(pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def search(
+    folder: Path, *options: str, command: Sequence[str | Path] = (BIN / "tune-srs",)
+) -> Process:
+    """A search of `SPACE` by the name `run`, as it starts."""
+    folder.mkdir(exist_ok=True)
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")
+    return subprocess.Popen(
+        [*command, "search", "space.yaml", "--name", "run", *options],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

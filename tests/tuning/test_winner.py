@@ -1,0 +1,176 @@
+"""What an ended run gives: the winner, another trial, one trained on everything."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.exports import EPOCHS, EPOCHS_OF_THE_STOPPED, silent, write_run
+
+import tune_srs as ts
+from tune_srs.config.settings import TrialConfig
+from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.sequences import PreparedData
+from tune_srs.exports import exported
+from tune_srs.training.loop import train
+
+METRICS = ("ndcg@10", "ndcg_rel@5", "hr@20", "next/ndcg@10", "next/mrr@5")
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreparedData]:
+    """A folder with `data` and the run `results/tiny`, and its data."""
+    folder = tmp_path_factory.mktemp("ended")
+    return folder, write_run(folder)
+
+
+@pytest.fixture
+def export(ended: tuple[Path, PreparedData], tmp_path: Path) -> Callable[..., Path]:
+    def call(**options: object) -> Path:
+        folder = ended[0]
+        to = tmp_path / "model"
+        given = {"data_folder": folder / "data", "say": silent} | options
+        ts.export(folder / "results" / "tiny", to, **given)  # type: ignore[arg-type]
+        return to
+
+    return call
+
+
+def test_an_evaluation_of_the_winner_gives_the_figures_of_the_search(
+    ended: tuple[Path, PreparedData], export: Callable[..., Path]
+) -> None:
+    best = ended[0] / "results" / "tiny" / "best"
+    told = json.loads((best / "metrics.json").read_text())
+    reported = [
+        json.loads(line)
+        for line in (best.parent / "journal.jsonl").read_text().splitlines()
+        if '"epoch"' in line
+    ]
+    of_winner = {event["epoch"]: event["metrics"] for event in reported if event["trial"] == 0}
+    for folder in (best, export()):
+        model = ts.load(folder)
+        overrides = {"evaluation.num_candidates": 5}
+        summary = model.evaluate(overrides, ended[0] / "data", silent).summary
+        summary = summary[summary["candidates"] == "all"]
+        for split, prefix in (("validation", "val"), ("test", "test")):
+            means = summary[summary["split"] == split].set_index("metric")
+            assert len(means) == 42
+            for name, row in means.iterrows():
+                assert row["mean"] == pytest.approx(
+                    told[split]["best"][f"{prefix}/{name}"], abs=1e-6
+                )
+                if split == "validation":
+                    reported_value = of_winner[told["epoch"]][f"val/{name}"]
+                    assert row["mean"] == pytest.approx(reported_value, abs=1e-6)
+                interval = told["intervals"][split]["best"][f"{prefix}/{name}"]
+                assert [row["low"], row["high"]] == pytest.approx(interval, abs=1e-6)
+        assert model.contents.facts["won"]
+    assert set(told["intervals"]["test"]) == set(told["test"]) == {"best", "popularity", "markov"}
+
+
+def test_another_trial_is_exported_by_its_number(export: Callable[..., Path]) -> None:
+    folder = export(trial=1)
+    other = exported.read(folder)
+    assert other.facts["trial"] == other.metrics["trial"] == 1
+    assert not other.facts["won"]
+    assert other.config.train.lr == 1e-7
+    assert "must not be used" in (folder / "README.md").read_text()
+
+
+def test_damaged_weights_are_trained_again(
+    ended: tuple[Path, PreparedData], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(ended[0], tmp_path / "copy")) / "results" / "tiny"
+    (run / "tune" / "trial_00000" / "best.safetensors").write_bytes(b"x")
+    said: list[str] = []
+    ts.export(run, tmp_path / "model", data_folder=ended[0] / "data", say=said.append)
+    assert any("training trial 0 again" in line for line in said)
+    again, best = exported.read(tmp_path / "model"), exported.read(run / "best")
+    for name, weight in best.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight)
+
+
+def test_a_refit_has_learned_from_every_interaction(
+    ended: tuple[Path, PreparedData], export: Callable[..., Path]
+) -> None:
+    folder = export(refit=True)
+    refit, best = exported.read(folder), exported.read(ended[0] / "results" / "tiny" / "best")
+    assert refit.facts["refit"]
+    assert refit.metrics == best.metrics
+    assert refit.config.train.last_epoch == best.facts["epoch"]
+    assert refit.config.train.max_epochs == EPOCHS  # on which its learning rate depended
+    assert refit.items["count"].sum() == ended[1].manifest["interactions"]
+    assert best.items["count"].sum() == ended[1].manifest["training_interactions"]
+    assert not torch.equal(refit.model.items.weight, best.model.items.weight)
+    said: list[str] = []
+    ts.load(folder).evaluate({"evaluation.num_candidates": 5}, ended[0] / "data", said.append)
+    assert any("say nothing about how good it is" in line for line in said)
+
+
+@pytest.mark.parametrize("kind", ["last", "users"])
+def test_everything_is_every_interaction_of_every_user(tmp_path: Path, kind: str) -> None:
+    split = {"kind": kind, "share": None if kind == "last" else 0.2}
+    config = TrialConfig().with_overrides(
+        {"data.name": "synthetic", "data.num_futures": 2, "data.synthetic.users": 30}
+    )
+    settings = config.data.model_dump() | {"split": split}
+    data = prepare(type(config.data).model_validate(settings), tmp_path, silent)
+    everything = data.everything
+    assert everything.num_users == data.manifest["users"]
+    assert len(everything.items) == data.manifest["interactions"]
+    assert everything.num_futures == 0
+    test = data.test
+    ends = everything.offsets[1:][-test.num_users :]  # in both kinds those who test come last
+    for user, end in enumerate(ends):
+        history = test.items[test.offsets[user] : test.offsets[user + 1]]
+        whole = np.concatenate([history, test.futures[user]])
+        assert everything.items[end - len(whole) : end].tolist() == whole.tolist()
+
+
+def test_after_a_moment_not_all_interactions_are_there(tmp_path: Path) -> None:
+    config = TrialConfig().with_overrides({"data.name": "synthetic", "data.num_futures": 2})
+    settings = config.data.model_dump() | {"split": {"kind": "time", "share": 0.2}}
+    data = prepare(type(config.data).model_validate(settings), tmp_path, silent)
+    with pytest.raises(ts.TuneSRSError, match=r"data\.split\.kind=time: not all interactions"):
+        _ = data.everything
+
+
+def test_a_refit_that_would_need_more_than_is_kept_is_refused(
+    ended: tuple[Path, PreparedData], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(ended[0] / "results" / "tiny", tmp_path / "tiny"))
+    journal = (run / "journal.jsonl").read_text()
+    (run / "journal.jsonl").write_text(journal.replace('"power"', '"time"'))
+    with pytest.raises(ts.TuneSRSError, match=r"loss\.relevance=time needs the times"):
+        ts.export(run, tmp_path / "model", refit=True, data_folder=ended[0] / "data", say=silent)
+
+
+@pytest.mark.parametrize(("trial", "epochs"), [(0, EPOCHS), (2, EPOCHS_OF_THE_STOPPED)])
+def test_the_configuration_of_an_export_trains_to_its_figures(
+    ended: tuple[Path, PreparedData], export: Callable[..., Path], trial: int, epochs: int
+) -> None:
+    model = exported.read(export(trial=trial))
+    reports = list(train(model.config, ended[1].validation))
+    assert len(reports) == epochs
+    told = model.metrics["validation"]["best"]
+    again = reports[model.facts["epoch"] - 1].metrics
+    for name in METRICS:
+        assert again[f"val/{name}"] == pytest.approx(told[f"val/{name}"], abs=1e-6)
+
+
+def test_what_cannot_be_exported_is_refused(
+    ended: tuple[Path, PreparedData], tmp_path: Path
+) -> None:
+    run = ended[0] / "results" / "tiny"
+    with pytest.raises(ts.TuneSRSError, match="has no trial 7; it has 0 to 2"):
+        ts.export(run, tmp_path / "model", trial=7)
+    with pytest.raises(ts.TuneSRSError, match="never overwritten"):
+        ts.export(run, tmp_path)
+    other = Path(shutil.copytree(run, tmp_path / "running"))
+    shutil.rmtree(other / "best")
+    with pytest.raises(ts.TuneSRSError, match="has not ended"):
+        ts.export(other, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

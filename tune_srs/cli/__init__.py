@@ -1,0 +1,1 @@
+"""The commands by group; each parses, calls and prints."""

@@ -1,0 +1,1 @@
+"""The settings of a trial, their validation, and YAML in and out."""

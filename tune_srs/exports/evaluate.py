@@ -1,0 +1,209 @@
+"""How good an exported model is on a data set, its own or another: means and their intervals."""
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tune_srs.config.settings import DataConfig, LogConfig, TrialConfig
+from tune_srs.datasets.columns import Say
+from tune_srs.datasets.prepare import is_known, prepare
+from tune_srs.datasets.sequences import Items, PreparedData, Sequences
+from tune_srs.errors import ConfigError, DataError
+from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer
+from tune_srs.exports.exported import Exported
+from tune_srs.exports.vocabulary import numbers_of
+from tune_srs.tensors import rows_between
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """What a model's scores on the futures of a data set are.
+
+    `summary`: a row a split, kind of candidates and metric: `split` (validation, test),
+    `candidates` (all, sampled), `metric`, `mean`, `low` and `high`, the ends of its 95 % bootstrap
+    interval over users. `per_user`: a row a split, kind of candidates and user: `split`,
+    `candidates`, `user` (its original id), and a column a metric.
+    """
+
+    summary: pd.DataFrame
+    per_user: pd.DataFrame
+
+    def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """For reading: a title and a table of metrics for each kind of candidates.
+
+        Of one future hr, recall and hit are the same, and so are ndcg and ndcg_rel: one is shown.
+        """
+        interval = "[" + self.summary["low"].map("{:.4f}".format) + ", "
+        interval += self.summary["high"].map("{:.4f}".format) + "]"
+        cells = self.summary["mean"].map("{:.4f}".format) + " " + interval
+        shown = self.summary.assign(cell=cells)
+        shown = shown[~shown["metric"].str.match("next/(hr|recall|ndcg_rel)@")]
+        for kind, rows in shown.groupby("candidates", sort=False):
+            table = rows.pivot(index="metric", columns="split", values="cell")
+            order = rows["metric"].drop_duplicates()
+            columns = ["validation", "test"]
+            yield f"among {kind} candidates", table.loc[order, columns].reset_index()
+
+
+def appraise(
+    exported: Exported,
+    data_folder: Path,
+    overrides: Mapping[str, Any] | None = None,
+    say: Say = print,
+) -> Appraisal:
+    """Score an export on validation and test futures, among all items and among sampled ones.
+
+    `overrides`, by dotted name, replace its settings of `data` and `evaluation`. Where they make
+    other data of it, items are matched by their original ids: those of a history that the model
+    does not know are skipped, such futures are missed, and a history without any known item is
+    answered by popularity. `say` is told so, and where the model may have learned what it is asked.
+    Raises `ConfigError` for settings that have no effect here, `DataError` for data that cannot be
+    had or that have no item in common with the model.
+    """
+    config = _config(exported.config, overrides or {})
+    data = prepare(config.data, data_folder, say)
+    for doubt in _doubts(exported, config.data, data):
+        say(doubt)
+    scorer, validation, test = _matched(exported, data, say)
+    summaries, users = [], []
+    for split, sequences, ids in (
+        ("validation", validation, data.user_ids),
+        ("test", test, data.test_user_ids),
+    ):
+        for kind in ("all", "sampled"):
+            among = config.evaluation.model_copy(update={"candidates": kind})
+            try:
+                evaluator = Evaluator(sequences, among, CPU)
+            except DataError as error:  # too few items to draw from
+                say(f"{split}, sampled candidates: left out, {error}")
+                continue
+            evaluation = evaluator(scorer)
+            names = {"split": split, "candidates": kind}
+            summaries.append(_summary(evaluation).assign(**names))
+            users.append(pd.DataFrame(names | {"user": ids} | evaluation.per_user))
+    return Appraisal(
+        pd.concat(summaries, ignore_index=True)[
+            ["split", "candidates", "metric", "mean", "low", "high"]
+        ],
+        pd.concat(users, ignore_index=True),
+    )
+
+
+def _config(config: TrialConfig, overrides: Mapping[str, Any]) -> TrialConfig:
+    idle = [key for key in overrides if not key.startswith(("data.", "evaluation."))]
+    if idle:
+        raise ConfigError(f"evaluate: {idle[0]} has no effect on a trained model; leave it out")
+    if "evaluation.candidates" in overrides:
+        raise ConfigError("evaluate: evaluation.candidates: both kinds are shown; leave it out")
+    config = config.with_overrides(overrides, "evaluate")
+    if is_known(config.data.name):  # how a log of one's own is read does not matter there
+        data = config.data.model_copy(update={"log": LogConfig()})
+        config = config.model_copy(update={"data": data})
+    return config
+
+
+def _doubts(exported: Exported, config: DataConfig, data: PreparedData) -> Iterator[str]:
+    """Why the scores may say less than they seem to."""
+    learned = exported.facts["data"]
+    unchanged = data.fingerprint == learned["fingerprint"]
+    elsewhere = bool(data.inputs) and data.inputs == learned["inputs"]  # the files, another path
+    if config.name != learned["name"] and not elsewhere:
+        return
+    if exported.facts["refit"]:
+        yield (
+            f"warning: this model has learned all interactions of {config.name}, the futures it is "
+            f"asked for among them: these scores say nothing about how good it is"
+        )
+    elif not unchanged:
+        yield (
+            f"warning: {config.name} is split otherwise than when the model was trained, or has "
+            f"changed: it may have learned some of the futures it is asked for"
+        )
+
+
+def _matched(
+    exported: Exported, data: PreparedData, say: Say
+) -> tuple[Scorer, Sequences, Sequences]:
+    """What scores, and validation and test in the model's numbers of the items."""
+    vocabulary, ids = pd.Index(exported.items["item"]), pd.Index(data.item_ids)
+    if ids.equals(vocabulary):
+        return exported.model, data.validation, data.test
+    numbers = numbers_of(ids, vocabulary)  # (J,)
+    unknown = numbers == 0
+    if unknown.all():
+        raise DataError(
+            f"evaluate: the model knows none of the {len(ids)} items of this data set; its own "
+            f"ids are such as {vocabulary[0]!r}, these such as {ids[0]!r}"
+        )
+    numbers[unknown] = len(vocabulary) + 1 + np.arange(unknown.sum(), dtype=np.int32)
+    scorer = _KnownItems(exported)
+    validation = _renumbered(data.validation, numbers, len(vocabulary))
+    test = _renumbered(data.test, numbers, len(vocabulary))
+    futures = np.concatenate([validation.futures.ravel(), test.futures.ravel()])
+    say(
+        f"items are matched by id: the model knows {(~unknown).sum()} of {len(ids)}; "
+        f"{(futures > len(vocabulary)).mean():.1%} of the futures are others and count as missed"
+    )
+    return scorer, validation, test
+
+
+def _renumbered(sequences: Sequences, numbers: Items, num_known: int) -> Sequences:
+    """The same with item j called `numbers[j - 1]`; those above `num_known` are unknown."""
+    return Sequences(
+        numbers[sequences.items - 1],
+        sequences.offsets,
+        numbers[sequences.futures - 1],
+        max(num_known, int(numbers.max())),
+    )
+
+
+class _KnownItems:
+    """A model for data with items that it does not know, whose numbers are higher than its own.
+
+    They score -inf, and are left out of histories; one that is empty then is scored by popularity.
+    """
+
+    max_length = sys.maxsize  # before unknown items are left out
+
+    def __init__(self, exported: Exported) -> None:
+        self._model = exported.model
+        counts = exported.items["count"].to_numpy(np.float32)
+        self._counts = torch.from_numpy(np.append(np.float32(0), counts))  # (I + 1,)
+
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """(B, D + 1): what the model has, and 1 where the history has no known item."""
+        known = (items > 0) & (items <= self._model.num_items)
+        count = known.sum(dim=1)
+        ends = count.cumsum(0)
+        starts = ends - count.clamp(max=self._model.max_length)
+        lengths = (ends - starts).clamp(min=1)  # any item, where there is none
+        flat = torch.cat([items[known], items.new_ones(1)])
+        rows, present = rows_between(flat, starts, starts + lengths)
+        features = self._model.queries(rows * present, lengths)
+        return torch.cat([features, (count == 0)[:, None]], dim=1)
+
+    def scores(self, queries: Tensor, items: slice) -> Tensor:
+        scores = queries.new_full((len(queries), items.stop - items.start), -math.inf)
+        known = slice(items.start, min(items.stop, self._model.num_items + 1))
+        if known.start < known.stop:
+            of_model = self._model.scores(queries[:, :-1], known)
+            scores[:, : known.stop - known.start] = torch.where(
+                queries[:, -1:] > 0, self._counts[known], of_model
+            )
+        return scores
+
+
+def _summary(evaluation: Evaluation) -> pd.DataFrame:
+    means, intervals = evaluation.means(), evaluation.intervals()
+    rows = [(name, mean, *intervals[name]) for name, mean in means.items()]
+    return pd.DataFrame(rows, columns=["metric", "mean", "low", "high"])

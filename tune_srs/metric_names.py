@@ -1,0 +1,29 @@
+"""The names of all metrics, for those who only read or check them."""
+
+from collections.abc import Iterable
+
+from tune_srs.config.validation import nearest
+from tune_srs.errors import ConfigError
+
+GROUPS = ("val/", "train/", "time/")  # of what an epoch reports
+
+
+RANKING_NAMES = ("ndcg", "ndcg_rel", "hr", "recall", "hit", "mrr")
+
+
+ORDER_NAMES = ("rbo", "jaccard")
+
+
+def names(cutoffs: Iterable[int]) -> list[str]:
+    """Every metric of an evaluation, in order; of the nearest future alone there is no order."""
+    cutoffs = tuple(cutoffs)
+    both = [f"{name}@{k}" for k in cutoffs for name in (*RANKING_NAMES, *ORDER_NAMES)]
+    return both + [f"next/{name}@{k}" for k in cutoffs for name in RANKING_NAMES]
+
+
+def check_metric(name: str, cutoffs: Iterable[int], place: str) -> None:
+    """A `ConfigError` unless `name` is something that an epoch reports."""
+    known = [f"val/{metric}" for metric in names(cutoffs)]
+    known += ["train/loss", "time/train_s", "time/evaluate_s"]
+    if name not in known:
+        raise ConfigError(f"{place}: unknown metric {name}{nearest(name, known)}")

@@ -1,0 +1,137 @@
+"""A search as `search.yaml` holds it: everything that is needed to run it again."""
+
+import platform
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tune_srs.commands import place, typed
+from tune_srs.config.validation import validated
+from tune_srs.config.yaml import dump_yaml
+from tune_srs.datasets.sequences import PreparedData
+from tune_srs.errors import ConfigError
+from tune_srs.files import write_aside
+from tune_srs.runs import tables
+from tune_srs.runs.resources import Resources, this_machine
+from tune_srs.space.parameters import Categorical
+from tune_srs.space.space import Space
+from tune_srs.storage import Storage
+from tune_srs.training.loop import device_of
+
+PACKAGES = ("tune-srs", "torch", "ray", "optuna", "numpy", "pandas")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers can depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # a model is exported without Ray, too
+            found[name] = version(name)
+    return found
+
+
+def check_name(name: str) -> None:
+    """A `ConfigError` unless a folder can have this name."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError(
+            f"--name: {name!r} is no plain folder name; use letters, digits, '.', '_' and '-'"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search to be run or resumed."""
+
+    name: str
+    space: Space
+    seed: int
+    resources: Resources
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "resources": self.resources.model_dump(mode="json"),
+            "space": self.space.to_dict(),
+        }
+
+    def write(self, data: PreparedData, path: Path) -> None:
+        content = dump_yaml(self.to_dict() | {"data": data.manifest, "versions": versions()})
+        write_aside(path, lambda aside: aside.write_text(content, encoding="utf-8"))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Plan":
+        """The plan of an existing run; what it lacks is a `ConfigError`."""
+        path = folder / "search.yaml"
+        values = tables.settings(folder)
+        try:
+            return cls(
+                values["name"],
+                Space.from_dict(values["space"], f"{path}: space"),
+                int(values["seed"]),
+                validated(Resources, values["resources"], f"{path}: resources"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: damaged, {error!r} is missing; start a new search"
+            ) from error
+
+    def check(self, folder: Path, resume: bool) -> None:
+        """Refuse, before anything starts, a name, folder or resources that cannot be had."""
+        check_name(self.name)
+        if folder.exists() and not resume:
+            raise ConfigError(
+                f"{folder}: exists and is never overwritten; choose another --name, "
+                f"or {self.how_to_resume(folder)}"
+            )
+        if (folder / "best").exists():
+            raise ConfigError(
+                f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}"
+            )
+        for tracker in self.resources.trackers:
+            spec = find_spec(tracker)
+            if spec is None or spec.origin is None:  # None: a mere folder of that name
+                raise ConfigError(
+                    f"--track: {tracker} is not installed; pip install 'tune-srs[{tracker}]', "
+                    f"or leave it out"
+                )
+        if self.space.base.train.device == "cuda" and self.resources.gpus_per_trial == 0:
+            raise ConfigError("--gpus-per-trial: 0, but train.device is cuda; ask for a share")
+        if self.resources.address is None:
+            device_of(self.space.base.train)
+            self.resources.check([this_machine()])
+
+    def check_times(self, data: PreparedData) -> None:
+        """Refuse data without times where relevance may depend on them."""
+        relevance = self.space.params.get("loss.relevance")
+        by_time = self.space.base.loss.relevance == "time" or (
+            isinstance(relevance, Categorical) and "time" in relevance.choices
+        )
+        if by_time and data.validation.training.times is None:
+            raise ConfigError(
+                f"{self.space.base.data.name}: has no times, which loss.relevance: time needs; "
+                f"leave time out of the space, or give a log with times"
+            )
+
+    def check_data(self, data: PreparedData, folder: Path) -> None:
+        """Refuse to resume on other data than the run began with."""
+        began = tables.settings(folder)["data"]["fingerprint"]
+        if began != data.fingerprint:
+            raise ConfigError(
+                f"{folder}: began on data with fingerprint {began[:12]}, but it is now "
+                f"{data.fingerprint[:12]}; bring the former back, or start a search by another name"
+            )
+
+    def storage(self, folder: Path) -> Storage:
+        """Where the trials of the run in `folder` keep their checkpoints."""
+        if self.resources.storage is None:
+            return Storage(str(folder.resolve() / "tune"))
+        return Storage(self.resources.storage).within(self.name)
+
+    def how_to_resume(self, folder: Path) -> str:
+        command = f"{typed('tune-srs')} search --resume --name {self.name}{place(folder)}"
+        return f"go on with: {command}"

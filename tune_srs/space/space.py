@@ -1,0 +1,198 @@
+"""A search-space file, validated, and the configurations it suggests.
+
+`Space.suggest(trial)` asks an Optuna-like trial (`suggest_categorical`, `suggest_float`,
+`suggest_int`) for values; Optuna itself is not needed here.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from tune_srs.config.settings import TrialConfig
+from tune_srs.config.validation import Settings, unknown_keys, validated
+from tune_srs.config.yaml import read_yaml
+from tune_srs.errors import ConfigError
+from tune_srs.metric_names import check_metric
+from tune_srs.space.parameters import (
+    Categorical,
+    Choice,
+    Distribution,
+    SuggestingTrial,
+    Values,
+    _parameters,
+)
+from tune_srs.space.search import SearchSettings
+
+REHEARSALS = 200
+
+
+class SpaceFile(Settings):
+    """What a file may hold; `Space.from_dict` checks the rest."""
+
+    description: str = Field("", description="what the search is about, for its report")
+    search: SearchSettings = Field(SearchSettings(), description="how it is searched")
+    fixed: dict[str, Any] = Field(default_factory=dict, description="the same in every trial")
+    params: dict[str, dict[str, Any]] = Field(description="what is searched: distributions")
+    baselines: list[dict[str, Any]] = Field(
+        default_factory=list, description="values of parameters that are tried first"
+    )
+
+
+@dataclass(frozen=True)
+class Space:
+    """A validated space. Values are flat: dotted name → value, active parameters only."""
+
+    description: str
+    search: SearchSettings
+    fixed: Values
+    params: dict[str, Distribution]
+    baselines: list[Values]
+    base: TrialConfig  # the defaults and `fixed`
+
+    @classmethod
+    def from_yaml(cls, path: Path, **overrides: Any) -> Self:
+        return cls.from_dict(read_yaml(path), str(path), **overrides)
+
+    @classmethod
+    def from_dict(
+        cls,
+        values: Mapping[str, Any],
+        source: str,
+        fixed: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Validate a space; `fixed` and `search` replace entries of its own.
+
+        Raises `ConfigError` for anything that could fail in a trial: the space is rehearsed.
+        """
+        file = validated(SpaceFile, values, source)
+        asked = file.search.model_dump() | dict(search or {})
+        settings = validated(SearchSettings, asked, f"{source}: search")
+        if settings.sampler.type == "grid" and settings.trials is not None:
+            raise ConfigError(
+                f"{source}: a grid runs each point once; leave out --num-trials and search.trials"
+            )
+        fixed = file.fixed | dict(fixed or {})
+        params = _parameters(file.params, source)
+        for key in fixed:
+            if key in params:
+                raise ConfigError(
+                    f"{source}: {key} is both fixed and searched; remove it from fixed or params"
+                )
+        base = TrialConfig().with_overrides(fixed, f"{source}: fixed")
+        if base.train.last_epoch is not None:
+            raise ConfigError(
+                f"{source}: train.last_epoch is for a single run; trials have train.max_epochs"
+            )
+        space = cls(file.description, settings, fixed, params, file.baselines, base)
+        if file.baselines and settings.sampler.type == "grid":
+            raise ConfigError(f"{source}: baselines: a grid runs its own points; remove them")
+        space._check_metric(source)
+        space._check_baselines(source)
+        space._rehearse(source)
+        return space
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` takes."""
+        return {
+            "description": self.description,
+            "search": self.search.model_dump(),
+            "fixed": self.fixed,
+            "params": {k: p.model_dump(exclude_defaults=True) for k, p in self.params.items()},
+            "baselines": self.baselines,
+        }
+
+    @property
+    def trials(self) -> int:
+        """How many trials a search of this space has."""
+        if self.search.sampler.type == "grid":
+            return len(self.points())
+        return self.search.trials or 20
+
+    def early_stopping_note(self) -> str | None:
+        """Why no trial can be stopped early, if the settings have it so."""
+        scheduler, epochs = self.search.scheduler, self.base.train.max_epochs
+        if scheduler.type != "none" and scheduler.grace_period >= epochs:
+            return (
+                f"note: no trial can be stopped early, as the grace period of "
+                f"{scheduler.grace_period} epochs is not less than train.max_epochs={epochs}"
+            )
+        return None
+
+    def suggest(self, trial: SuggestingTrial) -> Values:
+        """Values for one trial, parents before children."""
+        values: Values = {}
+        for name, parameter in self.params.items():
+            if parameter.active(values):
+                values[name] = parameter.suggest(trial, name)
+        return values
+
+    def config(self, values: Values, source: str = "space") -> TrialConfig:
+        return TrialConfig().with_overrides(self.fixed | values, source)
+
+    def points(self) -> list[Values]:
+        """What is tried first: the baselines, or every point of a grid."""
+        if self.search.sampler.type != "grid":
+            return self.baselines
+        names = list(self.params)
+        points: list[Values] = []
+        for choices in product(*(self.params[name].choices for name in names)):  # type: ignore[union-attr]
+            point: Values = {}
+            for name, choice in zip(names, choices, strict=True):
+                if self.params[name].active(point):
+                    point[name] = choice
+            if point not in points:
+                points.append(point)
+        return points
+
+    def _check_metric(self, source: str) -> None:
+        for metric in self.search.metrics:
+            check_metric(metric, self.base.evaluation.cutoffs, f"{source}: search.metric")
+        continuous = [k for k, p in self.params.items() if not isinstance(p, Categorical)]
+        if self.search.sampler.type == "grid" and continuous:
+            raise ConfigError(
+                f"{source}: search.sampler: a grid needs categorical parameters only, "
+                f"but {', '.join(continuous)} are ranges; give their choices"
+            )
+
+    def _check_baselines(self, source: str) -> None:
+        for number, point in enumerate(self.baselines, start=1):
+            place = f"{source}: baselines, entry {number}"
+            unknown_keys(point, self.params, place)
+            for name, value in point.items():
+                if not self.params[name].contains(value):
+                    raise ConfigError(f"{place}: {name}={value!r} lies outside its distribution")
+                if not self.params[name].active(point):
+                    raise ConfigError(
+                        f"{place}: {name} is inactive here, its `when` does not hold; remove it"
+                    )
+
+    def _rehearse(self, source: str) -> None:
+        """Suggest and validate as a search would, so that no trial fails on its settings."""
+        dice = _Dice(random.Random(0))
+        for _ in range(REHEARSALS):
+            values = self.suggest(dice)
+            self.config(values, f"{source}: a configuration of this space is not valid")
+
+
+@dataclass(frozen=True)
+class _Dice:
+    """A trial that draws uniformly, ends of ranges included."""
+
+    random: random.Random
+
+    def suggest_categorical(self, name: str, choices: list[Choice]) -> Choice:
+        return self.random.choice(choices)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        return self.random.choice([low, high, self.random.uniform(low, high)])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return self.random.choice([low, high, self.random.randint(low, high)])

@@ -1,0 +1,1 @@
+"""pandas tables for a reader: as text, selected, and side by side."""

@@ -1,0 +1,267 @@
+"""What a search is worth: the yardsticks before it, the winner's test score and export after it.
+
+Any other trial of a run that has ended can be exported, too.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tune_srs.config.settings import EvaluationConfig, TrialConfig
+from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.errors import ConfigError, DataError, SearchError
+from tune_srs.evaluation.baselines import BASELINES
+from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer, measure
+from tune_srs.exports import exported
+from tune_srs.exports.exported import Exported, item_counts, items_of
+from tune_srs.exports.portable import check_formats
+from tune_srs.model.sasrec import SASRec
+from tune_srs.runs import journal, ranks, tables
+from tune_srs.runs.journal import Journal, TrialRecord
+from tune_srs.runs.plan import Plan, versions
+from tune_srs.space.space import Space
+from tune_srs.storage import Storage
+from tune_srs.training.checkpoint import Best, load_best
+from tune_srs.training.loop import train
+
+Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
+Intervals = dict[str, tuple[float, float]]
+
+
+def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
+    """Make the new `folder` of a run, with its plan and the yardsticks: whole, or not at all."""
+    evaluations = _scored_on(data.validation, _baselines(data), plan.space.base.evaluation)
+    scores = _means(evaluations, "val")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
+        aside = Path(parent) / folder.name
+        aside.mkdir()
+        plan.write(data, aside / "search.yaml")
+        (aside / "yardsticks.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+        try:
+            aside.rename(folder)
+        except OSError:
+            if folder.exists():
+                raise ConfigError(
+                    f"{folder}: exists and is never overwritten; choose another --name"
+                ) from None
+            raise
+
+
+def export_winner(
+    folder: Path,
+    plan: Plan,
+    record: Journal,
+    storage: Storage,
+    data: PreparedData,
+    say: Callable[[str], None],
+) -> None:
+    """Score the best trial and the baselines on the test futures, once, and write `best/`.
+
+    Weights that cannot be read are trained again: a trial repeats itself. Raises `SearchError` if
+    no trial gave a metric.
+    """
+    winner = record.best()
+    if winner is None:
+        metric = plan.space.search.metrics[0]
+        reason = next((r.reason for r in record.trials if r.reason), "none was recorded")
+        raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
+    result = _scored(folder, plan, winner, storage, data, say, keep_ranks=True)
+    exported.write(result, folder / "best")
+
+
+def export_trial(
+    folder: Path,
+    to: Path,
+    trial: int | None,
+    refit: bool,
+    formats: Collection[str],
+    data_folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Write the winner of the ended run in `folder`, or another `trial`, to the new folder `to`.
+
+    With `refit` it is trained again on all interactions, futures included. Raises `ConfigError`
+    for a trial that cannot be exported or a run that has not ended.
+    """
+    exported.check_free(to)
+    check_formats(formats)
+    plan = Plan.read(folder)
+    won, chosen = _chosen(folder, plan, trial)
+    data = prepare(plan.space.base.data, data_folder, say)
+    plan.check_data(data, folder)
+    everything = _everything(data, plan, chosen) if refit else None  # before it takes time
+    result = _scored(folder, plan, chosen, plan.storage(folder), data, say)
+    result = replace(result, facts=result.facts | {"won": won})
+    if everything is not None:
+        result = _refitted(result, everything, say)
+    exported.write(result, to, formats)
+
+
+def _chosen(folder: Path, plan: Plan, trial: int | None) -> tuple[bool, TrialRecord]:
+    """Whether it is the winner, and the record of the trial to export."""
+    metrics, modes = plan.space.search.metrics, plan.space.search.modes
+    records, _ = journal.replay(folder, metrics, modes)
+    winner = journal.best_of(records, metrics[0], 1 if modes[0] == "max" else -1)
+    if winner is None or not (folder / "best").is_dir():
+        raise ConfigError(
+            f"{folder}: has not ended, so nothing has won; {plan.how_to_resume(folder)}"
+        )
+    chosen = winner.number if trial is None else trial
+    if not 0 <= chosen < len(records):
+        raise ConfigError(
+            f"--trial: {folder} has no trial {chosen}; it has 0 to {len(records) - 1}"
+        )
+    if records[chosen].best_epoch is None:
+        raise ConfigError(
+            f"--trial: {chosen} has no metrics ({records[chosen].reason}); choose another"
+        )
+    return chosen == winner.number, records[chosen]
+
+
+def _everything(data: PreparedData, plan: Plan, record: TrialRecord) -> Sequences:
+    """What a refit learns from; a `ConfigError` where it cannot be had."""
+    if plan.space.config(record.values).loss.relevance == "time":
+        raise ConfigError(
+            "--refit: loss.relevance=time needs the times of the futures, which prepared data do "
+            "not keep; export it without"
+        )
+    return data.everything
+
+
+def _scored(
+    folder: Path,
+    plan: Plan,
+    record: TrialRecord,
+    storage: Storage,
+    data: PreparedData,
+    say: Callable[[str], None],
+    keep_ranks: bool = False,
+) -> Exported:
+    """A trial's model of its best epoch, with its scores and those of the baselines.
+
+    With `keep_ranks` those of the test futures go into the folder of the run.
+    """
+    best = Best(plan.space.search.metrics[0], plan.space.search.modes[0])
+    try:
+        config = load_best(storage, record.number, best)
+    except DataError as error:
+        say(f"{error}; training trial {record.number} again for {record.best_epoch} epochs")
+        config = _train_again(plan.space, record, best, data)
+    if record.epochs < config.train.max_epochs:  # so that training it again ends where it did
+        config = config.with_overrides({"train.last_epoch": record.epochs})
+    model = SASRec(config.model, data.validation.num_items, torch.Generator())
+    model.load_state_dict(best.weights)
+
+    scorers: dict[str, Scorer] = {"best": model.eval()}
+    validation = _scored_on(data.validation, scorers, config.evaluation)
+    evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
+    found = {name: evaluator.ranks(one) for name, one in (scorers | _baselines(data)).items()}
+    if keep_ranks:
+        ranks.write(folder, found, evaluator.counted)
+    test = {
+        name: measure(*own, evaluator.counted, config.evaluation) for name, own in found.items()
+    }
+    metrics = {
+        "trial": record.number,
+        "epoch": best.epoch,
+        "validation": {"best": best.metrics} | _yardsticks(folder, data, config.evaluation),
+        "test": _means(test, "test"),
+        "intervals": {
+            "validation": _intervals(validation, "val"),
+            "test": _intervals(test, "test"),
+        },
+    }
+    items = items_of(data.item_ids, data.item_titles, data.validation.training)
+    return Exported(config, model, items, metrics, _facts(plan, best, record, config, data))
+
+
+def _facts(
+    plan: Plan, best: Best, record: TrialRecord, config: TrialConfig, data: PreparedData
+) -> dict[str, Any]:
+    """Where a model comes from."""
+    sizes = {key: data.manifest[key] for key in ("users", "items", "interactions")}
+    return {
+        "run": plan.name,
+        "trial": record.number,
+        "won": True,
+        "metric": best.metric,
+        "epoch": best.epoch,
+        "refit": False,
+        "data": {"name": config.data.name, "fingerprint": data.fingerprint, "inputs": data.inputs}
+        | sizes,
+        "versions": versions(),
+    }
+
+
+def _refitted(scored: Exported, everything: Sequences, say: Callable[[str], None]) -> Exported:
+    """The same configuration, trained on all interactions for the best number of epochs."""
+    epochs = scored.facts["epoch"]
+    say(f"training on all {len(everything.items)} interactions for {epochs} epochs")
+    config = scored.config.with_overrides({"train.last_epoch": epochs})
+    # training scores after each epoch, for which one user will do: there is nothing left to score
+    end = everything.offsets[1]
+    history = (everything.items[:end], everything.offsets[:2])
+    future = everything.items[end - 1 : end, None]
+    sequences = Sequences(*history, future, everything.num_items, everything)
+    among_all = config.with_overrides({"evaluation.candidates": "all"})
+    for report in train(among_all, sequences):
+        weights = report.state.model.state_dict()
+    model = SASRec(config.model, everything.num_items, torch.Generator())
+    model.load_state_dict(weights)
+    return Exported(
+        config,
+        model.eval(),
+        scored.items.assign(count=item_counts(everything)),
+        scored.metrics,
+        scored.facts | {"refit": True},
+    )
+
+
+def _train_again(space: Space, record: TrialRecord, best: Best, data: PreparedData) -> TrialConfig:
+    config = space.config(record.values, f"trial {record.number}")
+    for report in islice(train(config, data.validation), record.best_epoch):
+        best.update(report)
+    return config
+
+
+def _yardsticks(folder: Path, data: PreparedData, config: EvaluationConfig) -> Scores:
+    """As scored when the run began, or again where they can no longer be read."""
+    try:
+        scores: Scores = tables.read_json(folder / "yardsticks.json")
+    except (FileNotFoundError, DataError):
+        scores = _means(_scored_on(data.validation, _baselines(data), config), "val")
+    return scores
+
+
+def _baselines(data: PreparedData) -> dict[str, Scorer]:
+    """They learn from the training histories only, whatever they are scored on."""
+    return {name: make(data.validation) for name, make in BASELINES.items()}
+
+
+def _scored_on(
+    split: Sequences, scorers: Mapping[str, Scorer], config: EvaluationConfig
+) -> dict[str, Evaluation]:
+    evaluator = Evaluator(split, config, torch.device("cpu"))
+    return {name: evaluator(scorer) for name, scorer in scorers.items()}
+
+
+def _means(evaluations: Mapping[str, Evaluation], prefix: str) -> Scores:
+    return {
+        name: {f"{prefix}/{metric}": value for metric, value in of.means().items()}
+        for name, of in evaluations.items()
+    }
+
+
+def _intervals(evaluations: Mapping[str, Evaluation], prefix: str) -> dict[str, Intervals]:
+    return {
+        name: {f"{prefix}/{metric}": value for metric, value in of.intervals().items()}
+        for name, of in evaluations.items()
+    }
