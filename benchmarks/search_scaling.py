@@ -103,8 +103,8 @@ def records(count: int, epochs: int) -> None:
         print_time("results.trials", lambda: tables.trials(folder))
         print_time("results.epochs", lambda: tables.epochs(folder))
         study = searcher_with(space, [past_trial(record) for record in journal.trials]).study
-        print_time("study.db", lambda: write_study(study, folder / "study.db", "benchmark"))
-        print(f"study.db: {(folder / 'study.db').stat().st_size / 2**20:.0f} MiB")
+        print_time("optuna.db", lambda: write_study(study, folder / "optuna.db", "benchmark"))
+        print(f"optuna.db: {(folder / 'optuna.db').stat().st_size / 2**20:.0f} MiB")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of this process: {peak:.2f} GiB")
 

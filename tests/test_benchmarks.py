@@ -95,5 +95,5 @@ def test_what_many_trials_cost_is_measured(tmp_path: Path) -> None:
     printed = run(tmp_path, "search_scaling", "searcher", "--trials", "12", "24", "--epochs", "5")
     assert printed.count("ms a suggestion") == 2
     printed = run(tmp_path, "search_scaling", "records", "--trials", "20", "--epochs", "5")
-    for what in ("noting a report", "reading the journal", "study.db", "peak memory"):
+    for what in ("noting a report", "reading the journal", "optuna.db", "peak memory"):
         assert what in printed

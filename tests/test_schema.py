@@ -21,7 +21,7 @@ FILES = [("space", path) for path in sorted((ROOT / "search_spaces").glob("*.yam
 FILES += [("study", path) for path in sorted((ROOT / "studies").glob("*.yaml"))]
 LR = {"train.lr": {"type": "float", "low": 0.001, "high": 0.1}}
 STUDY: dict[str, Any] = {
-    "baseline": "plain",
+    "reference": "plain",
     "datasets": {"clean": {"data.name": "synthetic"}},
     "configurations": {"plain": {}},
 }
@@ -60,7 +60,7 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("config", {"preset": "original", "train": {"max_epochs": 3}}),
     ("space", {"params": LR, "search": {"scheduler": "none", "sampler": "qmc"}}),
     ("space", {"params": LR, "search": {"metric": ["val/hr@5", "time/train_s"], "mode": "max"}}),
-    ("space", {"params": LR, "fixed": {"preset": "esasrec"}, "baselines": [{"train.lr": 0.01}]}),
+    ("space", {"params": LR, "fixed": {"preset": "esasrec"}, "first": [{"train.lr": 0.01}]}),
     ("space", {"params": {"train.clip_norm": {"type": "categorical", "choices": [None, 1.0]}}}),
     ("study", STUDY | {"fixed": {"preset": "original"}, "seeds": [3, 4]}),
     ("study", STUDY | {"tune": {"params": LR, "search": {"trials": 2, "scheduler": "none"}}}),
@@ -116,7 +116,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
         "study",
         STUDY | {"tune": {"params": LR, "search": {"metric": "val/ndcg@10"}}},
     ),
-    "no baseline": ("study", {key: value for key, value in STUDY.items() if key != "baseline"}),
+    "no reference": ("study", {key: value for key, value in STUDY.items() if key != "reference"}),
 }
 
 

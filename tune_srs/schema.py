@@ -36,7 +36,7 @@ def space_schema() -> Schema:
         search=_reference("SearchSettings"),
         fixed=_values(known),
         params=_parameters(searched) | {"minProperties": 1},
-        baselines={"type": "array", "items": _values(searched)},
+        first={"type": "array", "items": _values(searched)},
     )
     return {"$schema": DRAFT} | schema | {"$defs": _shared()}
 

@@ -374,7 +374,7 @@ def test_an_existing_name_is_never_overwritten(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["trials.csv", "yardsticks.json", "best/metrics.json", "search.yaml"]
+    "name", ["trials.csv", "baselines.json", "best/metrics.json", "search.yaml"]
 )
 @pytest.mark.parametrize("command", ["results", "report"])
 def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: str) -> None:
@@ -397,7 +397,7 @@ def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: st
         f"trial,status,epochs,best_epoch,seconds,reason,train.lr,{METRIC}\n"
         "0,complete,3,2,1.5,,0.1,0.2\n"
     )
-    (folder / "yardsticks.json").write_text(json.dumps({"popularity": {METRIC: 0.1}}))
+    (folder / "baselines.json").write_text(json.dumps({"popularity": {METRIC: 0.1}}))
     (folder / "best" / "metrics.json").write_text(json.dumps({"test": {"best": {METRIC: 0.1}}}))
     record = Journal(folder, [METRIC], ["max"])
     record.begin(0, {"train.lr": 0.1})

@@ -1,4 +1,4 @@
-"""The yardsticks by hand."""
+"""The baselines by hand."""
 
 import torch
 from support.small_data import sequences_of

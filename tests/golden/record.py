@@ -73,7 +73,7 @@ STUDY: dict[str, Any] = {
     "metrics": ["test/ndcg@10", "test/next/ndcg@10"],
     "select": "val/ndcg@10",
     "seeds": 2,
-    "baseline": "plain",
+    "reference": "plain",
     "datasets": {"clean": {k: v for k, v in SIZE.items() if k.startswith("data.")}},
     "fixed": {k: v for k, v in SIZE.items() if not k.startswith("data.")},
     "configurations": {

@@ -111,11 +111,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"params": {"train.lr": LR}, "search": {"sampler": {"type": "tpe", "startup": 3}}},
         "unknown key search.sampler.startup, did you mean search.sampler.startup_trials?",
     ),
-    "baselines of a grid": (
+    "first points of a grid": (
         {
             "params": {"loss.num_positives": {"type": "categorical", "choices": [1, 2]}},
             "search": {"sampler": "grid"},
-            "baselines": [{"loss.num_positives": 1}],
+            "first": [{"loss.num_positives": 1}],
         },
         "a grid runs its own points",
     ),
@@ -211,16 +211,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"params": {"train.lr": LR}, "search": {"sampler": {"type": "grid"}}},
         "a grid needs categorical parameters",
     ),
-    "baseline of an unknown parameter": (
-        {"params": {"train.lr": LR}, "baselines": [{"train.seed": 1}]},
-        "baselines, entry 1: unknown key train.seed",
+    "a first point of an unknown parameter": (
+        {"params": {"train.lr": LR}, "first": [{"train.seed": 1}]},
+        "first, entry 1: unknown key train.seed",
     ),
-    "baseline outside": (
-        {"params": {"train.lr": LR}, "baselines": [{"train.lr": 1.0}]},
+    "a first point outside": (
+        {"params": {"train.lr": LR}, "first": [{"train.lr": 1.0}]},
         "train.lr=1.0 lies outside its distribution",
     ),
-    "baseline inactive": (
-        {"params": CONDITIONAL, "baselines": [{"loss.num_positives": 1, "loss.rate": 1.0}]},
+    "a first point inactive": (
+        {"params": CONDITIONAL, "first": [{"loss.num_positives": 1, "loss.rate": 1.0}]},
         "loss.rate is inactive here",
     ),
 }

@@ -43,20 +43,20 @@ def matrix(dataset: str, configuration: str) -> Array:
     return np.stack([values_of(task) for task in tasks])
 
 
-def test_a_row_compares_a_configuration_with_the_baseline(tmp_path: Path) -> None:
+def test_a_row_compares_a_configuration_with_the_reference(tmp_path: Path) -> None:
     study = study_of(tmp_path, seeds=SEEDS)
     table = compare(filled(tmp_path, study))
     assert list(table) == list(comparison.COMPARED)
     assert len(table) == 2 * 2 * 2  # data sets x configurations x metrics
     one = row(table, "clean", "wide-linear")
-    own, baseline = matrix("clean", "wide-linear"), matrix("clean", "plain")
+    own, reference = matrix("clean", "wide-linear"), matrix("clean", "plain")
     assert (one["runs"], one["pairs"], one["failed"], one["users"]) == (SEEDS, SEEDS, 0, 30)
     assert one["mean"] == pytest.approx(own.mean())
-    assert one["difference"] == pytest.approx(own.mean() - baseline.mean())
-    assert one["percent"] == pytest.approx(100 * (own.mean() / baseline.mean() - 1))
-    over_seeds = stats.ttest_rel(own.mean(axis=1), baseline.mean(axis=1))
+    assert one["difference"] == pytest.approx(own.mean() - reference.mean())
+    assert one["percent"] == pytest.approx(100 * (own.mean() / reference.mean() - 1))
+    over_seeds = stats.ttest_rel(own.mean(axis=1), reference.mean(axis=1))
     assert one["p_seeds"] == pytest.approx(over_seeds.pvalue)
-    crossed = significance.crossed(own - baseline)
+    crossed = significance.crossed(own - reference)
     assert one["p"] == pytest.approx(crossed.p)
     assert [one["difference_low"], one["difference_high"]] == pytest.approx(crossed.interval)
     assert pd.isna(row(table, "clean", "plain")["difference"])
@@ -98,7 +98,7 @@ def test_the_change_between_data_sets_is_paired_where_their_users_are_the_same(
     here, there = (
         matrix(dataset, "wide-linear") - matrix(dataset, "plain") for dataset in ("noisy", "clean")
     )
-    assert (one["dataset"], one["reference"], one["paired"]) == ("noisy", "clean", True)
+    assert (one["dataset"], one["first_dataset"], one["paired"]) == ("noisy", "clean", True)
     assert one["change"] == pytest.approx(here.mean() - there.mean())
     assert one["p"] == pytest.approx(significance.crossed(here - there).p)
 

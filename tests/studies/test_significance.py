@@ -202,7 +202,7 @@ def test_tests_over_seeds_hold_their_level_with_users_fixed() -> None:
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_a_family_finds_something_in_nothing_in_a_twentieth_of_cases_at_most(seeds: int) -> None:
     several = scores(seeds, 0.1, configurations=7)
-    p = significance.crossed(several[:, 1:] - several[:, :1]).p  # six against one baseline
+    p = significance.crossed(several[:, 1:] - several[:, :1]).p  # six against one reference
     smallest = np.array([significance.holm(family).min() for family in p])
     holds(smallest, least=0.005)
     assert (p.min(axis=1) < LEVEL).mean() > 0.07  # what it corrects

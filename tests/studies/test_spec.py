@@ -105,7 +105,7 @@ def test_options_are_for_all_configurations_or_all_data(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown baseline": ({"baseline": "plane"}, "no configuration plane, did you mean plain?"),
+    "unknown reference": ({"reference": "plane"}, "no configuration plane, did you mean plain?"),
     "unknown metric": ({"metrics": ["test/ndgc@10"]}, "did you mean test/ndcg@10?"),
     "another cutoff": (
         {"datasets": {"clean": OF_DATA | {"evaluation.cutoffs": [3]}}},

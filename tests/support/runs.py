@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from support.searches import METRIC, SPACE
 
+from support.searches import METRIC, SPACE
 from tune_srs.datasets.prepare import prepare
 from tune_srs.runs import ranks, tables
 from tune_srs.runs.journal import Journal, Status
@@ -31,7 +31,7 @@ class Trial:
 
 def make_run(folder: Path, trials: Sequence[Trial], **changes: Any) -> Path:
     """The run `folder`, of the tests' space with `changes`."""
-    space = Space.from_dict(SPACE | {"baselines": []} | changes, "space")
+    space = Space.from_dict(SPACE | {"first": []} | changes, "space")
     data = prepare(space.base.data, folder.parent / "data")
     winner.begin(Plan(folder.name, space, 7, Resources()), data, folder)
     journal = Journal(folder, space.search.metrics, space.search.modes)

@@ -49,7 +49,7 @@ SPACE = {
             "when": {"loss.num_positives": [2]},
         },
     },
-    "baselines": [{"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"}],
+    "first": [{"train.lr": 0.01, "loss.num_positives": 2, "loss.relevance": "power"}],
 }
 
 
@@ -67,8 +67,8 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_study(folder: Path) -> None:
-    """`study.db` tells what `trials.csv` and the journal tell."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    """`optuna.db` tells what `trials.csv` and the journal tell."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
     study = optuna.load_study(study_name=folder.name, storage=storage)
     table, curves = tables.trials(folder), tables.epochs(folder)
     states = {

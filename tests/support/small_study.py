@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from support.searches import FIXED
 
+from support.searches import FIXED
 from tune_srs.studies import run as runs
 from tune_srs.studies.run import Facts, Task
 from tune_srs.studies.spec import Study
@@ -19,7 +19,7 @@ STUDY: dict[str, Any] = {
     "metrics": METRICS,
     "select": "val/ndcg@10",
     "seeds": 2,
-    "baseline": "plain",
+    "reference": "plain",
     "datasets": {"clean": OF_DATA, "noisy": OF_DATA | {"data.noise.accidental": 0.3}},
     "fixed": {key: value for key, value in FIXED.items() if key not in OF_DATA},
     "configurations": {

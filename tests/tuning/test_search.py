@@ -47,7 +47,7 @@ DATA = TrialConfig().with_overrides(FIXED).data
 def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
-        "search.yaml", "yardsticks.json", "journal.jsonl", "trials.csv", "study.db", "ray.log",
+        "search.yaml", "baselines.json", "journal.jsonl", "trials.csv", "optuna.db", "ray.log",
         "tune", "best", ".lock", "test-ranks.parquet",
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
@@ -214,7 +214,7 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 1e30]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}}
-    write_space(tmp_path, params=rates, search=search, baselines=[])
+    write_space(tmp_path, params=rates, search=search, first=[])
     done = run(tmp_path, "search", "space.yaml", "--name", "one", *ONE_WORKER)
     assert done.returncode == 0, done.stderr
     table = tables.trials(tmp_path / "results" / "one").sort_values("train.lr")
@@ -232,7 +232,7 @@ def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
     }
     search = {"metric": METRIC, "trials": 500, "sampler": "random", "scheduler": {"type": "none"}}
     fixed = {name: value for name, value in FIXED.items() if name not in params}
-    write_space(tmp_path, fixed=fixed, params=params, search=search, baselines=[])
+    write_space(tmp_path, fixed=fixed, params=params, search=search, first=[])
     done = run(tmp_path, "search", "space.yaml", "--name", "none", *ONE_WORKER)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -257,7 +257,7 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
         fixed=FIXED | long,
         params={"train.lr": {"type": "categorical", "choices": [0.01, 1e-7, 1e-8]}},
         search=SPACE["search"] | {"trials": None, "sampler": {"type": "grid"}},  # type: ignore[operator]
-        baselines=[],
+        first=[],
     )
     done = run(tmp_path, "search", "space.yaml", "--name", "long", "--cpus-per-trial", "2")
     assert done.returncode == 0, done.stderr
@@ -300,7 +300,7 @@ def test_patience_ends_a_trial_and_stale_trials_a_search(tmp_path: Path) -> None
         fixed=FIXED | {"train.max_epochs": 300},
         search={"metric": METRIC, "sampler": {"type": "random"}, "scheduler": {"type": "none"}},
         params={"train.lr": {"type": "float", "low": 1e-9, "high": 1e-8}},
-        baselines=[{"train.lr": 1e-8}],
+        first=[{"train.lr": 1e-8}],
     )
     done = run(
         tmp_path, "search", "space.yaml", "--name", "worn", "--num-trials", "500",
@@ -334,7 +334,7 @@ def test_two_metrics_give_a_pareto_set(tmp_path: Path) -> None:
             and other[metrics[2]] <= row[metrics[2]]
             for _, other in front.iterrows()
         )
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
     study = optuna.load_study(study_name="two", storage=storage)
     assert len(study.directions) == 3
     assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
@@ -346,7 +346,7 @@ def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
     longer = FIXED | {"train.max_epochs": 60}
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
-    write_space(tmp_path, fixed=longer, params=rates, search=search, baselines=[])
+    write_space(tmp_path, fixed=longer, params=rates, search=search, first=[])
     with started(tmp_path, "search", "space.yaml", "--name", "hit") as process:
         wait_for(tmp_path / "results" / "hit", process, '"epoch"', 5)
         names = {pid: named(pid) for pid in family(process.pid)}
@@ -397,7 +397,7 @@ def test_what_was_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
         kill_family(process)
     for path in folder.glob("tune/*/*.safetensors"):  # of trials that ended and that go on
         path.write_bytes(path.read_bytes()[:100])
-    (folder / "yardsticks.json").unlink()
+    (folder / "baselines.json").unlink()
     done = run(
         tmp_path, "search", "--resume", "--name", "cut", "--results-folder", place, *ONE_WORKER
     )

@@ -20,7 +20,7 @@ TIME = "time/train_s"
 SPACE = Space.from_dict(
     {"params": {"train.lr": {"type": "float", "low": 0.001, "high": 0.01}}}, "space"
 )
-BASELINE = {"train.lr": 0.002}
+FIRST = {"train.lr": 0.002}
 
 
 def searcher_with(
@@ -36,7 +36,7 @@ def searcher_with(
         modes,
         sampler,
         time_attr="epoch",
-        points=[BASELINE],
+        points=[FIRST],
         at_once=lambda: at_once,
         past=past,
     )
@@ -145,7 +145,7 @@ def test_of_two_metrics_the_first_decides_which_step_counts() -> None:
 
 
 PAST = [
-    PastTrial(TrialState.COMPLETE, BASELINE, [(1, (0.1,)), (2, (0.4,)), (3, (0.3,))]),
+    PastTrial(TrialState.COMPLETE, FIRST, [(1, (0.1,)), (2, (0.4,)), (3, (0.3,))]),
     PastTrial(None, {"train.lr": 0.004}, [(1, (0.2,))]),
     PastTrial(TrialState.PRUNED, {"train.lr": 0.005}, [(1, (0.1,)), (2, (0.05,))]),
     PastTrial(TrialState.FAIL, {"train.lr": 0.006}, []),
@@ -231,9 +231,9 @@ def test_the_study_is_written_as_sqlite_in_one_step(tmp_path: Path) -> None:
         if finished is not None:
             searcher.on_trial_complete(name, result(3, 0.1, finished=finished))
     for _ in range(2):  # the second replaces the first
-        write_study(searcher.study, tmp_path / "study.db", "run")
-    assert [file.name for file in tmp_path.iterdir()] == ["study.db"]
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
+        write_study(searcher.study, tmp_path / "optuna.db", "run")
+    assert [file.name for file in tmp_path.iterdir()] == ["optuna.db"]
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
     study = optuna.load_study(study_name="run", storage=storage)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert study.best_value == 0.1

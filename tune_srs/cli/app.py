@@ -371,13 +371,13 @@ def show_results(
     to: Annotated[Path | None, typer.Option(help="A file in place of the console.")] = None,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Print a run's trials, yardsticks and test scores, or several searches side by side.
+    """Print a run's trials, baselines and test scores, or several searches side by side.
 
     Example: tune-srs results first --filter "loss.relevance = linear" --top 5
 
     Example: tune-srs results first second --latex --to table.tex
 
-    Of a study, as far as it is, its configurations against the baseline.
+    Of a study, as far as it is, its configurations against the reference.
     """
     from tune_srs.errors import ConfigError
     from tune_srs.files import check_file, write_aside

@@ -45,8 +45,8 @@ In brackets: 95 % bootstrap intervals over users.
 
 {table}
 
-The yardsticks' test/ndcg_rel@{cutoff}: {yardsticks}. `metrics.json` has the other metrics and
-cutoffs, and the yardsticks' intervals.
+The baselines' test/ndcg_rel@{cutoff}: {baselines}. `metrics.json` has the other metrics and
+cutoffs, and the baselines' intervals.
 
 ## Reproduce
 
@@ -105,7 +105,7 @@ def text(
         split=_split(config.data),
         note=_note(facts),
         cutoff=cutoff,
-        yardsticks=_yardsticks(metrics, f"test/ndcg_rel@{cutoff}"),
+        baselines=_baselines(metrics, f"test/ndcg_rel@{cutoff}"),
         table=_table(metrics, cutoff),
         seed=config.train.seed,
         versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
@@ -156,7 +156,7 @@ def _note(facts: dict[str, Any]) -> str:
     return test
 
 
-def _yardsticks(metrics: dict[str, Any], name: str) -> str:
+def _baselines(metrics: dict[str, Any], name: str) -> str:
     others = {scorer: of[name] for scorer, of in metrics["test"].items() if scorer != "best"}
     return ", ".join(f"{scorer} {value:.4f}" for scorer, value in others.items())
 

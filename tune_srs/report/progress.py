@@ -57,7 +57,7 @@ def history(search: Search) -> Picture | None:
         at_the_bottom = axes.get_xaxis_transform()
         axes.plot(failed, [0.02] * len(failed), MARKERS["failed"], color=COLOURS[3], ms=9,
                   label="failed", transform=at_the_bottom)  # fmt: skip
-    _draw_yardsticks(axes, search)
+    _draw_baselines(axes, search)
     axes.set_xlabel("trial, in the order in which they began")
     axes.set_ylabel(search.metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -81,7 +81,7 @@ def curves(search: Search) -> Picture | None:
     ends = [mark(WORDS[own], marker) for own, marker in MARKERS.items() if own in present]
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         _draw_curves(axes, search, name)
-        _draw_yardsticks(axes, search)
+        _draw_baselines(axes, search)
         axes.set_ylabel(search.metric)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_above(axes, ends if place == 0 else (), name)
@@ -155,10 +155,10 @@ def _looks(labels: Sequence[str], ordered: bool) -> list[tuple[Any, str]]:
     return [*looks, *([(MUTED, "-")] if NOT_THERE in labels else [])]
 
 
-def _draw_yardsticks(axes: Axes, search: Search) -> None:
-    yardsticks = search.run.yardsticks
-    if search.metric not in yardsticks:
+def _draw_baselines(axes: Axes, search: Search) -> None:
+    baselines = search.run.baselines
+    if search.metric not in baselines:
         return
-    values = zip(yardsticks["trial"], yardsticks[search.metric], BASELINE_STYLES, strict=False)
+    values = zip(baselines["trial"], baselines[search.metric], BASELINE_STYLES, strict=False)
     for name, value, style in values:
         axes.axhline(float(value), color=MUTED, linestyle=style, label=str(name))

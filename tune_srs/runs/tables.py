@@ -34,7 +34,7 @@ class Run:
     """What the folder of a run tells, as tables.
 
     `folder`: where it lies. `settings`: what `search.yaml` holds. `trials`: one row a trial,
-    `epochs`: one a trial and epoch, `yardsticks`: one a baseline, as the functions of these names
+    `epochs`: one a trial and epoch, `baselines`: one a baseline, as the functions of these names
     read them. `test`: what `test_scores` reads, None before the search has ended.
     """
 
@@ -42,7 +42,7 @@ class Run:
     settings: dict[str, Any]
     trials: pd.DataFrame
     epochs: pd.DataFrame
-    yardsticks: pd.DataFrame
+    baselines: pd.DataFrame
     test: pd.DataFrame | None
 
 
@@ -57,7 +57,7 @@ def load(run: str | Path, results_folder: str | Path = "results") -> Run:
         settings(folder),
         trials(folder),
         epochs(folder),
-        yardsticks(folder),
+        baselines(folder),
         test_scores(folder),
     )
 
@@ -239,9 +239,9 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: damaged ({error}); restore it, or search again") from error
 
 
-def yardsticks(folder: Path) -> pd.DataFrame:
+def baselines(folder: Path) -> pd.DataFrame:
     """One row a baseline: `trial` (its name), and its validation metrics."""
-    path = folder / "yardsticks.json"
+    path = folder / "baselines.json"
     if not path.exists():
         return pd.DataFrame()
     values = read_json(path)
@@ -279,23 +279,23 @@ def best_first(folder: Path) -> pd.DataFrame:
 
 
 def summaries(folder: Path, choose: Choose = lambda table: table) -> list[Summary]:
-    """The trials beside the yardsticks, best first; then the test scores, once they are there.
+    """The trials beside the baselines, best first; then the test scores, once they are there.
 
     `choose` may leave out and order the trials.
     """
     plan, search = settings(folder), searched(folder)
     shown = list(dict.fromkeys([*search.metrics, *(f"val/{name}" for name in SHOWN_METRICS)]))
     table = choose(best_first(folder)).astype({"trial": "string"})
-    both = pd.concat([table, yardsticks(folder)], ignore_index=True)
+    both = pd.concat([table, baselines(folder)], ignore_index=True)
     columns = ["trial", "status", "pareto", "epochs", "best_epoch", *plan["space"]["params"]]
     columns += [*shown, "reason"] if (table["status"] == "failed").any() else shown
-    title = "trials and yardsticks, on the validation futures"
+    title = "trials and baselines, on the validation futures"
     tables = [Summary(title, both.reindex(columns=[c for c in columns if c in both]))]
     test = test_scores(folder)
     if test is not None:
         names = [name.replace("val/", "test/") for name in shown]
         test = test[[name for name in names if name in test]].rename_axis("scorer").reset_index()
-        tables.append(Summary("the best trial and the yardsticks, on the test futures", test))
+        tables.append(Summary("the best trial and the baselines, on the test futures", test))
     return tables
 
 

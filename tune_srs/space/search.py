@@ -6,6 +6,7 @@ import pandas as pd
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tune_srs.config.validation import Settings
+from tune_srs.space.objective import Mode, Objective
 
 
 class ASHASettings(Settings):
@@ -120,9 +121,6 @@ Sampler = Annotated[
 ]
 
 
-Mode = Literal["max", "min"]
-
-
 class SearchSettings(Settings):
     """The `search` section of a space.
 
@@ -187,6 +185,11 @@ class SearchSettings(Settings):
     def modes(self) -> list[Mode]:
         """One for each of `metrics`."""
         return self.mode if isinstance(self.mode, list) else [self.mode] * len(self.metrics)
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """Each metric with its mode; the first one decides which epoch and trial is the best."""
+        return [Objective(*pair) for pair in zip(self.metrics, self.modes, strict=True)]
 
 
 def seconds(duration: str) -> float:

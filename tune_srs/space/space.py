@@ -38,7 +38,7 @@ class SpaceFile(Settings):
     search: SearchSettings = Field(SearchSettings(), description="how it is searched")
     fixed: dict[str, Any] = Field(default_factory=dict, description="the same in every trial")
     params: dict[str, dict[str, Any]] = Field(description="what is searched: distributions")
-    baselines: list[dict[str, Any]] = Field(
+    first: list[dict[str, Any]] = Field(
         default_factory=list, description="values of parameters that are tried first"
     )
 
@@ -51,7 +51,7 @@ class Space:
     search: SearchSettings
     fixed: Values
     params: dict[str, Distribution]
-    baselines: list[Values]
+    first: list[Values]
     base: TrialConfig  # the defaults and `fixed`
 
     @classmethod
@@ -89,11 +89,11 @@ class Space:
             raise ConfigError(
                 f"{source}: train.last_epoch is for a single run; trials have train.max_epochs"
             )
-        space = cls(file.description, settings, fixed, params, file.baselines, base)
-        if file.baselines and settings.sampler.type == "grid":
-            raise ConfigError(f"{source}: baselines: a grid runs its own points; remove them")
+        space = cls(file.description, settings, fixed, params, file.first, base)
+        if file.first and settings.sampler.type == "grid":
+            raise ConfigError(f"{source}: first: a grid runs its own points; remove them")
         space._check_metric(source)
-        space._check_baselines(source)
+        space._check_first(source)
         space._rehearse(source)
         return space
 
@@ -104,7 +104,7 @@ class Space:
             "search": self.search.model_dump(),
             "fixed": self.fixed,
             "params": {k: p.model_dump(exclude_defaults=True) for k, p in self.params.items()},
-            "baselines": self.baselines,
+            "first": self.first,
         }
 
     @property
@@ -136,9 +136,9 @@ class Space:
         return TrialConfig().with_overrides(self.fixed | values, source)
 
     def points(self) -> list[Values]:
-        """What is tried first: the baselines, or every point of a grid."""
+        """What is tried first: `first`, or every point of a grid."""
         if self.search.sampler.type != "grid":
-            return self.baselines
+            return self.first
         names = list(self.params)
         points: list[Values] = []
         for choices in product(*(self.params[name].choices for name in names)):  # type: ignore[union-attr]
@@ -160,9 +160,9 @@ class Space:
                 f"but {', '.join(continuous)} are ranges; give their choices"
             )
 
-    def _check_baselines(self, source: str) -> None:
-        for number, point in enumerate(self.baselines, start=1):
-            place = f"{source}: baselines, entry {number}"
+    def _check_first(self, source: str) -> None:
+        for number, point in enumerate(self.first, start=1):
+            place = f"{source}: first, entry {number}"
             unknown_keys(point, self.params, place)
             for name, value in point.items():
                 if not self.params[name].contains(value):

@@ -1,7 +1,7 @@
-"""The runs of a study → its tables: each configuration against the baseline, on each data set.
+"""The runs of a study → its tables: each configuration against the reference, on each data set.
 
 A family, within which p values are adjusted, is one metric on all data sets: every configuration
-but the baseline, everywhere. Metrics are families of their own, since they look at the same
+but the reference, everywhere. Metrics are families of their own, since they look at the same
 rankings again; whoever claims something of the best of several metrics should halve, third … p.
 """
 
@@ -25,7 +25,7 @@ COMPARED = (
     "p_users_holm", "seeds_low", "seeds_high", "p_seeds", "p_seeds_holm", "p_seeds_exact",
 )  # fmt: skip
 CHANGES = (
-    "dataset", "reference", "configuration", "metric", "paired", "change", "change_low",
+    "dataset", "first_dataset", "configuration", "metric", "paired", "change", "change_low",
     "change_high", "p", "p_holm",
 )  # fmt: skip
 
@@ -67,17 +67,17 @@ class Results:
         return sorted(set.intersection(*ended))
 
     def differences(self, dataset: str, configuration: str, seeds: list[int]) -> Array:
-        """(M, S, U) of a configuration from the baseline, paired by seed and user."""
-        baseline = self.scores(dataset, self.study.baseline, seeds)
-        return self.scores(dataset, configuration, seeds) - baseline
+        """(M, S, U) of a configuration from the reference, paired by seed and user."""
+        reference = self.scores(dataset, self.study.reference, seeds)
+        return self.scores(dataset, configuration, seeds) - reference
 
 
 def compare(results: Results) -> pd.DataFrame:
     """One row a data set, configuration and metric.
 
     `runs` that ended well and `failed` ones; `users` of the test; `mean` over both, with its 95 %
-    interval. Against the baseline, from the `pairs` of runs of one seed: the `difference` with
-    interval and `p` for other users and seeds, the same in `percent` of the baseline; `users_…`,
+    interval. Against the reference, from the `pairs` of runs of one seed: the `difference` with
+    interval and `p` for other users and seeds, the same in `percent` of the reference; `users_…`,
     `p_users` for other users only, `seeds_…`, `p_seeds`, `p_seeds_exact` for other seeds only (see
     `significance`); `…_holm`: adjusted for the family.
     """
@@ -95,15 +95,14 @@ def changes(results: Results) -> pd.DataFrame:
     """Whether a configuration's difference is another on other data than on the first data set.
 
     One row a further data set, configuration and metric: `change` is its difference from the
-    baseline less that on `reference`, the first data set, with interval and p for other users and
-    seeds. Where the data sets have the same users, as with noise, it is `paired` by user and seed.
+    reference less that on `first_dataset`, with interval and p for other users and seeds. Where the data sets have the same users, as with noise, it is `paired` by user and seed.
     """
-    reference, *others = results.study.datasets
+    first_dataset, *others = results.study.datasets
     rows: list[dict[str, Any]] = []
     for dataset in others:
         for configuration in results.study.configurations:
-            if configuration != results.study.baseline:
-                rows += _change_rows(results, reference, dataset, configuration)
+            if configuration != results.study.reference:
+                rows += _change_rows(results, first_dataset, dataset, configuration)
     table = pd.DataFrame(rows, columns=list(CHANGES))
     table["p_holm"] = _adjusted(table, "p")
     return table
@@ -128,18 +127,22 @@ def _rows(results: Results, dataset: str, configuration: str) -> list[dict[str, 
         columns["users"] = len(results.users[dataset])
         scores = results.scores(dataset, configuration, ended)
         columns |= _estimated("mean", significance.crossed(scores))
-    pairs = results.seeds((dataset, configuration), (dataset, study.baseline))
-    if configuration != study.baseline and pairs:
-        columns |= {"pairs": len(pairs)} | _against_baseline(results, dataset, configuration, pairs)
+    pairs = results.seeds((dataset, configuration), (dataset, study.reference))
+    if configuration != study.reference and pairs:
+        columns |= {"pairs": len(pairs)} | _against_reference(
+            results, dataset, configuration, pairs
+        )
     return _transposed(columns, len(study.metrics))
 
 
-def _against_baseline(
+def _against_reference(
     results: Results, dataset: str, configuration: str, seeds: list[int]
 ) -> dict[str, Any]:
     differences = results.differences(dataset, configuration, seeds)
     scores = results.scores(dataset, configuration, seeds)
-    relative = significance.relative(scores, results.scores(dataset, results.study.baseline, seeds))
+    relative = significance.relative(
+        scores, results.scores(dataset, results.study.reference, seeds)
+    )
     of_user = differences.mean(axis=1)
     users_low, users_high = significance.bootstrap(of_user)
     crossed, over_seeds = significance.crossed(differences), significance.over_seeds(differences)
@@ -157,30 +160,30 @@ def _against_baseline(
 
 
 def _change_rows(
-    results: Results, reference: str, dataset: str, configuration: str
+    results: Results, first_dataset: str, dataset: str, configuration: str
 ) -> list[dict[str, Any]]:
-    baseline, metrics = results.study.baseline, results.study.metrics
-    here = results.seeds((dataset, configuration), (dataset, baseline))
-    there = results.seeds((reference, configuration), (reference, baseline))
+    reference, metrics = results.study.reference, results.study.metrics
+    here = results.seeds((dataset, configuration), (dataset, reference))
+    there = results.seeds((first_dataset, configuration), (first_dataset, reference))
     if not here or not there:
         return []
-    paired = results.users[dataset].equals(results.users[reference])
+    paired = results.users[dataset].equals(results.users[first_dataset])
     if paired:
         both = [seed for seed in here if seed in there]
         if not both:
             return []
         estimate = significance.crossed(
             results.differences(dataset, configuration, both)
-            - results.differences(reference, configuration, both)
+            - results.differences(first_dataset, configuration, both)
         )
     else:
         estimate = significance.unpaired(
             significance.crossed(results.differences(dataset, configuration, here)),
-            significance.crossed(results.differences(reference, configuration, there)),
+            significance.crossed(results.differences(first_dataset, configuration, there)),
         )
     columns = {
         "dataset": dataset,
-        "reference": reference,
+        "first_dataset": first_dataset,
         "configuration": configuration,
         "metric": metrics,
         "paired": paired,

@@ -115,16 +115,16 @@ def exact_over_seeds(values: Array) -> float:
     return float(test.pvalue)
 
 
-def relative(values: Array, baseline: Array) -> Estimate:
-    """By how much of the baseline `values` (..., S, U) differ from it: 0.01 is one percent.
+def relative(values: Array, reference: Array) -> Estimate:
+    """By how much of the reference `values` (..., S, U) differ from it: 0.01 is one percent.
 
-    The ratio of two means, for other seeds and users by the delta method: the baseline's mean is as
-    uncertain as the other.
+    The ratio of two means, for other seeds and users by the delta method: the mean of the reference
+    is as uncertain as the other.
     """
-    scale = baseline.mean(axis=(-2, -1))[..., None, None]
+    scale = reference.mean(axis=(-2, -1))[..., None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = values.mean(axis=(-2, -1))[..., None, None] / scale
-        deviations = crossed((values - ratio * baseline) / scale)
+        deviations = crossed((values - ratio * reference) / scale)
     return Estimate(ratio[..., 0, 0] - 1, deviations.error, deviations.freedom)
 
 

@@ -87,7 +87,7 @@ class Study(Settings):
     )
     seeds: int | list[Seed] = Field(5, description="of the trainings; n stands for 1 … n")
     patience: int | None = Field(None, ge=1, description="epochs without improvement end a run")
-    baseline: str = Field(description="the configuration that the others are compared with")
+    reference: str = Field(description="the configuration that the others are compared with")
     datasets: dict[str, Values] = Field(
         min_length=1, description="settings of data and evaluation, by their dotted names"
     )
@@ -162,7 +162,7 @@ class Study(Settings):
 
     def data(self) -> dict[str, DataConfig]:
         """The settings of each data set."""
-        return {name: self.config(self.baseline, name, 0).data for name in self.datasets}
+        return {name: self.config(self.reference, name, 0).data for name in self.datasets}
 
     def configs(self) -> list[TrialConfig]:
         """Each configuration, as it is before tuning, on the first data set."""
@@ -201,9 +201,9 @@ class Study(Settings):
                 raise ConfigError(
                     f"{source}: {name!r} names a folder; use letters, digits, '.', '_' and '-'"
                 )
-        if self.baseline not in self.configurations:
-            close = nearest(self.baseline, self.configurations)
-            raise ConfigError(f"{source}: baseline: no configuration {self.baseline}{close}")
+        if self.reference not in self.configurations:
+            close = nearest(self.reference, self.configurations)
+            raise ConfigError(f"{source}: reference: no configuration {self.reference}{close}")
         if EACH in self.datasets or (self.tune and self.tune.dataset not in {EACH, *self.datasets}):
             close = nearest(self.tune.dataset if self.tune else EACH, [EACH, *self.datasets])
             raise ConfigError(
@@ -230,7 +230,7 @@ class Study(Settings):
         if len(set(self.metrics)) < len(self.metrics):
             raise ConfigError(f"{source}: metrics: one stands twice; take it out")
         for dataset in self.datasets:
-            cutoffs = self.config(self.baseline, dataset, 0).evaluation.cutoffs
+            cutoffs = self.config(self.reference, dataset, 0).evaluation.cutoffs
             known = [f"test/{name}" for name in names(cutoffs)]
             for metric in self.metrics:
                 if metric not in known:

@@ -49,14 +49,16 @@ def progress(results: Results) -> str:
 
 def _shown(results: Results, table: pd.DataFrame, across: pd.DataFrame) -> list[Summary]:
     study = results.study
-    title = f"{{}}, compared with {study.baseline} ({progress(results)})"
+    title = f"{{}}, compared with {study.reference} ({progress(results)})"
     shown = [
         Summary(title.format(metric), _compared(table[table["metric"] == metric]))
         for metric in study.metrics
     ]
-    reference = next(iter(study.datasets))
+    first_dataset = next(iter(study.datasets))
     for metric, rows in across.groupby("metric", sort=False):
-        title = f"{metric}: is the difference from {study.baseline} another than on {reference}?"
+        title = (
+            f"{metric}: is the difference from {study.reference} another than on {first_dataset}?"
+        )
         shown.append(Summary(title, _changed(rows)))
     return shown
 

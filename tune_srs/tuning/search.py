@@ -401,7 +401,7 @@ def _conclude(
         raise SearchError(f"{recorder.cannot_go_on}; mend that, then {plan.how_to_resume(folder)}")
     recorder.write_table()
     study = RecordingSearcher(plan, recorder).study
-    write_study(study, folder / "study.db", plan.name)
+    write_study(study, folder / "optuna.db", plan.name)
     ended = journal.ended()
     if ended < plan.space.trials and not reason:
         console.say(

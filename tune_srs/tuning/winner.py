@@ -1,4 +1,4 @@
-"""What a search is worth: the yardsticks before it, the winner's test score and export after it.
+"""What a search is worth: the baselines before it, the winner's test score and export after it.
 
 Any other trial of a run that has ended can be exported, too.
 """
@@ -36,15 +36,15 @@ Intervals = dict[str, tuple[float, float]]
 
 
 def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
-    """Make the new `folder` of a run, with its plan and the yardsticks: whole, or not at all."""
-    evaluations = _scored_on(data.validation, _baselines(data), plan.space.base.evaluation)
+    """Make the new `folder` of a run, with its plan and the baselines: whole, or not at all."""
+    evaluations = _scored_on(data.validation, _fitted_baselines(data), plan.space.base.evaluation)
     scores = _means(evaluations, "val")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
         aside = Path(parent) / folder.name
         aside.mkdir()
         plan.write(data, aside / "search.yaml")
-        (aside / "yardsticks.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+        (aside / "baselines.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
         try:
             aside.rename(folder)
         except OSError:
@@ -163,7 +163,9 @@ def _scored(
     scorers: dict[str, Scorer] = {"best": model.eval()}
     validation = _scored_on(data.validation, scorers, config.evaluation)
     evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
-    found = {name: evaluator.ranks(one) for name, one in (scorers | _baselines(data)).items()}
+    found = {
+        name: evaluator.ranks(one) for name, one in (scorers | _fitted_baselines(data)).items()
+    }
     if keep_ranks:
         ranks.write(folder, found, evaluator.counted)
     test = {
@@ -172,7 +174,7 @@ def _scored(
     metrics = {
         "trial": record.number,
         "epoch": best.epoch,
-        "validation": {"best": best.metrics} | _yardsticks(folder, data, config.evaluation),
+        "validation": {"best": best.metrics} | _baselines(folder, data, config.evaluation),
         "test": _means(test, "test"),
         "intervals": {
             "validation": _intervals(validation, "val"),
@@ -232,16 +234,16 @@ def _train_again(space: Space, record: TrialRecord, best: Best, data: PreparedDa
     return config
 
 
-def _yardsticks(folder: Path, data: PreparedData, config: EvaluationConfig) -> Scores:
+def _baselines(folder: Path, data: PreparedData, config: EvaluationConfig) -> Scores:
     """As scored when the run began, or again where they can no longer be read."""
     try:
-        scores: Scores = tables.read_json(folder / "yardsticks.json")
+        scores: Scores = tables.read_json(folder / "baselines.json")
     except (FileNotFoundError, DataError):
-        scores = _means(_scored_on(data.validation, _baselines(data), config), "val")
+        scores = _means(_scored_on(data.validation, _fitted_baselines(data), config), "val")
     return scores
 
 
-def _baselines(data: PreparedData) -> dict[str, Scorer]:
+def _fitted_baselines(data: PreparedData) -> dict[str, Scorer]:
     """They learn from the training histories only, whatever they are scored on."""
     return {name: make(data.validation) for name, make in BASELINES.items()}
 
