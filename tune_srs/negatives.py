@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import DataError
 from tune_srs.tensors import tensor_of
 
@@ -17,15 +17,15 @@ TOTAL = 2**32  # into which popularities are divided: exact, and good for 2^31 u
 Masses = npt.NDArray[np.int64]
 
 
-def masses(sequences: Sequences, popularity: float) -> Masses:
+def masses(histories: Histories, popularity: float) -> Masses:
     """(I,) what each item is drawn with, in whole numbers >= 1: all 1 if `popularity` is 0.
 
     Proportional to popularity^a, of the training interactions, of which all together get 2^32;
     what never occurs there, or next to never, gets 1.
     """
     if popularity == 0:
-        return np.ones(sequences.num_items, np.int64)
-    counts = np.bincount(sequences.training.items, minlength=sequences.num_items + 1)[1:]
+        return np.ones(histories.num_items, np.int64)
+    counts = np.bincount(histories.items, minlength=histories.num_items + 1)[1:]
     weights = np.where(counts > 0, counts.astype(np.float64) ** popularity, 0)
     rounded: Masses = np.rint(weights * (TOTAL / weights.sum())).astype(np.int64)
     return np.maximum(1, rounded)
@@ -41,25 +41,24 @@ class NegativeSampler:
 
     def __init__(
         self,
-        sequences: Sequences,
+        histories: Histories,
         device: torch.device,
         popularity: float = 0.0,
         kernels: bool | None = None,
     ) -> None:
         """With `kernels`, by default uniform draws on a CPU, by a compiled kernel."""
         self._kernels = device.type == "cpu" and popularity == 0 if kernels is None else kernels
-        self._range = sequences.num_items + 1
-        sequences = sequences.training
-        users, items = sequences.users(), sequences.items.astype(np.int64) - 1
+        self._range = histories.num_items + 1
+        users, items = histories.users(), histories.items.astype(np.int64) - 1
         known = np.unique(users * self._range + items)
         users, items = known // self._range, known % self._range
-        sizes = np.bincount(users, minlength=sequences.num_users)
-        if sizes.max(initial=0) >= sequences.num_items:
+        sizes = np.bincount(users, minlength=histories.num_users)
+        if sizes.max(initial=0) >= histories.num_items:
             raise DataError(
-                f"user {int(sizes.argmax())} has interacted with all {sequences.num_items} items, "
+                f"user {int(sizes.argmax())} has interacted with all {histories.num_items} items, "
                 f"so no negative can be drawn; leave such users out"
             )
-        widths = masses(sequences, popularity)
+        widths = masses(histories, popularity)
         ends = np.cumsum(widths)
         starts = np.append(0, np.cumsum(sizes))
         taken = np.append(0, np.cumsum(widths[items]))  # by the history items so far, of all users
@@ -116,14 +115,14 @@ class CatalogueSampler:
 
     def __init__(
         self,
-        sequences: Sequences,
+        histories: Histories,
         device: torch.device,
         popularity: float,
         in_batch: float,
         max_length: int,
     ) -> None:
-        widths = masses(sequences, popularity)
-        counts = target_counts(sequences, max_length)
+        widths = masses(histories, popularity)
+        counts = target_counts(histories, max_length)
         self._ends = tensor_of(np.cumsum(widths), device)  # (I,)
         self._chance = tensor_of(widths / widths.sum(), device)  # (I,)
         self._frequency = tensor_of(counts / counts.sum(), device)  # (I,)
@@ -147,16 +146,15 @@ class CatalogueSampler:
         return items, expected[items - 1].log().float()
 
 
-def target_counts(sequences: Sequences, max_length: int) -> Masses:
+def target_counts(histories: Histories, max_length: int) -> Masses:
     """(I,) how often an epoch has each item as the next one of a position."""
-    training = sequences.training
-    ends = training.offsets[1:]
-    starts = ends - np.minimum(training.lengths, max_length + 1) + 1  # behind the first one seen
-    seen = np.zeros(len(training.items) + 1, np.int64)
+    ends = histories.offsets[1:]
+    starts = ends - np.minimum(histories.lengths, max_length + 1) + 1  # behind the first one seen
+    seen = np.zeros(len(histories.items) + 1, np.int64)
     np.add.at(seen, np.minimum(starts, ends), 1)
     np.add.at(seen, ends, -1)
-    targets = training.items[np.cumsum(seen[:-1]) > 0]
-    return np.bincount(targets, minlength=sequences.num_items + 1)[1:]
+    targets = histories.items[np.cumsum(seen[:-1]) > 0]
+    return np.bincount(targets, minlength=histories.num_items + 1)[1:]
 
 
 def draw(ends: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,5 @@
 """Where trials keep their checkpoints: a folder, or an object store, of whole files only."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -10,6 +8,7 @@ import pyarrow
 from pyarrow import fs
 
 from tune_srs.errors import ConfigError
+from tune_srs.files import sweep_aside, write_aside
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,8 @@ class Storage:
             with system.open_output_stream(path) as file:
                 file.write(content)
             return
-        folder = Path(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder) as aside:
-            whole = Path(aside) / Path(path).name
-            whole.write_bytes(content)
-            whole.replace(path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_aside(Path(path), lambda aside: aside.write_bytes(content))
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
@@ -71,8 +66,7 @@ class Storage:
         """Delete what was being written when a writer was killed; nobody may be writing."""
         system, base = self._resolve()
         if isinstance(system, fs.LocalFileSystem):
-            for left in Path(base).glob("**/.aside-*"):
-                shutil.rmtree(left)
+            sweep_aside(Path(base))
 
     def _resolve(self) -> tuple[fs.FileSystem, str]:
         try:

@@ -18,7 +18,7 @@ from tune_srs.config.settings import DataConfig, LogConfig
 from tune_srs.datasets import delimited, files, logs
 from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import DataError
 
 START = 1_400_000_000

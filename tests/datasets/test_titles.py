@@ -83,7 +83,7 @@ def test_they_are_kept_beside_the_ids_and_change_no_fingerprint(tmp_path: Path) 
     assert made.fingerprint == kept.fingerprint == plain.fingerprint
     assert plain.item_titles is None
     for data in (made, kept):
-        items = items_of(data.item_ids, data.item_titles, data.validation)
+        items = items_of(data.item_ids, data.item_titles, data.validation.training)
         assert items["title"][items["item"] == 7].isna().all()
         others = items[items["item"] != 7]
         assert (others["title"] == "Film " + others["item"].astype(str)).all()

@@ -440,10 +440,10 @@ def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
     assert "search --resume --name mine" in output
 
 
-def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
+def test_workers_share_one_copy_of_the_data(tmp_path: Path) -> None:
     data = prepare(DATA, tmp_path)
     with connected(Resources(), data.validation):
         shared = ray.get(ray.put(data.validation))
-        for array in (shared.items, shared.offsets, shared.futures):
+        for array in (shared.training.items, shared.training.offsets, shared.futures):
             assert not array.flags.owndata
             assert not array.flags.writeable  # it lies in the object store

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from tune_srs.config.settings import NoiseConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 
 
-def add_noise(histories: Sequences, noise: NoiseConfig) -> Sequences:
+def add_noise(histories: Histories, noise: NoiseConfig) -> Histories:
     """Histories with accidental clicks inserted and then shares of the users merged.
 
     The same `noise` gives the same result.
@@ -24,7 +24,7 @@ def add_noise(histories: Sequences, noise: NoiseConfig) -> Sequences:
     return histories
 
 
-def _insert_clicks(histories: Sequences, rate: float, random: np.random.Generator) -> Sequences:
+def _insert_clicks(histories: Histories, rate: float, random: np.random.Generator) -> Histories:
     """After each interaction, with probability `rate`, an item drawn from those that train.
 
     It has the time of the interaction that it follows.
@@ -42,7 +42,7 @@ def _insert_clicks(histories: Sequences, rate: float, random: np.random.Generato
     )
 
 
-def _merge_users(histories: Sequences, share: float, random: np.random.Generator) -> Sequences:
+def _merge_users(histories: Histories, share: float, random: np.random.Generator) -> Histories:
     """`share` of the users, in pairs: both get the two histories, shuffled like cards.
 
     Every interaction keeps its time, so that times no longer ascend.

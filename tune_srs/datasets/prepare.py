@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,14 +13,15 @@ import pandas as pd
 from tune_srs import __version__
 from tune_srs.config.settings import DataConfig, LogConfig
 from tune_srs.config.validation import nearest
-from tune_srs.datasets import catalogue, filters, logs, sequences, splits, synthetic
+from tune_srs.datasets import catalogue, filters, logs, prepared, splits, synthetic
 from tune_srs.datasets.catalogue import DATASETS
 from tune_srs.datasets.columns import Say
 from tune_srs.datasets.files import sha256_of
 from tune_srs.datasets.interactions import collect
-from tune_srs.datasets.sequences import FORMAT_VERSION, OtherUsers, PreparedData
+from tune_srs.datasets.prepared import FORMAT_VERSION, PreparedData
 from tune_srs.datasets.statistics import statistics
 from tune_srs.errors import ConfigError, DataError
+from tune_srs.files import folder_aside
 
 SYNTHETIC = "synthetic"
 
@@ -40,24 +40,24 @@ def prepare(
     folder = prepared_folder(config, data_folder)
     made = not folder.exists()
     if made:
-        data = _made(config, data_folder, say)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as aside:
-            whole = Path(aside) / folder.name
-            whole.mkdir()
-            sequences.save(data, whole)
-            try:
-                whole.rename(folder)
-            except OSError:
-                if not folder.exists():  # otherwise another process was quicker, with the same data
-                    raise
+        _keep(_made(config, data_folder, say), folder)
     elif verify:
-        sequences.verify(folder)
-    data = sequences.load(folder)
+        prepared.verify(folder)
+    data = prepared.load(folder)
     if not made:
         for note in data.manifest["notes"]:
             say(note)
     return data
+
+
+def _keep(data: PreparedData, folder: Path) -> None:
+    """Write `data` to `folder`, unless another process was quicker, with the same data."""
+    try:
+        with folder_aside(folder) as aside:
+            prepared.save(data, aside)
+    except OSError:
+        if not folder.exists():
+            raise
 
 
 def prepared_folder(config: DataConfig, data_folder: Path) -> Path:
@@ -72,9 +72,9 @@ def known(data_folder: Path) -> pd.DataFrame:
     """The data sets known by name: sizes as published, and what of each is under `data_folder`."""
     rows = []
     for name, dataset in DATASETS.items():
-        prepared = any((data_folder / "prepared").glob(f"{name}-????????????"))
+        is_prepared = any((data_folder / "prepared").glob(f"{name}-????????????"))
         raw = dataset.find(data_folder / "raw" / name) is not None
-        here = "prepared" if prepared else "raw" if raw else "no"
+        here = "prepared" if is_prepared else "raw" if raw else "no"
         if here == "no" and not dataset.fetched:
             here = "no, by hand"
         sizes = (dataset.users, dataset.items, dataset.interactions)
@@ -198,9 +198,6 @@ def _prepared(
     inputs: Iterable[dict[str, Any]],
 ) -> PreparedData:
     log = parts.log
-    test_users = None
-    if parts.test is not None and parts.test_users is not None:
-        test_users = OtherUsers(*parts.test, pd.Series(log.user_ids[parts.test_users], name="user"))
     facts = statistics(log)
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -221,8 +218,9 @@ def _prepared(
         parts.test_futures,
         pd.Series(log.item_ids, name="item"),
         pd.Series(log.user_ids[parts.users], name="user"),
+        pd.Series(log.user_ids[parts.test_users], name="user"),
         manifest,
-        test_users,
+        parts.test_histories,
     )
-    manifest["fingerprint"] = sequences.fingerprint(sequences.arrays_of(data).values())
+    manifest["fingerprint"] = prepared.fingerprint(prepared.arrays_of(data).values())
     return data

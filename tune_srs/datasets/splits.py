@@ -4,7 +4,7 @@ In all of them noise goes into the training part alone, and into what is told of
 where that is the training part.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -12,25 +12,25 @@ import numpy.typing as npt
 
 from tune_srs.config.settings import DataConfig
 from tune_srs.datasets.columns import Say
+from tune_srs.datasets.histories import Histories, Items, Offsets, Split, Times
 from tune_srs.datasets.interactions import Interactions
 from tune_srs.datasets.noise import add_noise
-from tune_srs.datasets.sequences import Items, Offsets, Sequences, Times
 from tune_srs.errors import DataError
 
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 Whole = TypeVar("Whole", np.int32, np.int64)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A split log. Users are places in `log.user_ids`."""
+    """A split log. Users are positions in `log.user_ids`."""
 
-    log: Interactions  # what of it is left
-    validation: Sequences
-    users: Places  # those of `validation`
-    test_futures: Items  # (V, K)
-    test: tuple[Items, Offsets] | None = None  # their histories, where not those of validation
-    test_users: Places | None = None  # where others than `users`
+    log: Interactions  # what is left of it
+    validation: Split
+    users: Positions  # (V,) those of `validation`
+    test_futures: Items  # (W, K)
+    test_users: Positions  # (W,)
+    test_histories: Histories | None = None  # of W users, where they are not those of `validation`
 
 
 def split(log: Interactions, config: DataConfig, say: Say) -> Parts:
@@ -47,8 +47,9 @@ def _last(log: Interactions, config: DataConfig, say: Say) -> Parts:
     starts, lengths = ends - log.lengths, log.lengths - validation - test
     training, items = _training(log, starts, lengths, config), _items(log)
     futures = _next(items, ends - validation - test, validation)
-    sequences = replace(training, futures=futures)
-    return Parts(log, sequences, np.arange(len(ends)), _next(items, ends - test, test))
+    users = np.arange(len(ends))
+    split = Split(training, training, futures)
+    return Parts(log, split, users, _next(items, ends - test, test), users)
 
 
 def _of_length(log: Interactions, needed: int, config: DataConfig, say: Say) -> Interactions:
@@ -90,13 +91,14 @@ def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
     training = _training(log, starts[trains], lengths[trains], config)
     past = _cut(items, starts[validating], lengths[validating] - validation)
     futures = _next(items, (starts + lengths)[validating] - validation, validation)
+    test_past = _cut(items, starts[testing], lengths[testing] - test)
     return Parts(
         log,
-        Sequences(*past, futures, len(log.item_ids), training),
+        Split(training, Histories(*past, training.num_items), futures),
         validating,
         _next(items, (starts + lengths)[testing] - test, test),
-        _cut(items, starts[testing], lengths[testing] - test),
         testing,
+        Histories(*test_past, training.num_items),
     )
 
 
@@ -141,24 +143,24 @@ def _after_a_moment(log: Interactions, config: DataConfig, say: Say) -> Parts:
     futures = _next(items, ends[validating], validation)
     return Parts(
         log,
-        Sequences(*past, futures, len(log.item_ids), training),
+        Split(training, Histories(*past, training.num_items), futures),
         validating,
         _next(items, (starts + before)[testing], test),
-        _continued(training, rows[testing], items, ends[testing], (before - learned)[testing]),
         testing,
+        _continued(training, rows[testing], items, ends[testing], (before - learned)[testing]),
     )
 
 
-def _training(log: Interactions, starts: Places, lengths: Places, config: DataConfig) -> Sequences:
-    """Those stretches of the log, with noise, to learn from and not to be scored."""
+def _training(
+    log: Interactions, starts: Positions, lengths: Positions, config: DataConfig
+) -> Histories:
+    """Return those stretches of the log, with noise: the histories that train."""
     items, offsets = _cut(_items(log), starts, lengths)
-    no_futures = np.empty((len(starts), 0), np.int32)
-    times = _seconds(log, starts, lengths)
-    clean = Sequences(items, offsets, no_futures, len(log.item_ids), times=times)
+    clean = Histories(items, offsets, len(log.item_ids), _seconds(log, starts, lengths))
     return add_noise(clean, config.noise)
 
 
-def _seconds(log: Interactions, starts: Places, lengths: Places) -> Times | None:
+def _seconds(log: Interactions, starts: Positions, lengths: Positions) -> Times | None:
     """Whole seconds since 1970 of those stretches of the log, if it has times."""
     if log.ticks is None:
         return None
@@ -169,9 +171,12 @@ def _seconds(log: Interactions, starts: Places, lengths: Places) -> Times | None
 
 
 def _continued(
-    training: Sequences, rows: Places, items: Items, starts: Places, lengths: Places
-) -> tuple[Items, Offsets]:
-    """Training histories `rows` (V,), -1 for none, each with a stretch of `items` behind it."""
+    training: Histories, rows: Positions, items: Items, starts: Positions, lengths: Positions
+) -> Histories:
+    """Return training histories `rows` (W,), each with a stretch of `items` behind it.
+
+    Row -1 stands for an empty history.
+    """
     known = rows >= 0
     old = np.where(known, training.lengths[rows], 0)
     offsets = _offsets(old + lengths)
@@ -180,7 +185,7 @@ def _continued(
         _stretches(np.where(known, training.offsets[rows], 0), old)
     ]
     joined[_stretches(offsets[:-1] + old, lengths)] = items[_stretches(starts, lengths)]
-    return joined, offsets
+    return Histories(joined, offsets, training.num_items)
 
 
 def _nobody(config: DataConfig, why: str) -> DataError:
@@ -195,18 +200,18 @@ def _items(log: Interactions) -> Items:
     return log.items + np.int32(1)
 
 
-def _offsets(lengths: Places) -> Offsets:
+def _offsets(lengths: Positions) -> Offsets:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _stretches(starts: Places, lengths: Places) -> Places:
+def _stretches(starts: Positions, lengths: Positions) -> Positions:
     """The places starts[i] … starts[i] + lengths[i] - 1 for each i, one after another."""
     offsets = _offsets(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
 
 
 def _cut(
-    items: npt.NDArray[Whole], starts: Places, lengths: Places
+    items: npt.NDArray[Whole], starts: Positions, lengths: Positions
 ) -> tuple[npt.NDArray[Whole], Offsets]:
     """Copies of those stretches of `items`, one after another; they must ascend and not overlap."""
     gaps = starts - np.concatenate([[0], (starts + lengths)[:-1]])
@@ -215,7 +220,7 @@ def _cut(
     return items[: len(kept)][kept], _offsets(lengths)
 
 
-def _next(items: Items, starts: Places, count: int) -> Items:
+def _next(items: Items, starts: Positions, count: int) -> Items:
     """(V, count) the items from each start."""
     found: Items = items[starts[:, None] + np.arange(count)]
     return found

@@ -1,4 +1,4 @@
-"""A scorer and sequences → ranks of the futures → metrics. Batched, no loop over users."""
+"""A scorer and a split → ranks of the futures → metrics. Batched, no loop over users."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tune_srs.config.settings import EvaluationConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError
-from tune_srs.evaluation.histories import Histories
+from tune_srs.evaluation.device_histories import DeviceHistories
 from tune_srs.evaluation.intervals import mean_intervals
 from tune_srs.evaluation.metrics import per_user
 from tune_srs.metric_names import names
@@ -67,16 +67,14 @@ def measure(
 
 
 class Evaluator:
-    """Scores of the futures of `sequences`, as the settings say; made once, called often."""
+    """Scores the futures of a split, as the settings say; made once, called often."""
 
-    def __init__(
-        self, sequences: Sequences, config: EvaluationConfig, device: torch.device
-    ) -> None:
+    def __init__(self, split: Split, config: EvaluationConfig, device: torch.device) -> None:
         self.config = config
-        self._sequences = sequences
+        self._split = split
         self._device = device
-        self._histories = Histories(sequences.items, sequences.offsets, device)
-        self._futures = tensor_of(sequences.futures, device).long()  # (U, K)
+        self._histories = DeviceHistories(split.histories.items, split.histories.offsets, device)
+        self._futures = tensor_of(split.futures, device).long()  # (U, K)
         self.counted = _first_occurrences(self._futures)  # (U, K)
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
@@ -95,7 +93,7 @@ class Evaluator:
                 encoded = scorer.queries(*self._histories.last(rows, scorer.max_length))
                 chunks = zip(*(torch.split(x, MAX_USERS) for x in (rows, encoded)), strict=True)
                 for users, queries in chunks:
-                    scores = _Catalogue(scorer, queries, self._sequences.num_items)
+                    scores = _Catalogue(scorer, queries, self._split.num_items)
                     ranks[users], next_ranks[users] = self._rank(scores, users)
         return ranks, next_ranks
 
@@ -120,10 +118,10 @@ class Evaluator:
 
     def _exclude(self, history: bool) -> None:
         """Note of each user the items that are no candidates: the history's, but for futures."""
-        sequences, size = self._sequences, self._sequences.num_items + 1
-        users = np.arange(sequences.num_users)
-        futures = users[:, None] * size + sequences.futures  # (U, K) unlike in other users
-        known = np.unique(sequences.users() * size + sequences.items) if history else futures[:0, 0]
+        histories, size = self._split.histories, self._split.num_items + 1
+        users = np.arange(self._split.num_users)
+        futures = users[:, None] * size + self._split.futures  # (U, K) unlike in other users
+        known = np.unique(histories.users() * size + histories.items) if history else futures[:0, 0]
         excluded = known[~np.isin(known, futures)]
         offsets = np.searchsorted(excluded, np.arange(len(users) + 1) * size)
         self._excluded = tensor_of(excluded % size, self._device)  # user by user
@@ -133,18 +131,18 @@ class Evaluator:
     def _sample(self) -> Tensor:
         """(U, n) distinct negatives a user, in neither history nor futures, from a fixed seed."""
         count = self.config.num_candidates
-        sequences = self._sequences
-        everything = sequences.advanced(sequences.futures)
-        known = everything.users() * (sequences.num_items + 1) + everything.items
-        sizes = np.bincount(np.unique(known) // (sequences.num_items + 1))
-        if sequences.num_items - sizes.max() < count:
+        num_items = self._split.num_items
+        everything = self._split.histories.followed_by(self._split.futures)
+        known = everything.users() * (num_items + 1) + everything.items
+        sizes = np.bincount(np.unique(known) // (num_items + 1))
+        if num_items - sizes.max() < count:
             raise DataError(
                 f"evaluation.num_candidates={count} negatives asked, but user {sizes.argmax()} has "
-                f"{sequences.num_items - sizes.max()} items left to draw from; lower it"
+                f"{num_items - sizes.max()} items left to draw from; lower it"
             )
         generator = torch.Generator().manual_seed(self.config.seed)
         sampler = NegativeSampler(everything, torch.device("cpu"))
-        users = torch.arange(sequences.num_users)
+        users = torch.arange(self._split.num_users)
         drawn = sampler.sample(users, count, generator)
         while (repeats := _repeats(drawn)).any():
             again = sampler.sample(users, count, generator)

@@ -5,8 +5,6 @@ tuning goes on from its journal.
 """
 
 import logging
-import shutil
-import tempfile
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,9 +19,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.yaml import dump_yaml
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.histories import Split
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import DataError, SearchError, TuneSRSError
-from tune_srs.files import write_aside
+from tune_srs.files import folder_aside, sweep_aside, write_aside
 from tune_srs.runs.journal import Journal, TrialRecord
 from tune_srs.runs.plan import Plan
 from tune_srs.space.space import Space
@@ -51,8 +50,7 @@ def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: 
     if new:
         _begin(plan, data, folder)
     with tuning.alone(folder):
-        for left in folder.glob("**/.aside-*"):  # by a writer that was killed
-            shutil.rmtree(left)
+        sweep_aside(folder)
         try:
             tuned = _tune_all(plan, data, folder, console)
             if tuned is not None:
@@ -66,12 +64,8 @@ def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: 
 
 def _begin(plan: StudyPlan, data: Data, folder: Path) -> None:
     """Make the new `folder` of a study, with its plan: whole, or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
-        aside = Path(parent) / folder.name
-        aside.mkdir()
+    with folder_aside(folder) as aside:
         plan.write(data, aside)
-        aside.rename(folder)
 
 
 def _tune_all(plan: StudyPlan, data: Data, folder: Path, console: Console) -> Tuned | None:
@@ -132,8 +126,8 @@ def _write_tuned(tuned: Tuned, folder: Path) -> None:
 
 
 @ray.remote(max_retries=0)  # `_Runs` tries again: Ray would do so forever where memory is short
-def _score(config: TrialConfig, study: Study, validation: Sequences, test: Sequences) -> Score:
-    return runs.score(config, study, validation, test)
+def _score(config: TrialConfig, study: Study, splits: tuple[Split, Split]) -> Score:
+    return runs.score(config, study, *splits)
 
 
 class _Runs:
@@ -159,7 +153,8 @@ class _Runs:
             nodes = node_resources()
             self._plan.resources.check(nodes)
             compile_kernels(self._configs[missing[0]], self._console.say)
-            self._splits = {n: (ray.put(v), ray.put(t)) for n, (v, t) in splits.items()}
+            # both at once, since they share the histories that train
+            self._splits = {name: ray.put(both) for name, both in splits.items()}
             asked = self._plan.resources.of_a_trial(nodes)
             self._remote = _score.options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0))
             with tuning.terminated_as_interrupted():  # behind Ray's start, which answers SIGTERM
@@ -178,7 +173,7 @@ class _Runs:
 
     def _start(self, task: Task) -> Any:
         config = self._configs[task]
-        return self._remote.remote(config, self._plan.study, *self._splits[task.dataset])
+        return self._remote.remote(config, self._plan.study, self._splits[task.dataset])
 
     def _end(self, task: Task, ended: Any) -> bool:
         """Keep what came of a run; False if it is to be run again, since its worker died."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tune_srs.config.settings import LossConfig, TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import ConfigError
 from tune_srs.model.sasrec import SASRec
 from tune_srs.negatives import CatalogueSampler, NegativeSampler
@@ -24,12 +24,12 @@ SECONDS_A_DAY = 86_400
 
 
 class BatchLoss:
-    """The loss of a batch, as configured, of the histories of `sequences` that train."""
+    """Computes the configured loss of one batch of training histories."""
 
     def __init__(
         self,
         config: TrialConfig,
-        sequences: Sequences,
+        histories: Histories,
         device: torch.device,
         touched: bool = False,
         relevance: LearnedRelevance | None = None,
@@ -44,13 +44,13 @@ class BatchLoss:
         self.negatives: NegativeSampler | CatalogueSampler | None = None
         if loss.type == "sampled_softmax":
             shares = (loss.negative_popularity, loss.in_batch_negatives)
-            self.negatives = CatalogueSampler(sequences, device, *shares, config.model.max_length)
+            self.negatives = CatalogueSampler(histories, device, *shares, config.model.max_length)
         elif loss.type != "softmax":
-            self.negatives = NegativeSampler(sequences, device, loss.negative_popularity)
+            self.negatives = NegativeSampler(histories, device, loss.negative_popularity)
         self._times: Tensor | None = None
         self._weights: Tensor | None = None  # (P,), where it depends on the place alone
         if loss.relevance == "time":
-            self._times = _times(sequences, device)
+            self._times = _times(histories, device)
         elif loss.relevance != "learned":
             self._weights = loss_weights(
                 loss.relevance, loss.num_positives, loss.rate, loss.normalization
@@ -176,9 +176,9 @@ def num_negatives(config: LossConfig) -> int:
     return config.num_negatives or many
 
 
-def _times(sequences: Sequences, device: torch.device) -> Tensor:
+def _times(histories: Histories, device: torch.device) -> Tensor:
     """(interactions,) seconds of the histories that train."""
-    times = sequences.training.times
+    times = histories.times
     if times is None:
         raise ConfigError(
             "loss.relevance: time needs the times of the interactions, which this data set does "

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import DataError
 from tune_srs.tensors import tensor_of
 
@@ -57,22 +57,21 @@ class Batches:
 
     def __init__(
         self,
-        sequences: Sequences,
+        histories: Histories,
         batch_size: int,
         max_length: int,
         device: torch.device,
         padded: bool = False,
     ) -> None:
-        sequences = sequences.training
-        windows = np.minimum(sequences.lengths, max_length + 1)
+        windows = np.minimum(histories.lengths, max_length + 1)
         self._trainable = torch.from_numpy(np.flatnonzero(windows > 1))
         if not len(self._trainable):
             raise DataError("no training history has two items; lower data.num_futures")
         self._nobody = len(windows)  # a row without items, to fill a padded batch
-        starts = np.append(sequences.offsets[1:] - windows, 0)
+        starts = np.append(histories.offsets[1:] - windows, 0)
         self._windows = torch.from_numpy(np.append(windows, 0)).to(device)  # (U + 1,)
         self._starts = torch.from_numpy(starts).to(device)  # (U + 1,)
-        self._items = tensor_of(sequences.items, device)
+        self._items = tensor_of(histories.items, device)
         self._longest = int(windows.max())
         self._batch_size = batch_size
         self._device = device

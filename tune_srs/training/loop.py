@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tune_srs.config.settings import TrainConfig, TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories, Split
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.model.sasrec import SASRec, is_original
@@ -122,21 +122,20 @@ def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
     """Have ready what `config` calls on the CPU: a moment, or half a minute once on a machine."""
     if not packs(config.train):
         return
-    histories = np.array([1, 2, 3], dtype=np.int32)
-    futures = np.array([[4]], dtype=np.int32)
-    sequences = Sequences(histories, np.array([0, 3]), futures, num_items=5)
+    histories = Histories(np.array([1, 2, 3], dtype=np.int32), np.array([0, 3]), num_items=5)
+    split = Split(histories, histories, futures=np.array([[4]], dtype=np.int32))
     preset = "original" if is_original(config.model) else "esasrec"
     compiled = TrialConfig().with_overrides({"preset": preset})
     device, generator = torch.device("cpu"), torch.Generator()
     notice = Timer(2, say, ["compiling for this machine, once: about half a minute"])
     notice.start()
     try:  # a step without its optimiser, of which the import alone takes seconds
-        model = SASRec(compiled.model, sequences.num_items, generator)
+        model = SASRec(compiled.model, split.num_items, generator)
         model.draw_dropout_from(generator)
-        batches = Batches(sequences, 1, compiled.model.max_length, device, padded=False)
-        loss_of = BatchLoss(compiled, sequences, device)
+        batches = Batches(histories, 1, compiled.model.max_length, device, padded=False)
+        loss_of = BatchLoss(compiled, histories, device)
         loss_of(model, batches.batch(torch.arange(1)), generator).backward()  # type: ignore[no-untyped-call]
-        Evaluator(sequences, compiled.evaluation, device)(model.eval())
+        Evaluator(split, compiled.evaluation, device)(model.eval())
     finally:
         notice.cancel()
 
@@ -164,31 +163,35 @@ def touches_few(config: TrialConfig, num_items: int) -> bool:
 
 def train(
     config: TrialConfig,
-    sequences: Sequences,
+    split: Split | Histories,
     state: TrainState | None = None,
     stop: Event | None = None,
 ) -> Iterator[EpochReport]:
-    """Train on the histories of `sequences`, score its futures after every epoch.
+    """Train on the training histories of a split, and score its futures after every epoch.
 
-    Yields one report an epoch, from `state.epoch` + 1 to `train.last_epoch`, or else
-    `train.max_epochs`. `sequences` is the validation split: the test futures are not in it. Once
-    `stop` is set, by another thread, the generator ends at its next step, and the epoch is not
-    reported. Raises `ConfigError` for a GPU that is not there, `SearchError` when the loss is no
-    longer a number.
+    A split holds the histories that train, and the futures to be predicted from which histories;
+    the validation split never holds test futures. Given only `Histories`, all of them train and
+    nothing is scored: the reports have no metrics of `val/`.
+
+    Yields one report per epoch, from `state.epoch` + 1 to `train.last_epoch`, or else
+    `train.max_epochs`. Once `stop` is set, by another thread, the generator ends at its next step,
+    and the epoch is not reported. Raises `ConfigError` for a GPU that is not there, `SearchError`
+    when the loss is no longer a number.
     """
     torch.set_num_threads(config.train.num_threads)
-    state = state or new_state(config, sequences.num_items)
+    histories = split.training if isinstance(split, Split) else split
+    state = state or new_state(config, histories.num_items)
     device = device_of(config.train)
     batches = Batches(
-        sequences,
+        histories,
         config.train.batch_size,
         config.model.max_length,
         device,
         padded=not packs(config.train),
     )
-    evaluator = Evaluator(sequences, config.evaluation, device)
-    touched = touches_few(config, sequences.num_items)
-    loss_of = BatchLoss(config, sequences, device, touched, state.relevance)
+    evaluator = Evaluator(split, config.evaluation, device) if isinstance(split, Split) else None
+    touched = touches_few(config, histories.num_items)
+    loss_of = BatchLoss(config, histories, device, touched, state.relevance)
     step = step_of(config.train, state, batches, loss_of)
     stop = stop or Event()
 
@@ -204,7 +207,8 @@ def train(
         if not math.isfinite(loss):
             raise SearchError(f"epoch {epoch}: the loss is {loss}; lower train.lr")
         state.model.eval()
-        metrics = {f"val/{name}": value for name, value in evaluator(state.model).means().items()}
+        means = evaluator(state.model).means() if evaluator is not None else {}
+        metrics = {f"val/{name}": value for name, value in means.items()}
         evaluated = time.perf_counter()
         metrics["train/loss"] = loss
         if state.relevance is not None:

@@ -6,7 +6,6 @@ search goes on from: `journal.py` does, and each session begins with what stands
 
 import logging
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +20,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
+from tune_srs.files import sweep_aside
 from tune_srs.metric_names import GROUPS
 from tune_srs.runs import tables
 from tune_srs.runs.journal import FILE, Journal, Status
@@ -164,7 +164,7 @@ def _tune(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.room(nodes))
     # one copy of the data on each machine; the test futures never reach a worker
     trainable = tune.with_parameters(
-        run_trial, space=plan.space, sequences=data.validation, storage=recorder.storage
+        run_trial, space=plan.space, split=data.validation, storage=recorder.storage
     )
     share = {kind.lower(): amount for kind, amount in resources.of_a_trial(nodes).items()}
     with tempfile.TemporaryDirectory(prefix="tune-srs-") as scratch:
@@ -258,8 +258,7 @@ class Recorder(tune.Callback):
 
     def sweep(self) -> None:
         """Delete what a session that was killed could not."""
-        for left in self.folder.glob(".aside-*"):
-            shutil.rmtree(left)
+        sweep_aside(self.folder)
         self.storage.sweep()
         names = set(self.storage.names())
         for record in self.journal.trials:

@@ -22,7 +22,7 @@ from typing import Any
 from ray import tune
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError, TuneSRSError
 from tune_srs.space.space import Space
 from tune_srs.storage import Storage
@@ -30,7 +30,7 @@ from tune_srs.training.checkpoint import Best, Checkpoint, load_last
 from tune_srs.training.loop import EpochReport, clear_device, train
 
 
-def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, storage: Storage) -> None:
+def run_trial(config: dict[str, Any], space: Space, split: Split, storage: Storage) -> None:
     """Train, save and report every epoch; go on from the last checkpoint where there is one.
 
     A report holds the epoch's metrics, `epoch`, and `finished`: whether the trial ends by itself
@@ -38,7 +38,7 @@ def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, storag
     run it again; only a worker that died should be. With `fatal` the search cannot go on, either.
     """
     try:
-        _train_and_report(config, space, sequences, storage)
+        _train_and_report(config, space, split, storage)
     except Exception as error:
         fatal = isinstance(error, OSError)  # a full disk, a storage that cannot be reached
         reason = _reason(error, storage)
@@ -58,20 +58,18 @@ def _reason(error: Exception, storage: Storage) -> str:
     return " ".join(text.split())[:500]
 
 
-def _train_and_report(
-    config: dict[str, Any], space: Space, sequences: Sequences, storage: Storage
-) -> None:
+def _train_and_report(config: dict[str, Any], space: Space, split: Split, storage: Storage) -> None:
     """The next epoch is trained while the last one is saved and Tune takes its report."""
     number = config["trial"]
     values = {key: value for key, value in config.items() if key != "trial"}
     trial = space.config(values, f"trial {number}")
     best = Best(space.search.metrics[0], space.search.modes[0])
-    before, note = _checkpoint(storage, number, trial, sequences.num_items, best)
+    before, note = _checkpoint(storage, number, trial, split.num_items, best)
     # it may have been cut off before it was told
     if before and _tell(before, best, space, trial, note):
         return
     stop = Event()
-    epochs = train(trial, sequences, before.state if before else None, stop)
+    epochs = train(trial, split, before.state if before else None, stop)
     with ThreadPoolExecutor(1) as ahead:
         try:
             following = ahead.submit(next, epochs, None)
