@@ -63,15 +63,15 @@ def sign_flip(values: Array, seed: int = 0) -> Array:
 
 def _all_signs(size: int) -> Array:
     """Return the (2^size, size) combinations of 1 and -1."""
-    bits = np.arange(2**size)[:, None] >> np.arange(size)
-    return 1.0 - 2.0 * (bits & 1)
+    bits = np.arange(2**size)[:, None] >> np.arange(size) & 1
+    return np.where(bits, -1.0, 1.0)
 
 
 def _random_signs(size: int, seed: int) -> Iterator[Array]:
     """Yield rows of random signs (B, size), together `RESAMPLES`."""
     random = np.random.default_rng(seed)
     for count in _chunks(RESAMPLES, SIGNS):
-        yield random.integers(0, 2, (count, size), dtype=np.int8) * 2.0 - 1.0
+        yield np.where(random.integers(0, 2, (count, size), dtype=np.int8), 1.0, -1.0)
 
 
 def _chunks(total: int, at_once: int) -> list[int]:
