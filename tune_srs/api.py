@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tune_srs.config.settings import DataConfig, TrialConfig
 from tune_srs.config.validation import dotted_keys
-from tune_srs.datasets.columns import Say
 from tune_srs.datasets.histories import Histories, Split
 from tune_srs.datasets.prepared import PreparedData
-from tune_srs.errors import ConfigError, TuneSRSError
+from tune_srs.errors import ConfigError, Say, TuneSRSError
 from tune_srs.exports.recommend import Recommender
 
 if TYPE_CHECKING:

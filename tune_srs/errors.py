@@ -1,12 +1,16 @@
-"""What can go wrong in a user's hands.
+"""Errors a user can fix, and the messages of work in progress.
 
-A message says in one line what is wrong, where, and how to mend it; the console command prints it
-and exits with the error's `exit_code`. Programming mistakes raise Python's own exceptions.
+An error says in one line what is wrong, where, and how to fix it; the console command prints it and
+exits with the error's `exit_code`. Programming mistakes raise Python's own exceptions.
 """
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]  # called with each message for the user, such as `print`
 
 
 class TuneSRSError(Exception):
-    """The root of the errors a user can mend. Line breaks in the message become spaces."""
+    """The root of the errors a user can fix. Line breaks in the message become spaces."""
 
     exit_code = 2
 

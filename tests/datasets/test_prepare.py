@@ -24,11 +24,11 @@ from support.raw_data import (
 from tune_srs.config.settings import DataConfig
 from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets import prepared
-from tune_srs.datasets.catalogue import DATASETS, Dataset, RawFile
-from tune_srs.datasets.columns import COLUMNS, ITEM, USER, Say
+from tune_srs.datasets.columns import COLUMNS, ITEM, USER
 from tune_srs.datasets.prepare import known, prepare, prepared_folder, split, split_chunks
 from tune_srs.datasets.prepared import PreparedData
-from tune_srs.errors import ConfigError, DataError
+from tune_srs.datasets.published import DATASETS, Dataset, RawFile
+from tune_srs.errors import ConfigError, DataError, Say
 
 # The split
 

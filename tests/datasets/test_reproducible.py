@@ -13,7 +13,7 @@ from support.raw_data import silent
 from tune_srs import __version__
 from tune_srs.config.settings import DataConfig
 from tune_srs.datasets import prepare as prepare_module
-from tune_srs.datasets.files import sha256_of
+from tune_srs.datasets.hashes import recalled_sha256
 from tune_srs.datasets.prepare import prepare, prepared_folder
 
 LOG = "user,item,rating,timestamp\n" + "".join(
@@ -110,19 +110,19 @@ def test_a_hash_is_recalled_until_the_file_changes(
     path.write_text(LOG)
     later = time.time_ns() + 10**11
     monkeypatch.setattr(time, "time_ns", lambda: later)
-    digest = sha256_of(path, memory)
+    digest = recalled_sha256(path, memory)
     assert digest == hashlib.sha256(LOG.encode()).hexdigest()
     (note,) = memory.iterdir()
     note.write_text(note.read_text().replace(digest, "recalled"))
-    assert sha256_of(path, memory) == "recalled"
+    assert recalled_sha256(path, memory) == "recalled"
     aged(path, seconds=5)
-    assert sha256_of(path, memory) == digest
+    assert recalled_sha256(path, memory) == digest
     note.write_text("{")
-    assert sha256_of(path, memory) == digest
+    assert recalled_sha256(path, memory) == digest
 
 
 def test_the_hash_of_a_file_just_written_is_not_recalled(tmp_path: Path) -> None:
     path, memory = tmp_path / "log.csv", tmp_path / "hashes"
     path.write_text(LOG)
-    sha256_of(path, memory)
+    recalled_sha256(path, memory)
     assert not memory.exists()

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from tune_srs.config.settings import DataConfig
-from tune_srs.datasets.catalogue import Reader
 from tune_srs.datasets.columns import COLUMNS, TIMESTAMP
 from tune_srs.datasets.histories import Histories, Split
 from tune_srs.datasets.prepared import PreparedData
+from tune_srs.datasets.published import Reader
 
 Row = tuple[int, int, int, int]  # user, item, rating, timestamp
 

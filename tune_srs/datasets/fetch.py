@@ -14,7 +14,7 @@ from typing import Any
 import pooch
 import requests
 
-from tune_srs.datasets.files import is_html
+from tune_srs.datasets.readers.raw_files import is_html
 from tune_srs.errors import DataError
 
 TIMEOUT_S = 15

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
-from tune_srs.datasets.times import coarsest
 from tune_srs.errors import ConfigError, DataError
 
 Codes = npt.NDArray[np.int32]
 Times = npt.NDArray[np.int64]
+
+SECOND = 1_000_000  # microseconds
 
 
 class Counts(NamedTuple):
@@ -105,13 +106,24 @@ def _sorted(
 ) -> Interactions:
     from tune_srs.kernels.interactions import by_user_and_time  # here: a cache needs no Numba
 
-    ticks = None if ranked else coarsest(times)
+    ticks = None if ranked else _coarsest(times)
     lengths = np.bincount(users, minlength=len(user_ids))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     sorted_items, sorted_times = np.empty_like(items), np.empty_like(times)
     by_user_and_time(users, items, times, starts, sorted_items, sorted_times)
     sorted_users = np.repeat(np.arange(len(user_ids), dtype=np.int32), lengths)
     return Interactions(sorted_users, sorted_items, sorted_times, user_ids, item_ids, ticks)
+
+
+def _coarsest(times: Times) -> int:
+    """Convert microseconds (T,) to seconds, in place, if no fraction of a second occurs.
+
+    Returns how many units of `times` are a second from then on.
+    """
+    if len(times) and not (times[:1000] % SECOND).any() and not (times % SECOND).any():
+        times //= SECOND
+        return 1
+    return SECOND
 
 
 class _Column:

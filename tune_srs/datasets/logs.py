@@ -3,38 +3,22 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tune_srs.config.settings import LogConfig
 from tune_srs.config.validation import nearest
-from tune_srs.datasets import delimited, records
-from tune_srs.datasets.columns import (
-    ITEM,
-    NUMBER,
-    ORDER,
-    RATING,
-    TIMESTAMP,
-    USER,
-    Place,
-    Say,
-    checked_ids,
-    checked_ratings,
-)
-from tune_srs.datasets.delimited import Layout, has_padded_numbers
-from tune_srs.datasets.files import DAMAGED, PEEK, damaged, text_file
-from tune_srs.datasets.times import Times
-from tune_srs.errors import DataError
+from tune_srs.datasets.columns import ITEM, NUMBER, RATING, TIMESTAMP, USER, Location
+from tune_srs.datasets.readers import checked, delimited, parquet, records
+from tune_srs.datasets.readers.delimited import Layout, has_padded_numbers
+from tune_srs.datasets.readers.raw_files import DAMAGED, PEEK, damaged, text_file
+from tune_srs.errors import DataError, Say
 
 Kind = Literal["table", "sequence lines", "JSON lines", "Parquet"]
-Chunks = Iterable[tuple[pd.DataFrame, Place]]
 
 # in lower case, the commonest first
 USUAL_NAMES = {
@@ -48,7 +32,6 @@ USUAL_NAMES = {
     "created_at event_timestamp rating_timestamp t_dat",
 }
 OPTIONS = {USER: "--user-col", ITEM: "--item-col", RATING: "--rating-col", TIMESTAMP: "--time-col"}
-ROWS = 1_000_000  # of Parquet at once
 ATOMIC = r":(token|float|token_seq|float_seq)$"  # of a column's name in RecBole's atomic files
 
 
@@ -74,7 +57,8 @@ def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
     order = "" if TIMESTAMP in columns else ", in the order of its lines"
     say(f"{path}: {_described(found)}, {roles}{order}")
     empty = True
-    for chunk in _interactions(_tables(path, found, columns, config), config):
+    tables = _tables(path, found, columns, config)
+    for chunk in checked.interactions(tables, config.time_format, config.text_ids):
         empty = False
         yield chunk
     if empty:
@@ -85,9 +69,8 @@ def inspect(path: Path, config: LogConfig) -> Found:
     """Format, columns and layout, from the name and the first bytes of the file."""
     if path.is_dir():
         raise DataError(f"{path}: a folder; give a file of interactions")
-    if _is_parquet(path):
-        with _parquet(path) as file:
-            return Found("Parquet", file.schema_arrow.names)
+    if parquet.is_parquet(path):
+        return Found("Parquet", parquet.column_names(path))
     start = _beginning(path)
     text = start.decode("utf-8-sig", errors="replace")
     lines = [line for line in io.StringIO(text, newline="") if line.strip()]
@@ -116,14 +99,6 @@ def _beginning(path: Path) -> bytes:
             return stream.read(PEEK)
         except DAMAGED as error:
             raise damaged(source, error) from error
-
-
-def _is_parquet(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 def _are_sequence_lines(lines: list[str], config: LogConfig) -> bool:
@@ -227,10 +202,10 @@ def _described(found: Found) -> str:
 
 def _tables(
     path: Path, found: Found, columns: Mapping[str, str], config: LogConfig
-) -> Iterator[tuple[pd.DataFrame, Place]]:
+) -> Iterator[tuple[pd.DataFrame, Location]]:
     """The wanted columns under the names of their roles, unchecked."""
     if found.kind == "Parquet":
-        yield from _parquet_tables(path, columns)
+        yield from parquet.chunks(path, columns)
         return
     if found.layout is None:
         with text_file(path) as (stream, source):
@@ -242,58 +217,3 @@ def _tables(
     text = frozenset(role for role in (USER, ITEM) if columns[role] not in numeric)
     positions = {role: found.names.index(name) for role, name in columns.items()}
     yield from delimited.chunks(text_file(path), found.layout, positions, text)
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except DAMAGED as error:
-        raise damaged(path, error) from error
-
-
-def _parquet_tables(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[pd.DataFrame, Place]]:
-    place, done = Place(str(path), unit="row"), 0
-    names = {name: role for role, name in columns.items()}
-    with _parquet(path) as file:
-        for batch in file.iter_batches(ROWS, columns=list(names)):
-            table = pa.table({names[name]: _plain(batch[name]) for name in batch.schema.names})
-            frame = table.to_pandas(date_as_object=False)
-            frame.index = pd.RangeIndex(done, done + len(frame))
-            done += len(frame)
-            yield frame, place
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Not as places in a dictionary."""
-    coded = pa.types.is_dictionary(column.type)
-    return column.cast(column.type.value_type) if coded else column
-
-
-def _interactions(tables: Chunks, config: LogConfig) -> Iterator[pd.DataFrame]:
-    """Checked: ids, ratings and times as they should be, or a `DataError` for the first row."""
-    times: Times | None = None
-    rows = 0
-    for table, place in tables:
-        times = times or Times(config.time_format, place)
-        if not len(table):
-            continue
-        columns = {
-            role: checked_ids(_as_text(table[role], config), role, place) for role in (USER, ITEM)
-        }
-        if RATING in table:
-            columns[RATING] = checked_ratings(table[RATING], place)
-        if TIMESTAMP in table:
-            name = ORDER if config.time_format == "order" else TIMESTAMP
-            columns[name] = times.numbers(table[TIMESTAMP])
-        else:
-            columns[ORDER] = pd.Series(range(rows, rows + len(table)), index=table.index)
-        rows += len(table)
-        yield pd.DataFrame(columns)
-
-
-def _as_text(ids: pd.Series, config: LogConfig) -> pd.Series:
-    if not config.text_ids or pd.api.types.is_string_dtype(ids.dtype):
-        return ids
-    return ids.astype("str").where(ids.notna())

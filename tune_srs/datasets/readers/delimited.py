@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.parsers import TextFileReader
 
-from tune_srs.datasets.columns import ITEM, USER, Place, refuse_text
-from tune_srs.datasets.files import DAMAGED, damaged
+from tune_srs.datasets.columns import ITEM, USER, Location, refuse_text
+from tune_srs.datasets.readers.raw_files import DAMAGED, damaged
 from tune_srs.errors import DataError
 
 CELLS = 1_000_000  # of a chunk; larger ones take new memory each time
@@ -36,17 +36,17 @@ def chunks(
     layout: Layout,
     columns: Mapping[str, int],
     text: frozenset[str],
-) -> Iterator[tuple[pd.DataFrame, Place]]:
+) -> Iterator[tuple[pd.DataFrame, Location]]:
     """Tables of the wanted `columns` (name → position) of a `file` that is to be opened: its bytes
     and what to call it. Those in `text` are left as text; other ids must be numbers.
 
-    A field of another column that is no number makes that column text, or a mixture, in its chunk:
-    who takes the chunk looks for the row. Empty fields are missing values. Rows are labelled from
-    0, and the `Place` turns a label into a line. Raises `DataError` for rows that are too long and
-    for what cannot be parsed.
+    A field of another column that is not a number makes that column text, or a mixture, in its
+    chunk; `checked.interactions` then looks for the row. Empty fields are missing values. Rows are
+    labelled from 0, and the `Location` turns a label into a line. Raises `DataError` for rows that
+    are too long and for what cannot be parsed.
     """
     with file as (stream, source):  # inside, so that it is closed after its reader
-        place = Place(source, first=2 if layout.header else 1)
+        location = Location(source, first=2 if layout.header else 1)
         names = {position: name for name, position in columns.items()}
         try:
             with _reader(stream, layout, names, text) as reader:
@@ -54,8 +54,8 @@ def chunks(
                     table = chunk[list(names)].rename(columns=names)
                     for role in (USER, ITEM):
                         if role not in text:
-                            refuse_text(table[role], role, place)
-                    yield table, place
+                            refuse_text(table[role], role, location)
+                    yield table, location
         except pd.errors.EmptyDataError:
             return
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
