@@ -13,22 +13,22 @@ from tune_srs.files import sweep_aside, write_aside
 
 @dataclass(frozen=True)
 class Storage:
-    """A place by its path or URI (`s3://bucket/path`, `gs://…`); what lies there has a name.
+    """Files by name below a path or URI (`s3://bucket/path`, `gs://…`).
 
-    A name may hold slashes. Every machine that trains must reach the place by the same words.
+    A name may hold slashes. Every machine that trains must reach the files by the same `place`.
     """
 
     place: str
 
     def within(self, name: str) -> "Storage":
-        """The place called `name` in this one."""
+        """Return the storage called `name` below this one."""
         if "://" not in self.place:
             return Storage(str(Path(self.place).resolve() / name))
         parts = urlsplit(self.place)
         return Storage(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, None if there is none."""
+        """Return the content of a file, or None if there is no such file."""
         system, base = self._resolve()
         try:
             with system.open_input_file(f"{base}/{name}") as file:
@@ -37,7 +37,7 @@ class Storage:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file there in place of one of the same name: whole, or not at all."""
+        """Write a file, in place of one of the same name: whole, or not at all."""
         system, base = self._resolve()
         path = f"{base}/{name}"
         if not isinstance(system, fs.LocalFileSystem):  # an object is there when it is whole
@@ -56,7 +56,7 @@ class Storage:
             return
 
     def names(self) -> list[str]:
-        """Of all files that are there."""
+        """Return the names of all files."""
         system, base = self._resolve()
         selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
         found = (info for info in system.get_file_info(selector) if info.is_file)
@@ -85,5 +85,5 @@ class Storage:
 
 
 def trial_name(trial: int) -> str:
-    """The folder of a trial, in the storage and beside it."""
+    """Return the name of a trial's folder, in the storage and beside it."""
     return f"trial_{trial:05d}"

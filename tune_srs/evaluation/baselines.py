@@ -1,4 +1,4 @@
-"""Yardsticks that a search must beat. They learn from the training histories only."""
+"""Baselines that a search must beat. They learn from the training histories only."""
 
 from collections.abc import Callable
 

@@ -33,7 +33,7 @@ BETAS = (0.9, 0.98)
 
 @dataclass
 class TrainState:
-    """All that changes while training; see `checkpoint.py` for its file."""
+    """Everything that changes in training; see `checkpoint.py` for its file."""
 
     model: SASRec
     optimizers: tuple[torch.optim.Optimizer, ...]
@@ -43,14 +43,14 @@ class TrainState:
     epoch: int = 0  # epochs done
 
     def parameters(self) -> list[Tensor]:
-        """All that is trained."""
+        """Return everything that is trained."""
         learned = [] if self.relevance is None else [*self.relevance.parameters()]
         return [*self.model.parameters(), *learned]
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch gave. `state` is alive: the next epoch changes it."""
+    """The result of an epoch. The next epoch changes `state`."""
 
     epoch: int  # from 1
     metrics: dict[str, float]  # train/loss, val/…, time/train_s, time/evaluate_s
@@ -58,7 +58,7 @@ class EpochReport:
 
 
 def device_of(config: TrainConfig) -> torch.device:
-    """The device asked for; `auto` is a GPU where there is one."""
+    """Return the device to train on; `auto` is a GPU where there is one."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "train.device: cuda asked, but torch sees no GPU here; use auto or cpu, "
@@ -72,7 +72,7 @@ def device_of(config: TrainConfig) -> torch.device:
 
 
 def new_state(config: TrialConfig, num_items: int) -> TrainState:
-    """A model with fresh weights, its optimiser and its random numbers."""
+    """Return a model with fresh weights, its optimisers and its random generators."""
     device = device_of(config.train)
     seed = config.train.seed
     weights = torch.Generator().manual_seed(seed)
@@ -93,7 +93,10 @@ def new_state(config: TrialConfig, num_items: int) -> TrainState:
 def _optimizers(
     model: SASRec, relevance: LearnedRelevance | None, config: TrialConfig
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Adam for all, or for all but the item embeddings, of which a step moves the touched rows."""
+    """Return the optimisers of all that is trained.
+
+    One Adam, or a lazy one for the item embeddings, of which a step then moves the touched rows.
+    """
     train = config.train
     rest, optimizers = [*model.parameters()], []
     if touches_few(config, model.num_items):
@@ -119,7 +122,7 @@ def _optimizers(
 
 
 def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
-    """Have ready what `config` calls on the CPU: a moment, or half a minute once on a machine."""
+    """Compile what `config` calls on the CPU: a moment, or half a minute once per machine."""
     if not packs(config.train):
         return
     histories = Histories(np.array([1, 2, 3], dtype=np.int32), np.array([0, 3]), num_items=5)
@@ -141,7 +144,7 @@ def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
 
 
 def clear_device() -> None:
-    """Give back what torch keeps of a GPU's memory for a run that has ended."""
+    """Release the GPU memory that torch keeps of a run that has ended."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -153,7 +156,7 @@ def packs(config: TrainConfig) -> bool:
 
 
 def touches_few(config: TrialConfig, num_items: int) -> bool:
-    """Whether a step moves only the item embeddings that it touches."""
+    """Return whether a step moves only the item embeddings that it touches."""
     train = config.train
     if train.embedding_update == "auto":
         many = num_items > MANY_ITEMS and device_of(train).type == "cpu"
@@ -236,7 +239,10 @@ def clip_gradients(parameters: Iterable[Tensor], most: float) -> None:
 def step_of(
     config: TrainConfig, state: TrainState, batches: Batches, loss_of: BatchLoss
 ) -> Callable[[Tensor], Tensor]:
-    """What trains on the users given and returns the loss; a recorded step if so configured."""
+    """Return the function that takes one optimiser step for a batch of users, and returns its loss.
+
+    Recorded as a CUDA graph if `train.cuda_graph` is set.
+    """
 
     def step(users: Tensor) -> Tensor:
         return train_step(state, batches.batch(users), loss_of, config.clip_norm)
@@ -251,7 +257,7 @@ def _train_epoch(
     step: Callable[[Tensor], Tensor],
     stop: Event,
 ) -> float:
-    """One pass over all users, or until `stop` is set; the mean loss of its steps."""
+    """Train on all users once, or until `stop` is set; return the mean loss of the steps."""
     state.model.train()
     total = torch.zeros((), device=state.generator.device)
     before = state.epoch * len(batches)
@@ -266,7 +272,7 @@ def _train_epoch(
 def train_step(
     state: TrainState, batch: Batch, loss_of: BatchLoss, clip_norm: float | None = None
 ) -> Tensor:
-    """One step of the optimiser on one batch; its loss, on the device and without a gradient."""
+    """Take one optimiser step on one batch; return its loss, on the device, without a gradient."""
     loss = loss_of(state.model, batch, state.generator)
     for optimizer in state.optimizers:
         optimizer.zero_grad()
