@@ -26,7 +26,7 @@ def test_the_bootstrap_agrees_with_that_of_scipy() -> None:
 def test_how_many_are_drawn_at_once_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     values = drawn(30, 2)
     whole = bootstrap(values)
-    monkeypatch.setattr(resampling, "DRAWS", 30 * 7)
+    monkeypatch.setattr(resampling, "ROWS", 7)
     np.testing.assert_allclose(bootstrap(values), whole)
 
 

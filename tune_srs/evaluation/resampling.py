@@ -15,8 +15,7 @@ CONFIDENCE = 0.95
 TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 RESAMPLES = 9_999  # with the sample itself 10,000
 FEW_RESAMPLES = 2_000  # for many metrics of many scorers, where two digits of an end are enough
-DRAWS = 2**22  # units drawn at once
-SIGNS = 256  # rows of random signs at once
+ROWS = 256  # resamples, or rows of random signs, at once
 
 
 def bootstrap(values: Array, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Array, Array]:
@@ -27,8 +26,7 @@ def bootstrap(values: Array, resamples: int = RESAMPLES, seed: int = 0) -> tuple
     these stay paired.
     """
     random = np.random.default_rng(seed)
-    at_once = max(1, DRAWS // len(values))
-    means = [_resampled_means(values, n, random) for n in _chunks(resamples, at_once)]
+    means = [_resampled_means(values, count, random) for count in _chunks(resamples)]
     low, high = np.quantile(np.concatenate(means), TAILS, axis=0)
     return low, high
 
@@ -70,10 +68,10 @@ def _all_signs(size: int) -> Array:
 def _random_signs(size: int, seed: int) -> Iterator[Array]:
     """Yield rows of random signs (B, size), together `RESAMPLES`."""
     random = np.random.default_rng(seed)
-    for count in _chunks(RESAMPLES, SIGNS):
+    for count in _chunks(RESAMPLES):
         yield np.where(random.integers(0, 2, (count, size), dtype=np.int8), 1.0, -1.0)
 
 
-def _chunks(total: int, at_once: int) -> list[int]:
-    """Return sizes of at most `at_once` that add up to `total`."""
-    return [min(at_once, total - done) for done in range(0, total, at_once)]
+def _chunks(total: int) -> list[int]:
+    """Return sizes of at most `ROWS` that add up to `total`."""
+    return [min(ROWS, total - done) for done in range(0, total, ROWS)]
