@@ -213,7 +213,7 @@ def of_two_sources(url: str, archive: bytes, mirror: published.Source) -> Datase
 
 
 def table_brought(dataset: Dataset, raw: Path, say: Say) -> pd.DataFrame:
-    file = dataset.bring("ml-100k", raw, say)
+    file = dataset.fetch("ml-100k", raw, say)
     return table_from(lambda path, say: published.read(file, path, say), raw / file.name)
 
 

@@ -307,7 +307,7 @@ def test_a_log_in_chunks_is_the_whole_log(tmp_path: Path, monkeypatch: pytest.Mo
     for module in (raw_files, logs):  # what is looked at ends before
         monkeypatch.setattr(module, "PEEK", 200)
     with pytest.raises(
-        DataError, match=r"line 52: the item id 'x' is no whole number as the others"
+        DataError, match=r"line 52: the item id 'x' is not a whole number as the others"
     ):
         list(logs.read(path, LogConfig(), silent))
 

@@ -441,7 +441,7 @@ def test_an_empty_folder_is_damaged_data(tmp_path: Path) -> None:
 
 def folder_to_be(data_folder: Path) -> Path:
     """Where `CONFIG` is going to be prepared: the raw file is there already."""
-    DATASETS["toy"].bring("toy", data_folder / "raw" / "toy", silent)
+    DATASETS["toy"].fetch("toy", data_folder / "raw" / "toy", silent)
     return prepared_folder(CONFIG, data_folder)
 
 

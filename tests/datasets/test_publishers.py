@@ -121,13 +121,13 @@ def test_an_archive_with_other_content_is_refused(tmp_path: Path, content: str |
 def test_the_line_of_a_bad_rating_is_told(tmp_path: Path) -> None:
     content = "1\t2\t3\t881250949\n1\t2\tgood\t881250949\n"
     message = refusal(U_DATA, zip_with(tmp_path / "ml-100k.zip", content))
-    assert "ml-100k/u.data: line 2: the rating 'good' is no number" in message
+    assert "ml-100k/u.data: line 2: the rating 'good' is not a number" in message
 
 
 def test_the_line_of_an_id_that_is_no_number_is_told(tmp_path: Path) -> None:
     content = "1\t2\t3\t881250949\nanna\t2\t3\t881250949\n"
     message = refusal(U_DATA, zip_with(tmp_path / "ml-100k.zip", content))
-    assert "ml-100k/u.data: line 2: the user id 'anna' is no whole number" in message
+    assert "ml-100k/u.data: line 2: the user id 'anna' is not a whole number" in message
 
 
 def test_an_archive_of_another_data_set_is_refused(tmp_path: Path) -> None:

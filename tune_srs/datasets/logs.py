@@ -1,4 +1,4 @@
-"""Any interaction log: its format and columns found, said, and read."""
+"""Any interaction log: its format and columns are recognised, reported, and read."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ ATOMIC = r":(token|float|token_seq|float_seq)$"  # of a column's name in RecBole
 
 @dataclass(frozen=True)
 class Found:
-    """What a log was found to be, from its first bytes."""
+    """The format and the columns of a log, recognised from its first bytes."""
 
     kind: Kind
     names: list[str]
@@ -46,10 +46,10 @@ class Found:
 
 
 def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
-    """The interactions of the log at `path`, a chunk at a time, in the order of the file.
+    """Yield the interactions of the log at `path` in chunks, in the order of the file.
 
-    `say` is told which column was taken for what. Raises `DataError` for a file that is no log, for
-    columns that are not there, and for the first row that cannot be used.
+    `say` reports the role of each column. Raises `DataError` for a file that is not a log, for
+    columns that do not exist, and for the first row that cannot be used.
     """
     found = inspect(path, config)
     columns = choose(found.names, config, found.kind, path)
@@ -66,7 +66,7 @@ def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
 
 
 def inspect(path: Path, config: LogConfig) -> Found:
-    """Format, columns and layout, from the name and the first bytes of the file."""
+    """Return format, columns and layout, from the name and the first bytes of the file."""
     if path.is_dir():
         raise DataError(f"{path}: a folder; give a file of interactions")
     if parquet.is_parquet(path):
@@ -83,7 +83,7 @@ def inspect(path: Path, config: LogConfig) -> Found:
             _, first = next(records.records(stream, records.json_object, source))
             return Found("JSON lines", list(first))
     if text.lstrip().startswith("["):
-        raise DataError(f"{path}: one JSON array; write one object a line (JSON lines)")
+        raise DataError(f"{path}: one JSON array; write one object per line (JSON lines)")
     if _are_sequence_lines(lines, config):
         names = [USER, ITEM]
         layout = Layout(r"\s+", 2, header=False, quoted=False)
@@ -93,7 +93,7 @@ def inspect(path: Path, config: LogConfig) -> Found:
 
 
 def _beginning(path: Path) -> bytes:
-    """The first `PEEK` bytes of the text, or all if it is shorter."""
+    """Return the first `PEEK` bytes of the text, or all if it is shorter."""
     with text_file(path) as (stream, source):
         try:
             return stream.read(PEEK)
@@ -102,7 +102,7 @@ def _beginning(path: Path) -> bytes:
 
 
 def _are_sequence_lines(lines: list[str], config: LogConfig) -> bool:
-    """`user item` on each line, as the SASRec family has it: no header, ordered by time."""
+    """Return whether each line is `user item`, as in SASRec's data: no header, ordered by time."""
     if config.separator is not None or config.time_column is not None:
         return False
     plain = re.compile(r"\d+[ \t]\d+\s*")
@@ -126,13 +126,13 @@ def _found_table(path: Path, lines: list[str], config: LogConfig) -> Found:
         names = [str(position) for position in range(len(rows[0]))]
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"{path}: line 1: the column name {name!r} stands twice; rename one")
+            raise DataError(f"{path}: line 1: the column name {name!r} occurs twice; rename one")
     layout = Layout(separator, len(names), config.header, quoted=not atomic)
     return Found("table", names, layout, _numeric(names, rows))
 
 
 def _separator(lines: list[str]) -> str:
-    """The one that cuts the first line into the most fields."""
+    """Return the separator that cuts the first line into the most fields."""
     fields = {
         candidate: len(next(csv.reader(lines[:1], delimiter=candidate)))
         for candidate in (",", "\t", ";", "|", " ")
@@ -141,7 +141,7 @@ def _separator(lines: list[str]) -> str:
 
 
 def _numeric(names: list[str], rows: list[list[str]]) -> frozenset[str]:
-    """Columns whose sample holds whole numbers only, written as a computer writes them."""
+    """Return the columns whose sample holds only whole numbers without padding."""
     columns: dict[str, list[str]] = {name: [] for name in names}
     for row in rows:
         for name, field in zip(names, row, strict=False):
@@ -154,18 +154,18 @@ def _numeric(names: list[str], rows: list[list[str]]) -> frozenset[str]:
 
 
 def choose(names: list[str], config: LogConfig, kind: Kind, path: Path) -> dict[str, str]:
-    """Role → column: as the settings say or, where they are silent, by the usual names."""
-    given = {
+    """Return role → column: by the settings or, where they name none, by the usual names."""
+    set_by_user = {
         USER: config.user_column,
         ITEM: config.item_column,
         RATING: config.rating_column,
         TIMESTAMP: config.time_column,
     }
     columns: dict[str, str] = {}
-    for role, name in given.items():
+    for role, name in set_by_user.items():
         if name is not None and name not in names:
             raise DataError(f"{path}: there is no column {name}{nearest(name, names)}")
-        taken = {*columns.values(), *(other for other in given.values() if other)}
+        taken = {*columns.values(), *(other for other in set_by_user.values() if other)}
         name = name or _usual(role, [other for other in names if other not in taken])
         if name is not None:
             columns[role] = name
@@ -203,7 +203,7 @@ def _described(found: Found) -> str:
 def _tables(
     path: Path, found: Found, columns: Mapping[str, str], config: LogConfig
 ) -> Iterator[tuple[pd.DataFrame, Location]]:
-    """The wanted columns under the names of their roles, unchecked."""
+    """Yield tables of the wanted columns under the names of their roles, unchecked."""
     if found.kind == "Parquet":
         yield from parquet.chunks(path, columns)
         return

@@ -1,4 +1,4 @@
-"""From raw data to prepared sequences: found, read, filtered, split, and kept for the next time."""
+"""From raw data to prepared data: fetched, read, filtered, split, and kept for the next time."""
 
 import hashlib
 import json
@@ -28,14 +28,14 @@ SYNTHETIC = "synthetic"
 def prepare(
     config: DataConfig, data_folder: Path, say: Say = print, verify: bool = False
 ) -> PreparedData:
-    """The prepared data of `config`, from the cache under `data_folder` or made now.
+    """Return the prepared data of `config`, from the cache under `data_folder` or made now.
 
-    Raises `ConfigError` for a name that is not known, `DataError` for data that cannot be had or
-    that is too short for the futures asked. `say` is told what is fetched, taken for what, and
-    dropped. With `verify` every byte of a cache is checked, not only its sizes.
+    `say` reports what is fetched, recognised and dropped. With `verify` every byte of a cache is
+    checked, not only its sizes. Raises `ConfigError` for an unknown name, `DataError` for data that
+    are not available or too short for the number of futures.
     """
     _check_name(config)
-    _bring(config, data_folder, say)
+    _fetch(config, data_folder, say)
     folder = prepared_folder(config, data_folder)
     made = not folder.exists()
     if made:
@@ -60,7 +60,7 @@ def _keep(data: PreparedData, folder: Path) -> None:
 
 
 def prepared_folder(config: DataConfig, data_folder: Path) -> Path:
-    """Where data of these settings are kept: other settings, input or format, another folder."""
+    """Return the folder of data of these settings, this input and this format."""
     inputs = [
         recalled_sha256(path, data_folder / "hashes") for path in inputs_of(config, data_folder)
     ]
@@ -70,7 +70,7 @@ def prepared_folder(config: DataConfig, data_folder: Path) -> Path:
 
 
 def known(data_folder: Path) -> pd.DataFrame:
-    """The data sets known by name: sizes as published, and what of each is under `data_folder`."""
+    """Return one row per known data set: sizes as published, and what is under `data_folder`."""
     rows = []
     for name, dataset in DATASETS.items():
         is_prepared = any((data_folder / "prepared").glob(f"{name}-????????????"))
@@ -87,7 +87,7 @@ def known(data_folder: Path) -> pd.DataFrame:
 
 
 def inputs_of(config: DataConfig, data_folder: Path) -> list[Path]:
-    """The raw files that `config` is read from, as far as they are here."""
+    """Return the raw files of `config` that are here."""
     if config.name in DATASETS:
         raw = data_folder / "raw" / config.name
         found = DATASETS[config.name].find(raw)
@@ -96,12 +96,12 @@ def inputs_of(config: DataConfig, data_folder: Path) -> list[Path]:
 
 
 def is_known(name: str) -> bool:
-    """Whether `name` is that of a known data set; otherwise it is the path of a log."""
+    """Return whether `name` is that of a known data set; otherwise it is the path of a log."""
     return name in {*DATASETS, SYNTHETIC}
 
 
 def _check_name(config: DataConfig) -> None:
-    """Raises `ConfigError` or `DataError` for a name that stands for nothing."""
+    """Raise `ConfigError` or `DataError` for a name that stands for nothing."""
     named, path = is_known(config.name), Path(config.name)
     if named and config.log != LogConfig():
         raise ConfigError(
@@ -115,13 +115,13 @@ def _check_name(config: DataConfig) -> None:
     raise ConfigError(f"data.name: unknown data set {config.name}{close}")
 
 
-def _bring(config: DataConfig, data_folder: Path, say: Say) -> None:
+def _fetch(config: DataConfig, data_folder: Path, say: Say) -> None:
     if config.name in DATASETS:
-        DATASETS[config.name].bring(config.name, data_folder / "raw" / config.name, say)
+        DATASETS[config.name].fetch(config.name, data_folder / "raw" / config.name, say)
 
 
 def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
-    """Read and split; what is said stands in the manifest, too, for those who find it there."""
+    """Return data read and split; the manifest keeps the messages for later runs."""
     notes: list[str] = []
 
     def note(message: str) -> None:
@@ -142,7 +142,7 @@ def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
 
 
 def _titles(config: DataConfig, data_folder: Path, item_ids: pd.Series) -> pd.Series | None:
-    """The title of each item, missing where it has none; None where none has."""
+    """Return the title of each item, missing where there is none; None if no item has one."""
     raw = data_folder / "raw" / config.name
     file = DATASETS[config.name].find(raw) if config.name in DATASETS else None
     titles = file.titles(raw / file.name) if file is not None and file.titles else None
@@ -153,18 +153,18 @@ def _titles(config: DataConfig, data_folder: Path, item_ids: pd.Series) -> pd.Se
 
 
 def _chunks(config: DataConfig, data_folder: Path, say: Say) -> Iterable[pd.DataFrame]:
-    """The interactions of `config.name`, whose raw file is here."""
+    """Return the interactions of `config.name`, whose raw file is here."""
     if config.name == SYNTHETIC:
         return [synthetic.generate(config.synthetic)]
     if config.name in DATASETS:
         raw = data_folder / "raw" / config.name
-        file = DATASETS[config.name].bring(config.name, raw, say)
+        file = DATASETS[config.name].fetch(config.name, raw, say)
         return published.read(file, raw / file.name, say)
     return logs.read(Path(config.name), config.log, say)
 
 
 def split(table: pd.DataFrame, config: DataConfig, say: Say = print) -> PreparedData:
-    """A whole interactions table → prepared data, see `split_chunks`."""
+    """Return prepared data of a whole interactions table, see `split_chunks`."""
     return split_chunks([table], config, say)
 
 
@@ -174,10 +174,10 @@ def split_chunks(
     say: Say = print,
     inputs: Iterable[dict[str, Any]] = (),
 ) -> PreparedData:
-    """Interactions, a chunk at a time (see `columns`) → filtered, split, with noise.
+    """Return prepared data of interactions in chunks (see `columns`): filtered, split, with noise.
 
     Equal timestamps of a user keep their order. `inputs` is for the manifest. Raises `DataError` if
-    nobody is left.
+    no user is left.
     """
     log, counts = collect(chunks, config.min_rating)
     removals = []

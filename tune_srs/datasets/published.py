@@ -1,4 +1,4 @@
-"""The data sets that are known by name: what they are, whose, and in which files they come.
+"""The data sets that are known by name: what they are, who publishes them, and in which files.
 
 URLs and checksums of MovieLens are those that GroupLens publishes beside its archives; sizes are
 those of the publishers' pages. Where a publisher gives its files to people and not to programs, or
@@ -23,18 +23,18 @@ Source = Callable[[Path], None]  # writes the file whole, or raises NotServedErr
 
 @dataclass(frozen=True)
 class RawFile:
-    """A form in which a data set is published."""
+    """A file in which a data set is published."""
 
     name: str  # in data/raw/NAME/
     read: Reader
-    rows: int | None = None  # it must have
-    source: Source | None = None  # None: to be put there by hand
+    rows: int | None = None  # that it must have
+    source: Source | None = None  # None: a person has to put it there
     titles: Titles | None = None  # of the items, where they are published with it
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that is known by name. Any one of its files will do, the first that is there."""
+    """A data set that is known by name, read from the first of its files that is there."""
 
     description: str
     users: int
@@ -46,21 +46,21 @@ class Dataset:
 
     @property
     def fetched(self) -> bool:
-        """Whether a program may fetch it; otherwise it is put there by hand."""
+        """Whether a program may fetch it; otherwise a person has to put it there."""
         return any(file.source is not None for file in self.files)
 
     def find(self, folder: Path) -> RawFile | None:
-        """The file that is in `folder`, if any."""
+        """Return the file that is in `folder`, if any."""
         return next((file for file in self.files if (folder / file.name).exists()), None)
 
-    def bring(self, name: str, folder: Path, say: Say) -> RawFile:
-        """The file that is in `folder`, fetched if none is; `say` is told who served it.
+    def fetch(self, name: str, folder: Path, say: Say) -> RawFile:
+        """Return the file in `folder`, fetched if there is none; `say` reports who served it.
 
         Raises `DataError` that says what to do by hand.
         """
-        found = self.find(folder)
-        if found is not None:
-            return found
+        present = self.find(folder)
+        if present is not None:
+            return present
         reasons = []
         for file in self.files:
             if file.source is not None:
@@ -82,7 +82,7 @@ class Dataset:
 
 
 def read(file: RawFile, path: Path, say: Say) -> Iterator[pd.DataFrame]:
-    """The interactions in `path`; `DataError` if they are fewer or more than published."""
+    """Yield the interactions in `path`; raise `DataError` if their number is not as published."""
     count = 0
     for chunk in file.read(path, say):
         count += len(chunk)

