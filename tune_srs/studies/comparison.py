@@ -95,7 +95,8 @@ def changes(results: Results) -> pd.DataFrame:
     """Whether a configuration's difference is another on other data than on the first data set.
 
     One row a further data set, configuration and metric: `change` is its difference from the
-    reference less that on `first_dataset`, with interval and p for other users and seeds. Where the data sets have the same users, as with noise, it is `paired` by user and seed.
+    reference less that on `first_dataset`, with interval and p for other users and seeds. Where the
+    data sets have the same users, as with noise, it is `paired` by user and seed.
     """
     first_dataset, *others = results.study.datasets
     rows: list[dict[str, Any]] = []
