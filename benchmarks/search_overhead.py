@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from tune_srs.datasets.prepare import prepare
-from tune_srs.runs import tables
 from tune_srs.runs.journal import Journal, TrialRecord
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources, available_cpus
+from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
 from tune_srs.tuning.console import Console
 from tune_srs.tuning.search import run
@@ -38,7 +38,7 @@ def measure(dataset: str, trials: int, epochs: int) -> dict[str, float]:
         started = time.perf_counter()
         run(plan, data, folder, Watch(memory))
         wall = time.perf_counter() - started
-        table = tables.epochs(folder)
+        table = Run(folder).epochs
     busy = table[["time/train_s", "time/evaluate_s"]].to_numpy().sum()
     return {
         "trials": trials,

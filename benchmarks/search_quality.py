@@ -33,9 +33,10 @@ from ray.tune.search.optuna import OptunaSearch
 
 from tune_srs.datasets.prepare import prepare
 from tune_srs.files import write_aside
-from tune_srs.runs import tables
+from tune_srs.runs.optuna_study import new_study
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
+from tune_srs.runs.run import Run
 from tune_srs.space.parameters import Values
 from tune_srs.space.space import Space
 from tune_srs.training.loop import compile_kernels, train
@@ -210,6 +211,7 @@ def ours(space: Space, curves: Curves, seed: int, at_once: int) -> Replay:
     """What `tune-srs search` does with `space`; a grid's points come in random order."""
     points = space.points()
     searcher = OptunaSearcher(
+        new_study(space.search.objectives),
         space.suggest,
         space.search.metrics,
         space.search.modes,
@@ -285,7 +287,7 @@ def same_as_real(space: Space, curves: Curves, at_once: int) -> str:
         folder = Path(parent) / "real"
         plan = Plan("real", space, 0, Resources(at_once=at_once, gpus_per_trial=0))
         run(plan, data, folder, Console(rich.console.Console(quiet=True)))
-        epochs = tables.epochs(folder)
+        epochs = Run(folder).epochs
     real = set(epochs[["trial", "epoch", METRIC]].itertuples(index=False, name=None))
     replayed = set(ours(space, curves, 0, at_once))
     return "\n".join(

@@ -14,51 +14,52 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from optuna.trial import TrialState
-
 from tune_srs.runs import tables
-from tune_srs.runs.journal import Journal
-from tune_srs.runs.optuna_study import past_trial, write_study
+from tune_srs.runs.journal import Journal, Status, TrialRecord
+from tune_srs.runs.optuna_study import study_of, write_study
+from tune_srs.runs.paths import RunPaths
+from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
 from tune_srs.tuning import tensorboard
 from tune_srs.tuning.early_stopping import rule
 from tune_srs.tuning.samplers import make_sampler
-from tune_srs.tuning.searcher import OptunaSearcher, PastTrial
+from tune_srs.tuning.searcher import OptunaSearcher
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "relevance.yaml"
 STOPPED = 0.7  # share of the trials that are stopped early, after a fifth of the epochs
 METRICS = 40  # reported each epoch
 
 
-def past_trials(space: Space, count: int, epochs: int) -> list[PastTrial]:
-    """Trials of random points with random curves, most of them stopped early."""
+def past_trials(space: Space, count: int, epochs: int) -> list[TrialRecord]:
+    """Return trials of random points with random curves, most of them stopped early."""
     dice = random.Random(0)
     proposer = searcher_with(space.from_dict(space.to_dict() | RANDOM, "benchmark"), ())
     trials = []
     for number in range(count):
-        values = proposer.suggest(str(number))
-        assert values is not None
+        suggested = proposer.suggest(str(number))
+        assert suggested is not None
         proposer.on_trial_complete(str(number), None, error=True)
-        state = TrialState.PRUNED if dice.random() < STOPPED else TrialState.COMPLETE
-        length = epochs // 5 if state == TrialState.PRUNED else epochs
+        status: Status = "stopped" if dice.random() < STOPPED else "complete"
+        length = epochs // 5 if status == "stopped" else epochs
         height = dice.random()
         curve = [(epoch, (height * (1 - 1 / epoch),)) for epoch in range(1, length + 1)]
-        trials.append(PastTrial(state, {k: v for k, v in values.items() if k != "trial"}, curve))
+        values = {name: value for name, value in suggested.items() if name != "trial"}
+        trials.append(TrialRecord(number, values, 0.0, status, reports=list(curve)))
     return trials
 
 
 RANDOM = {"search": {"sampler": {"type": "random"}}}
 
 
-def searcher_with(space: Space, past: Sequence[PastTrial]) -> OptunaSearcher:
+def searcher_with(space: Space, past: Sequence[TrialRecord]) -> OptunaSearcher:
     search = space.search
     return OptunaSearcher(
+        study_of(past, space),
         space.suggest,
         search.metrics,
         search.modes,
         make_sampler(space, 0),
         time_attr="epoch",
-        past=past,
     )
 
 
@@ -79,32 +80,34 @@ def records(count: int, epochs: int) -> None:
     names = [f"val/metric{number}@10" for number in range(METRICS - 1)]
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent)
-        journal = Journal(folder, space.search.metrics, space.search.modes)
+        paths = RunPaths(folder)
+        journal = Journal(folder, space.search.objectives)
         stopping = rule(space.search.scheduler)
         reports, started = 0, time.perf_counter()
         for number, trial in enumerate(past):
-            journal.begin(number, dict(trial.params))
+            journal.begin(number, trial.values)
             for epoch, (value,) in trial.reports:
                 metrics = dict.fromkeys(names, value) | {space.search.metrics[0]: value}
                 stopping.stops(number, epoch, value)
                 journal.report(number, epoch, metrics)
                 reports += 1
-            journal.end(number, "complete" if trial.state == TrialState.COMPLETE else "stopped")
+            assert trial.status != "unfinished"
+            journal.end(number, trial.status)
         noting = time.perf_counter() - started
         print(f"{count} trials, {reports} reports of {METRICS} metrics")
         print(f"noting a report: {1e6 * noting / reports:.0f} us")
-        size = (folder / "journal.jsonl").stat().st_size
+        size = paths.journal.stat().st_size
         print(f"journal: {size / 2**20:.0f} MiB")
-        event = timed(lambda: tensorboard.write_epoch(folder / "tune" / "trial_00000", 1, metrics))
+        event = timed(lambda: tensorboard.write_epoch(paths.trial(0), 1, metrics))
         print(f"TensorBoard events of a report: {1e6 * event:.0f} us")
-        reread = timed(lambda: Journal(folder, space.search.metrics, space.search.modes))
+        reread = timed(lambda: Journal(folder, space.search.objectives))
         print(f"reading the journal to resume: {reread:.1f} s")
-        print_time("trials.csv", lambda: tables.write_trials(folder, journal.trials, space))
-        print_time("results.trials", lambda: tables.trials(folder))
-        print_time("results.epochs", lambda: tables.epochs(folder))
-        study = searcher_with(space, [past_trial(record) for record in journal.trials]).study
-        print_time("optuna.db", lambda: write_study(study, folder / "optuna.db", "benchmark"))
-        print(f"optuna.db: {(folder / 'optuna.db').stat().st_size / 2**20:.0f} MiB")
+        print_time("trials.csv", lambda: tables.write_trials(paths.trials, journal.trials, space))
+        print_time("trials of a run", lambda: Run(folder).trials)
+        print_time(
+            "optuna.db", lambda: write_study(journal.trials, space, paths.optuna, "benchmark")
+        )
+        print(f"optuna.db: {paths.optuna.stat().st_size / 2**20:.0f} MiB")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of this process: {peak:.2f} GiB")
 

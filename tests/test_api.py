@@ -12,6 +12,7 @@ from support.searches import FIXED, SPACE
 import tune_srs as ts
 from tune_srs import api
 from tune_srs.runs.plan import Plan
+from tune_srs.runs.run import Run
 
 WITHOUT = """
 import sys
@@ -55,7 +56,7 @@ def test_what_it_offers_is_there_and_nothing_else() -> None:
     assert set(ts.API) == set(api.__all__)
     for name in ts.API:
         assert getattr(ts, name) is getattr(api, name)
-    assert ts.results.__name__ == "tune_srs.runs.tables"
+    assert ts.Run is Run
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         _ = ts.serach  # type: ignore[attr-defined]
 

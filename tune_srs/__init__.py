@@ -1,7 +1,7 @@
 """Hyper-parameter search for relevance-aware sequential recommenders.
 
 `prepare`, `train`, `search`, `export` and `load` do what the commands do: see `tune_srs.api`.
-`results` reads the folder of a search.
+`Run` reads the folder of a search.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tune_srs.api import prepare as prepare
     from tune_srs.api import search as search
     from tune_srs.api import train as train
-    from tune_srs.runs import tables as results  # noqa: F401
+    from tune_srs.runs.run import Run as Run
 
 __version__ = "0.1.0"
 API = (
@@ -31,6 +31,6 @@ if not TYPE_CHECKING:  # to which every name would exist
         """Imports what takes long to import when it is first asked for."""
         if name in API:
             return getattr(import_module("tune_srs.api"), name)
-        if name == "results":
-            return import_module("tune_srs.runs.tables")
+        if name == "Run":
+            return import_module("tune_srs.runs.run").Run
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

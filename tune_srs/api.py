@@ -92,8 +92,8 @@ def search(
     interrupted, and can be resumed. Raises `ConfigError` for a request that cannot be carried out,
     `DataError` for data that cannot be had, `SearchError` if the search fails.
     """
-    from tune_srs.runs.plan import Plan
-    from tune_srs.runs.tables import run_folder
+    from tune_srs.runs.paths import find_run
+    from tune_srs.runs.run import Run
     from tune_srs.tuning.request import Request
 
     results = Path(results_folder)
@@ -105,14 +105,15 @@ def search(
         seed,
         resources or {},
     )
-    folder = run_folder(results, name) if resume else results / name
-    plan = request.plan(stored=Plan.read(folder) if resume else None)
+    run = Run(find_run(results, name)) if resume else None
+    folder = run.folder if run else results / name
+    plan = request.plan(stored=run.plan if run else None)
     plan.check(folder, resume)
     if data is None:
         data = prepare(plan.space.base.data, data_folder)
     plan.check_times(data)
-    if resume:
-        plan.check_data(data, folder)
+    if run:
+        run.check_data(data)
 
     try:
         from tune_srs.tuning import search as tuning

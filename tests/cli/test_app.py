@@ -16,6 +16,7 @@ from support.exports import write_run
 import tune_srs
 from tune_srs.cli import app
 from tune_srs.runs.journal import Journal
+from tune_srs.space.objective import Objective
 
 Run = Callable[..., "Outcome"]
 METRIC = "val/ndcg_rel@10"
@@ -399,7 +400,7 @@ def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: st
     )
     (folder / "baselines.json").write_text(json.dumps({"popularity": {METRIC: 0.1}}))
     (folder / "best" / "metrics.json").write_text(json.dumps({"test": {"best": {METRIC: 0.1}}}))
-    record = Journal(folder, [METRIC], ["max"])
+    record = Journal(folder, [Objective(METRIC)])
     record.begin(0, {"train.lr": 0.1})
     record.report(0, 1, {METRIC: 0.2, "time/train_s": 1.0, "time/evaluate_s": 1.0})
     assert run(command, "mine").status == 0

@@ -29,10 +29,11 @@ from tune_srs.report import (
     write_report,
 )
 from tune_srs.report.axes import ParameterAxis, spread
-from tune_srs.report.search import Search
 from tune_srs.report.style import COLOURS, MUTED, styled
 from tune_srs.runs import ranks
 from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.paths import RunPaths
+from tune_srs.runs.run import Run
 from tune_srs.space.parameters import Categorical, Float
 
 PLANTED = "<script>alert('planted')</script>"
@@ -69,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reported") / "run"
     folder = make_run(place, trials, params=PARAMS, description=PLANTED)
     random_ranks(folder, ["best", "popularity", PLANTED])
-    write_report(folder)
+    write_report(Run(folder))
     return folder
 
 
@@ -105,12 +106,12 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(folder: Path) ->
 
 def test_the_page_tells_what_was_run(folder: Path) -> None:
     text = Page((folder / "report.html").read_text()).text
-    search = Search.read(folder)
+    run = Run(folder)
     best = max(map(trial_of, range(30)), key=lambda trial: max(trial.curve))
-    assert search.winner is not None
-    assert search.winner.values == best.values
-    assert f"Trial {search.winner.number} at epoch {np.argmax(best.curve) + 1}" in text
-    for expected in ("seed 7", "31 of 5", "1 failed", search.run.settings["data"]["fingerprint"]):
+    assert run.winner is not None
+    assert run.winner.values == best.values
+    assert f"Trial {run.winner.number} at epoch {np.argmax(best.curve) + 1}" in text
+    for expected in ("seed 7", "31 of 5", "1 failed", run.settings["data"]["fingerprint"]):
         assert expected in text
     assert "loss.num_positives in 2" in text
     assert "of 30 trials" not in text
@@ -134,12 +135,12 @@ def test_every_picture_is_a_png_and_an_svg_for_light_and_dark(folder: Path) -> N
 
 def test_a_report_is_the_same_when_it_is_written_again(folder: Path) -> None:
     before = (folder / "report.html").read_bytes()
-    write_report(folder)
+    write_report(Run(folder))
     assert (folder / "report.html").read_bytes() == before
 
 
 def test_hit_rates_by_position_agree_with_a_count(folder: Path) -> None:
-    table = ranks.read(folder)
+    table = ranks.read(RunPaths(folder).test_ranks)
     assert table is not None
     own = table[table["scorer"] == "best"]
     rates = futures.hit_rate(own, 10)
@@ -159,13 +160,13 @@ def test_hit_rates_by_position_agree_with_a_count(folder: Path) -> None:
 def test_intervals_are_those_of_the_metrics_of_the_run(tmp_path: Path, users: int) -> None:
     folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS)
     random_ranks(folder, ["best", "markov"], users)
-    search, told = Search.read(folder), ranks.read(folder)
-    table = scores.test_table(search)
+    run, told = Run(folder), ranks.read(RunPaths(folder).test_ranks)
+    table = scores.test_table(run)
     assert table is not None
     assert told is not None
     rows = table.set_index("scorer")
     for scorer in ("best", "markov"):
-        evaluation = ranks.evaluation(told, scorer, search.space.base.evaluation)
+        evaluation = scores.evaluation_of(told, scorer, run.space.base.evaluation)
         means, intervals = evaluation.means(), evaluation.intervals()  # of best/metrics.json
         for name in ("ndcg@10", "next/ndcg@10"):
             low, high = intervals[name]
@@ -173,7 +174,7 @@ def test_intervals_are_those_of_the_metrics_of_the_run(tmp_path: Path, users: in
 
 
 def test_differences_are_of_the_same_users(folder: Path) -> None:
-    table = scores.test_table(Search.read(folder))
+    table = scores.test_table(Run(folder))
     assert table is not None
     rows = zip(table["scorer"], table["test/ndcg@10"], strict=True)
     mean = {name: float(text.split()[0]) for name, text in rows}
@@ -181,7 +182,7 @@ def test_differences_are_of_the_same_users(folder: Path) -> None:
 
 
 def test_the_parameter_that_decides_is_the_most_important(folder: Path) -> None:
-    found = importance.shares(Search.read(folder))
+    found = importance.shares(Run(folder))
     assert next(iter(found)) == "train.lr"
     assert sum(found.values()) == pytest.approx(1)
 
@@ -197,18 +198,18 @@ def test_few_trials_of_a_parameter_say_nothing_of_it(tmp_path: Path) -> None:
         values["train.weight_decay"] = 0.0
         trials.append(Trial(values, [0.1 + number / 100]))
     params = {**PARAMS, "train.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]}}
-    search = Search.read(make_run(tmp_path / "run", trials, params=params))
-    found = importance.shares(search)
+    run = Run(make_run(tmp_path / "run", trials, params=params))
+    found = importance.shares(run)
     assert set(found) == {"train.lr", "model.dropout", "loss.num_positives"}
-    picture = importance.bars(search, found)
+    picture = importance.bars(run, found)
     assert picture is not None
     assert "always the same: loss.relevance, train.weight_decay." in picture.caption
-    slices = parameters.slices(search, found)
+    slices = parameters.slices(run, found)
     assert slices is not None
     assert [axes.get_xlabel() for axes in slices.figure.axes[:5]] == [
         *found, "loss.relevance", "train.weight_decay"
     ]  # fmt: skip
-    few = Search.read(make_run(tmp_path / "few", trials[:9], params=params))
+    few = Run(make_run(tmp_path / "few", trials[:9], params=params))
     assert importance.shares(few) == {}
 
 
@@ -238,20 +239,20 @@ def test_no_label_of_a_picture_crosses_another(tmp_path: Path) -> None:
         for number in range(30)
     ]
     params = {name: {"type": "categorical", "choices": of} for name, of in LABELS.items()}
-    search = Search.read(make_run(tmp_path / "run", trials, params=params))
+    run = Run(make_run(tmp_path / "run", trials, params=params))
     with styled():
         for draw in (parameters.slices, parameters.interactions):
-            picture = draw(search, dict.fromkeys(LABELS, 0.2))
+            picture = draw(run, dict.fromkeys(LABELS, 0.2))
             assert picture is not None
             picture.figure.draw_without_rendering()
             for axes in picture.figure.axes:
                 check_apart(axes.get_xticklabels())
                 check_apart(axes.get_yticklabels())
-        picture = parameters.parallel(search)
+        picture = parameters.parallel(run)
     assert picture is not None
     picture.figure.draw_without_rendering()
     axes = picture.figure.axes[0]
-    heights = [ParameterAxis(*item).marks() for item in search.space.params.items()]
+    heights = [ParameterAxis(*item).marks() for item in run.space.params.items()]
     assert max(map(len, heights)) <= 12
     assert {"null", "sampled_softmax"} <= {text.get_text() for text in axes.texts}
     for text in axes.texts:
@@ -285,13 +286,13 @@ def test_texts_have_colours_and_then_styles_and_numbers_a_scale() -> None:
 def test_a_caption_says_of_what_the_curves_are(tmp_path: Path, metric: str) -> None:
     search = SPACE["search"] | {"metric": metric}  # type: ignore[operator]
     folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS, search=search)
-    picture = progress.curves(Search.read(folder))
+    picture = progress.curves(Run(folder))
     assert picture is not None
     assert ("validation futures" in picture.caption) == (metric == METRIC)
 
 
 def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:
-    table = effort.spent(Search.read(folder))
+    table = effort.spent(Run(folder))
     stopped = table.loc[[number for number in range(30) if number % 5 != 4]]
     assert set(stopped["epochs_saved"]) == {2}  # of 4
     assert set(stopped["seconds"]) == {10.0}
@@ -302,7 +303,7 @@ def test_saved_is_what_stopped_trials_had_left(folder: Path) -> None:
 
 def test_of_failures_alone_there_is_a_page_without_pictures(tmp_path: Path) -> None:
     trials = [Trial({"train.lr": 0.01, "loss.num_positives": 1}, [], "failed", "it burst")]
-    page, *pictures = write_report(make_run(tmp_path / "run", trials))
+    page, *pictures = write_report(Run(make_run(tmp_path / "run", trials)))
     assert pictures == []
     assert "it burst" in page.read_text()
     assert f"No trial has given a value of {METRIC}" in page.read_text()
@@ -311,19 +312,19 @@ def test_of_failures_alone_there_is_a_page_without_pictures(tmp_path: Path) -> N
 def test_a_run_that_goes_on_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     values = {"train.lr": 0.01, "loss.num_positives": 1}
     going = [Trial(values, [0.1, 0.3]), Trial(values, [0.2], None)]
-    page, *pictures = write_report(make_run(tmp_path / "run", going))
+    page, *pictures = write_report(Run(make_run(tmp_path / "run", going)))
     assert "Not scored" in page.read_text()
     assert "history.png" in {path.name for path in pictures}
     assert "importance.png" not in {path.name for path in pictures}  # of two trials
     with pytest.raises(ConfigError, match="no trial has reported an epoch"):
-        write_report(make_run(tmp_path / "none", []))
+        write_report(Run(make_run(tmp_path / "none", [])))
 
 
 @pytest.mark.slow
 def test_the_test_scores_need_no_scrolling(tmp_path: Path, browser: webdriver.Chrome) -> None:
     folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS)
     random_ranks(folder, ["best", "popularity", "markov"])
-    page, *_ = write_report(folder)
+    page, *_ = write_report(Run(folder))
     screen = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     browser.get(page.as_uri())

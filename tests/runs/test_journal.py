@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from tune_srs.errors import DataError
 from tune_srs.runs import journal
 from tune_srs.runs.journal import Journal
+from tune_srs.runs.paths import RunPaths
+from tune_srs.space.objective import Mode, Objective
 
 METRIC = "val/ndcg@10"
 
 
-def opened(folder: Path, mode: str = "max") -> Journal:
-    return Journal(folder, [METRIC], [mode])
+def opened(folder: Path, mode: Mode = "max") -> Journal:
+    return Journal(folder, [Objective(METRIC, mode)])
 
 
 def written(folder: Path) -> Journal:
@@ -53,7 +55,7 @@ def test_an_epoch_that_comes_again_is_noted_once(tmp_path: Path) -> None:
 
 def test_time_goes_on_where_it_stopped(tmp_path: Path) -> None:
     written(tmp_path)
-    path = tmp_path / journal.FILE
+    path = RunPaths(tmp_path).journal
     lines = path.read_text().splitlines()
     path.write_text(
         "\n".join([*lines[:-1], json.dumps(json.loads(lines[-1]) | {"at": 500})]) + "\n"
@@ -101,7 +103,7 @@ def test_cut_off_anywhere_it_loses_what_was_cut_and_no_more(
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
     written(folder)
-    path = folder / journal.FILE
+    path = RunPaths(folder).journal
     whole = path.read_bytes()
     kept = round(share * len(whole))
     path.write_bytes(whole[:kept])
@@ -134,7 +136,7 @@ def test_cut_off_anywhere_it_loses_what_was_cut_and_no_more(
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     written(tmp_path)
-    path = tmp_path / journal.FILE
+    path = RunPaths(tmp_path).journal
     whole = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*whole[:3], line + "\n", *whole[3:]]))
     with pytest.raises(DataError, match=r"journal\.jsonl: damaged in line 4"):
@@ -143,7 +145,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = written(tmp_path)
-    before = (tmp_path / journal.FILE).read_bytes()
+    before = RunPaths(tmp_path).journal.read_bytes()
 
     def full(_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -151,6 +153,6 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space") as caught:
         record.end(1, "complete")
-    assert caught.value.filename == str(tmp_path / journal.FILE)
-    assert (tmp_path / journal.FILE).read_bytes() == before
+    assert caught.value.filename == str(RunPaths(tmp_path).journal)
+    assert RunPaths(tmp_path).journal.read_bytes() == before
     assert record.trials[1].status == "unfinished"

@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from support.searches import METRIC, SPACE, listening_beyond_loopback, run, started
 
-from tune_srs.runs import tables
+from tune_srs.runs.run import Run
 
 pytestmark = pytest.mark.slow
 PARAMS: Any = SPACE["params"]
@@ -76,7 +76,7 @@ def test_nothing_listens_beyond_this_machine(board: Board) -> None:
 def test_scalars_have_our_names(board: Board, searched: tuple[Path, str]) -> None:
     tags = board.get("plugin/scalars/tags")
     assert sorted(tags) == [f"trial_{number:05d}" for number in range(5)]
-    told = tables.epochs(searched[0] / "results" / "tiny")
+    told = Run(searched[0] / "results" / "tiny").epochs
     for own in tags.values():
         assert {METRIC, "train/loss", "time/train_s"} <= set(own)
         assert {name.partition("/")[0] for name in own} == {"val", "train", "time"}
@@ -87,7 +87,7 @@ def test_scalars_have_our_names(board: Board, searched: tuple[Path, str]) -> Non
 
 
 def test_hparams_has_every_parameter_and_status(board: Board, searched: tuple[Path, str]) -> None:
-    table = tables.trials(searched[0] / "results" / "tiny").set_index("trial")
+    table = Run(searched[0] / "results" / "tiny").trials.set_index("trial")
     groups = {int(group["name"][-5:]): group for group in board.groups()}
     assert sorted(groups) == table.index.tolist()
     for number, group in groups.items():
@@ -104,7 +104,7 @@ def test_hparams_can_be_sorted_and_limited_to_a_range(
 ) -> None:
     for name in PARAMS:
         assert len(board.groups({"hparam": name, "order": "ORDER_ASC"})) == 5
-    last = tables.epochs(searched[0] / "results" / "tiny").groupby("trial")[METRIC].last()
+    last = Run(searched[0] / "results" / "tiny").epochs.groupby("trial")[METRIC].last()
     middle = float(last.sort_values().iloc[2])
     metric = {"group": "", "tag": METRIC}
     above = {"minValue": middle - 1e-6, "maxValue": 1}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,31 +10,34 @@ import torch
 from tune_srs.config.settings import EvaluationConfig
 from tune_srs.errors import DataError
 from tune_srs.evaluation.evaluator import measure
+from tune_srs.report.scores import evaluation_of
 from tune_srs.runs import ranks
+from tune_srs.runs.paths import RunPaths
 
 FOUND = {
-    "best": (torch.tensor([[0, 4, 2], [7, 7, 1]]), torch.tensor([0, 5])),
-    "markov": (torch.tensor([[9, 1, 3], [0, 2, 2]]), torch.tensor([8, 0])),
+    "best": (np.array([[0, 4, 2], [7, 7, 1]]), np.array([0, 5])),
+    "markov": (np.array([[9, 1, 3], [0, 2, 2]]), np.array([8, 0])),
 }
-COUNTED = torch.tensor([[True, True, True], [True, False, True]])
+COUNTED = np.array([[True, True, True], [True, False, True]])
 
 
 def test_metrics_come_out_of_the_file_as_they_went_in(tmp_path: Path) -> None:
     config = EvaluationConfig(cutoffs=(1, 3))
-    ranks.write(tmp_path, FOUND, COUNTED)
-    table = ranks.read(tmp_path)
+    ranks.write(RunPaths(tmp_path).test_ranks, FOUND, COUNTED)
+    table = ranks.read(RunPaths(tmp_path).test_ranks)
     assert table is not None
     for name, (all_of_them, alone) in FOUND.items():
-        direct = measure(all_of_them, alone, COUNTED, config).per_user
-        again = ranks.evaluation(table, name, config).per_user
+        of_all, of_one, counted = map(torch.from_numpy, (all_of_them, alone, COUNTED))
+        direct = measure(of_all, of_one, counted, config).per_user
+        again = evaluation_of(table, name, config).per_user
         assert list(again) == list(direct)
         for metric, values in direct.items():
             assert torch.equal(again[metric], values), metric
 
 
 def test_a_future_that_repeats_a_nearer_one_is_missing(tmp_path: Path) -> None:
-    ranks.write(tmp_path, FOUND, COUNTED)
-    table = ranks.read(tmp_path)
+    ranks.write(RunPaths(tmp_path).test_ranks, FOUND, COUNTED)
+    table = ranks.read(RunPaths(tmp_path).test_ranks)
     assert table is not None
     assert ranks.positions(table) == ["1", "2", "3"]
     own = table[table["scorer"] == "best"]
@@ -43,12 +47,12 @@ def test_a_future_that_repeats_a_nearer_one_is_missing(tmp_path: Path) -> None:
 
 
 def test_before_the_test_is_scored_there_are_none(tmp_path: Path) -> None:
-    assert ranks.read(tmp_path) is None
+    assert ranks.read(RunPaths(tmp_path).test_ranks) is None
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    pd.DataFrame({"a": range(1000)}).to_parquet(tmp_path / ranks.FILE)
-    content = (tmp_path / ranks.FILE).read_bytes()
-    (tmp_path / ranks.FILE).write_bytes(content[: len(content) // 2])
+    pd.DataFrame({"a": range(1000)}).to_parquet(RunPaths(tmp_path).test_ranks)
+    content = RunPaths(tmp_path).test_ranks.read_bytes()
+    RunPaths(tmp_path).test_ranks.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"test-ranks.parquet: damaged"):
-        ranks.read(tmp_path)
+        ranks.read(RunPaths(tmp_path).test_ranks)

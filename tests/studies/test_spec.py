@@ -10,6 +10,7 @@ from support.small_study import OF_DATA, STUDY, TUNE, study_of, write_study
 
 from tune_srs.errors import ConfigError
 from tune_srs.runs.journal import Journal
+from tune_srs.space.objective import Objective
 from tune_srs.studies.spec import Study
 
 STUDIES = Path(__file__).parent.parent.parent / "studies"
@@ -48,7 +49,7 @@ def finished_search(folder: Path) -> None:
     space = SPACE | {"fixed": fixed}
     plan = {"name": "earlier", "seed": 0, "resources": {}, "space": space}
     (run / "search.yaml").write_text(yaml.safe_dump(plan | {"data": FACTS}))
-    journal = Journal(run, [METRIC], ["max"])
+    journal = Journal(run, [Objective(METRIC)])
     for number, value in enumerate([0.1, 0.3, 0.2, 0.9]):
         journal.begin(number, {"train.lr": 0.01, "loss.num_positives": 1 + number % 2})
         journal.report(number, 1, {METRIC: value})

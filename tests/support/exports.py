@@ -43,10 +43,10 @@ def write_run(folder: Path) -> PreparedData:
     data = prepare(plan.space.base.data, folder / "data", silent)
     run = folder / "results" / "tiny"
     winner.begin(plan, data, run)
-    journal = Journal(run, plan.space.search.metrics, plan.space.search.modes)
+    journal = Journal(run, plan.space.search.objectives)
     for number, values in enumerate(POINTS):
         journal.begin(number, values)
-        best = Best(plan.space.search.metrics[0], plan.space.search.modes[0])
+        best = Best(plan.space.search.objectives[0])
         config = plan.space.config(values)
         stopped = number == len(POINTS) - 1
         for report in islice(

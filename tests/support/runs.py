@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from support.searches import METRIC, SPACE
 from tune_srs.datasets.prepare import prepare
 from tune_srs.runs import ranks, tables
 from tune_srs.runs.journal import Journal, Status
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
 from tune_srs.space.space import Space
@@ -34,7 +34,7 @@ def make_run(folder: Path, trials: Sequence[Trial], **changes: Any) -> Path:
     space = Space.from_dict(SPACE | {"first": []} | changes, "space")
     data = prepare(space.base.data, folder.parent / "data")
     winner.begin(Plan(folder.name, space, 7, Resources()), data, folder)
-    journal = Journal(folder, space.search.metrics, space.search.modes)
+    journal = Journal(folder, space.search.objectives)
     for number, trial in enumerate(trials):
         journal.begin(number, trial.values)
         times = trial.seconds or [1.0] * len(trial.curve)
@@ -43,20 +43,17 @@ def make_run(folder: Path, trials: Sequence[Trial], **changes: Any) -> Path:
             journal.report(number, epoch, {METRIC: value, "train/loss": 1 / epoch} | own)
         if trial.status:
             journal.end(number, trial.status, trial.reason)
-    tables.write_trials(folder, journal.trials, space)
+    tables.write_trials(RunPaths(folder).trials, journal.trials, space)
     return folder
 
 
 def random_ranks(folder: Path, scorers: Sequence[str], users: int = 40, futures: int = 3) -> None:
     """Ranks on the test futures from 0 to 29; every seventh user has one future twice."""
     random = np.random.default_rng(0)
-    counted = torch.ones(users, futures, dtype=torch.bool)
+    counted = np.ones((users, futures), dtype=bool)
     counted[::7, -1] = False
     found = {
-        name: (
-            torch.from_numpy(random.integers(0, 30, (users, futures))),
-            torch.from_numpy(random.integers(0, 30, users)),
-        )
+        name: (random.integers(0, 30, (users, futures)), random.integers(0, 30, users))
         for name in scorers
     }
-    ranks.write(folder, found, counted)
+    ranks.write(RunPaths(folder).test_ranks, found, counted)

@@ -15,8 +15,8 @@ import yaml
 from optuna.trial import TrialState
 
 from tune_srs.datasets.prepare import prepare
-from tune_srs.runs import journal, tables
-from tune_srs.runs.plan import Plan
+from tune_srs.runs.paths import RunPaths
+from tune_srs.runs.run import Run
 from tune_srs.training.loop import train
 
 COMMAND = str(Path(sys.executable).parent / "tune-srs")
@@ -70,7 +70,7 @@ def check_study(folder: Path) -> None:
     """`optuna.db` tells what `trials.csv` and the journal tell."""
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
     study = optuna.load_study(study_name=folder.name, storage=storage)
-    table, curves = tables.trials(folder), tables.epochs(folder)
+    table, curves = Run(folder).trials, Run(folder).epochs
     states = {
         "complete": TrialState.COMPLETE,
         "stopped": TrialState.PRUNED,
@@ -120,18 +120,17 @@ def wait_for(folder: Path, process: subprocess.Popen[str], text: str, count: int
 
 
 def lines_with(folder: Path, text: str) -> int:
-    path = folder / journal.FILE
+    path = RunPaths(folder).journal
     return path.read_text().count(text) if path.exists() else 0
 
 
 def same_as_trained_here(folder: Path, data_folder: Path) -> None:
     """Each trial of the run in `folder` has the epochs of its configuration, whatever happened."""
-    plan = Plan.read(folder)
-    data = prepare(plan.space.base.data, data_folder)
-    records, _ = journal.replay(folder, plan.space.search.metrics, plan.space.search.modes)
-    curves = tables.epochs(folder)
-    for record in records:
-        trained = list(train(plan.space.config(record.values), data.validation))
+    run = Run(folder)
+    data = prepare(run.space.base.data, data_folder)
+    curves = run.epochs
+    for record in run.records:
+        trained = list(train(run.space.config(record.values), data.validation))
         expected = pd.DataFrame([{"epoch": one.epoch, **one.metrics} for one in trained])
         curve = curves[curves["trial"] == record.number].reset_index(drop=True)
         kept = [name for name in expected if "time/" not in str(name)]
@@ -140,7 +139,7 @@ def same_as_trained_here(folder: Path, data_folder: Path) -> None:
 
 def same_curves(one: Path, other: Path) -> None:
     """Each epoch of each trial is there once, and the same, whatever happened in between."""
-    curves = [tables.epochs(folder) for folder in (one, other)]
+    curves = [Run(folder).epochs for folder in (one, other)]
     kept = [name for name in curves[0] if "time/" not in str(name)]
     pd.testing.assert_frame_equal(curves[0][kept], curves[1][kept])
 

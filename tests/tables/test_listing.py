@@ -12,7 +12,7 @@ from support.runs import Trial, make_run
 from support.searches import METRIC, SPACE
 
 from tune_srs.cli import app
-from tune_srs.runs import tables
+from tune_srs.runs.run import Run
 from tune_srs.tables.listing import compared
 from tune_srs.tables.selection import selected
 from tune_srs.tables.text import as_text, readable
@@ -57,8 +57,8 @@ def printed(
 
 
 def test_a_run_is_loaded_by_name_or_folder(folder: Path) -> None:
-    run = tables.load("one", folder)
-    assert run.folder == tables.load(folder / "one").folder
+    run = Run.load("one", folder)
+    assert run.folder == Run.load(folder / "one").folder
     assert run.trials["trial"].tolist() == [0, 1, 2]
     assert run.trials[METRIC].tolist() == [0.1, 0.4, 0.9]
     assert run.epochs[["trial", "epoch"]].to_numpy().tolist() == [
@@ -67,11 +67,11 @@ def test_a_run_is_loaded_by_name_or_folder(folder: Path) -> None:
     assert run.settings["seed"] == 7
     assert run.test is not None
     assert run.test.loc["markov", "test/ndcg@10"] == 0.25
-    assert tables.load("two", folder).test is None
+    assert Run.load("two", folder).test is None
 
 
 def test_searches_stand_side_by_side(folder: Path) -> None:
-    table = compared([folder / "one", folder / "two"]).set_index("run")
+    table = compared([Run(folder / "one"), Run(folder / "two")]).set_index("run")
     assert table["trials"].tolist() == [3, 1]
     assert table["failed"].tolist() == [1, 0]
     assert table["epochs"].tolist() == [5, 2]
@@ -86,7 +86,7 @@ def test_programs_get_every_column_in_full(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = printed(monkeypatch, capsys, folder, "one", "--csv")
-    whole = tables.trials(folder / "one").set_index("trial")
+    whole = Run(folder / "one").trials.set_index("trial")
     read = pd.read_csv(io.StringIO(text)).set_index("trial")
     pd.testing.assert_frame_equal(read.sort_index(), whole)
     assert read.index.tolist() == [2, 1, 0]  # the best first
@@ -99,12 +99,12 @@ def test_a_chosen_null_is_told_from_an_inactive_parameter(tmp_path: Path) -> Non
     trials = [Trial(values, [0.1, 0.2]) for values in (*chosen, GOOD)]
     params = {**SPACE["params"], "train.clip_norm": CLIP}  # type: ignore[dict-item]
     run = make_run(tmp_path / "run", trials, params=params)
-    recorded = tables.trials(run)
+    recorded = Run(run).trials
     (run / "journal.jsonl").rename(run / "kept")
-    read = tables.trials(run)  # out of trials.csv
+    read = Run(run).trials  # out of trials.csv
     (run / "kept").rename(run / "journal.jsonl")
     pd.testing.assert_frame_equal(read, recorded)
-    for table in (read, tables.epochs(run).drop_duplicates("trial")):
+    for table in (read, Run(run).epochs.drop_duplicates("trial")):
         null, number, missing = table["train.clip_norm"]
         assert null == "null"
         assert number == 1.0

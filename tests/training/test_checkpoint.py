@@ -12,6 +12,7 @@ from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Split
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import DataError
+from tune_srs.space.objective import Mode, Objective
 from tune_srs.storage import Storage, trial_name
 from tune_srs.training.checkpoint import Best, Checkpoint, forget_last, load_best, load_last
 from tune_srs.training.loop import EpochReport, train
@@ -49,7 +50,7 @@ def saved(
     config: TrialConfig, split: Split, epochs: int, storage: Storage
 ) -> tuple[list[EpochReport], Best]:
     """Reports and the best of a trial 7 that was cut after so many epochs."""
-    best, reports = Best(METRIC, "max"), []
+    best, reports = Best(Objective(METRIC)), []
     for report in islice(train(config, split), epochs):
         best.update(report)
         Checkpoint.of(config, report, best).write(storage, 7)
@@ -62,7 +63,7 @@ def test_resuming_changes_nothing(split: Split, tmp_path: Path) -> None:
     undisturbed = [scores(report) for report in train(config, split)]
 
     reports, best = saved(config, split, 2, storage)
-    loaded = Best(METRIC, "max")
+    loaded = Best(Objective(METRIC))
     again = load_last(storage, 7, config, split.num_items, loaded)
     assert again is not None
     assert (again.epoch, again.metrics) == (2, reports[-1].metrics)
@@ -73,14 +74,14 @@ def test_resuming_changes_nothing(split: Split, tmp_path: Path) -> None:
 
 def test_the_best_epoch_keeps_its_own_weights(split: Split, tmp_path: Path) -> None:
     config, storage = config_of(), Storage(str(tmp_path))
-    best = Best(METRIC, "max")
+    best = Best(Objective(METRIC))
     weights, values = {}, {}
     for report in train(config, split):
         best.update(report)
         Checkpoint.of(config, report, best).write(storage, 7)
         values[report.epoch] = report.metrics[METRIC]
         weights[report.epoch] = report.state.model.items.weight.detach().clone()
-    loaded = Best(METRIC, "max")
+    loaded = Best(Objective(METRIC))
     assert load_best(storage, 7, loaded) == config
     first_of_the_best = min(epoch for epoch in values if values[epoch] == max(values.values()))
     assert loaded.epoch == first_of_the_best
@@ -89,16 +90,16 @@ def test_the_best_epoch_keeps_its_own_weights(split: Split, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("max", 2), ("min", 3)])
-def test_better_is_what_the_mode_says(split: Split, mode: str, expected: int) -> None:
+def test_better_is_what_the_mode_says(split: Split, mode: Mode, expected: int) -> None:
     (report,) = islice(train(config_of(), split), 1)
-    best = Best("train/loss", mode)
+    best = Best(Objective("train/loss", mode))
     for epoch, value in enumerate((0.2, 0.9, 0.1, 0.9), start=1):
         best.update(EpochReport(epoch, {"train/loss": value}, report.state))
     assert best.epoch == expected
 
 
 def test_before_the_first_epoch_there_is_none(tmp_path: Path) -> None:
-    storage, best = Storage(str(tmp_path)), Best(METRIC, "max")
+    storage, best = Storage(str(tmp_path)), Best(Objective(METRIC))
     assert load_last(storage, 7, config_of(), 50, best) is None
     assert best.epoch == 0
     with pytest.raises(DataError, match="missing"):
@@ -106,7 +107,7 @@ def test_before_the_first_epoch_there_is_none(tmp_path: Path) -> None:
 
 
 def test_one_of_another_configuration_counts_as_none(split: Split, tmp_path: Path) -> None:
-    storage, best = Storage(str(tmp_path)), Best(METRIC, "max")
+    storage, best = Storage(str(tmp_path)), Best(Objective(METRIC))
     saved(config_of(), split, 1, storage)
     other = config_of(**{"train.lr": 0.5})
     assert load_last(storage, 7, other, split.num_items, best) is None
@@ -126,7 +127,7 @@ def test_what_a_trial_keeps_is_bounded(split: Split, tmp_path: Path) -> None:
 def test_one_that_cannot_be_written_leaves_the_one_before(
     split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, best, storage = config_of(), Best(METRIC, "max"), Storage(str(tmp_path))
+    config, best, storage = config_of(), Best(Objective(METRIC)), Storage(str(tmp_path))
     reports = train(config, split)
     report = next(reports)
     best.update(report)
@@ -152,10 +153,10 @@ def test_damaged_ones_are_refused_wherever_they_are_cut(split: Split, tmp_path: 
     for length in (0, 4, 8, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"last\.safetensors: damaged"):
-            load_last(storage, 7, config, split.num_items, Best(METRIC, "max"))
+            load_last(storage, 7, config, split.num_items, Best(Objective(METRIC)))
     path.write_bytes(pickle.dumps({"model": Planted()}))
     with pytest.raises(DataError, match="damaged"):
-        load_last(storage, 7, config, split.num_items, Best(METRIC, "max"))
+        load_last(storage, 7, config, split.num_items, Best(Objective(METRIC)))
 
 
 class Planted:

@@ -17,6 +17,7 @@ from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluation.baselines import BASELINES
 from tune_srs.evaluation.evaluator import Evaluator
+from tune_srs.space.objective import Objective
 from tune_srs.storage import Storage
 from tune_srs.training.batch_loss import BatchLoss
 from tune_srs.training.batches import Batch, Batches
@@ -293,11 +294,11 @@ def test_a_state_saved_after_an_epoch_goes_on_as_if_never_interrupted(
     config = config_of(**overrides)
     whole = run(**overrides)
     storage = Storage(str(tmp_path))
-    best = Best("train/loss", "min")
+    best = Best(Objective("train/loss", "min"))
     first = next(train(config, SPLIT))
     best.update(first)
     Checkpoint.of(config, first, best).write(storage, 0)
-    again = load_last(storage, 0, config, SPLIT.num_items, Best("train/loss", "min"))
+    again = load_last(storage, 0, config, SPLIT.num_items, Best(Objective("train/loss", "min")))
     assert again is not None
     rest = [scores(report) for report in train(config, SPLIT, again.state)]
     assert [scores(first), *rest] == whole

@@ -6,6 +6,7 @@ from pathlib import Path
 import rich.console
 
 from tune_srs.runs.journal import Journal
+from tune_srs.space.objective import Objective
 from tune_srs.space.space import Space
 from tune_srs.tuning.console import Console, clock
 
@@ -22,7 +23,7 @@ SPACE = Space.from_dict(
 
 def journal_of(folder: Path) -> Journal:
     """Three trials: complete, failed, and running at epoch 5 of 10."""
-    journal = Journal(folder, [METRIC], ["max"])
+    journal = Journal(folder, [Objective(METRIC)])
     journal.begin(0, {"train.lr": 0.002})
     journal.report(0, 10, {METRIC: 0.25})
     journal.end(0, "complete")

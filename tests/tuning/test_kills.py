@@ -25,8 +25,10 @@ from support.searches import (
     write_space,
 )
 
-from tune_srs.runs import journal, tables
 from tune_srs.runs.journal import Journal
+from tune_srs.runs.paths import RunPaths
+from tune_srs.runs.run import Run
+from tune_srs.space.objective import Objective
 from tune_srs.storage import Storage
 
 SIZE = 2_000_000
@@ -46,14 +48,14 @@ signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 def write(folder):
     storage = Storage(str(folder / "tune"))
-    record = Journal(folder, ["{METRIC}"], ["max"])
+    record = Journal(folder, [Objective("{METRIC}")])
     for trial in range(10**6):
         record.begin(trial, {{"train.lr": 0.1}})
         for epoch in range(1, 4):
             storage.write("trial_00000/last.safetensors", bytes([epoch]) * {SIZE})
             record.report(trial, epoch, {{"{METRIC}": epoch / 10}})
         record.end(trial, "complete")
-        tables.write_trials(folder, record.trials, space)
+        tables.write_trials(RunPaths(folder).trials, record.trials, space)
 
 for line in sys.stdin:
     if (child := os.fork()) == 0:
@@ -79,7 +81,7 @@ def test_files_are_whole_whenever_their_writer_is_killed(tmp_path: Path) -> None
     for folder in folders:
         content = Storage(str(folder / "tune")).read("trial_00000/last.safetensors")
         assert content is None or (len(content) == SIZE and len(set(content)) == 1)
-        record = Journal(folder, [METRIC], ["max"])
+        record = Journal(folder, [Objective(METRIC)])
         assert all((trial.epochs, trial.status) == (3, "complete") for trial in record.trials[:-1])
         table = folder / "trials.csv"
         ended = len(pd.read_csv(table)) if table.exists() else 0
@@ -120,7 +122,7 @@ MOMENTS = [
     after(2.0),
     after(3.5),  # while Ray starts
     kill_at(lambda run: run.exists()),
-    kill_at(lambda run: (run / journal.FILE).exists()),
+    kill_at(lambda run: RunPaths(run).journal.exists()),
     more('"begin"', 1),
     kill_at(lambda run: any(run.glob("tune/*/.aside-*"))),  # while a checkpoint is written
     kill_at(lambda run: any(run.glob("tune/*/last.safetensors"))),
@@ -168,7 +170,7 @@ def test_a_search_killed_at_many_moments_ends_like_one_that_was_not(tmp_path: Pa
                 assert process.returncode == 0, process.communicate()
         if (folder / "best").exists():
             break
-        record = Journal(folder, [METRIC], ["max"]) if folder.exists() else None
+        record = Journal(folder, [Objective(METRIC)]) if folder.exists() else None
         assert record is None or len(record.trials) <= TRIALS
     if not (folder / "best").exists():
         done = run(tmp_path, "search", "--resume", "--name", "cut")
@@ -178,7 +180,7 @@ def test_a_search_killed_at_many_moments_ends_like_one_that_was_not(tmp_path: Pa
     assert run(tmp_path, "search", "space.yaml", "--name", "whole").returncode == 0
     whole = tmp_path / "results" / "whole"
     same_curves(folder, whole)
-    tables = [tables.trials(one).drop(columns="seconds") for one in (folder, whole)]
+    tables = [Run(one).trials.drop(columns="seconds") for one in (folder, whole)]
     kept = [name for name in tables[0] if "time/" not in str(name)]
     pd.testing.assert_frame_equal(tables[0][kept], tables[1][kept])
     check_study(folder)

@@ -35,8 +35,9 @@ from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.exports import exported
-from tune_srs.runs import journal, tables
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.resources import Resources
+from tune_srs.runs.run import Run
 from tune_srs.tuning.cluster import connected
 
 pytestmark = pytest.mark.slow
@@ -54,7 +55,7 @@ def test_the_folder_holds_what_the_design_says(searched: tuple[Path, str]) -> No
         "config.yaml", "model.safetensors", "items.parquet", "metrics.json", "manifest.json",
         "README.md",
     }  # fmt: skip
-    plan = tables.settings(folder)
+    plan = Run(folder).settings
     assert plan["space"]["fixed"] == FIXED
     assert set(plan["versions"]) >= {"python", "torch", "ray", "optuna", "tune-srs"}
     data = prepare(
@@ -67,7 +68,7 @@ def test_every_trial_is_in_the_table_with_the_metrics_of_its_best_epoch(
     searched: tuple[Path, str],
 ) -> None:
     folder = searched[0] / "results" / "tiny"
-    table, epochs = tables.trials(folder), tables.epochs(folder)
+    table, epochs = Run(folder).trials, Run(folder).epochs
     assert list(table["trial"]) == [0, 1, 2, 3, 4]
     assert set(table["status"]) == {"complete", "stopped"}
     for row in table.to_dict("records"):
@@ -86,7 +87,7 @@ def test_optuna_knows_which_trials_were_stopped_early(searched: tuple[Path, str]
 
 def test_the_winner_is_exported_and_scored_on_the_test_futures(searched: tuple[Path, str]) -> None:
     folder = searched[0] / "results" / "tiny"
-    table = tables.trials(folder)
+    table = Run(folder).trials
     metrics = json.loads((folder / "best" / "metrics.json").read_text())
     assert metrics["validation"]["best"][METRIC] == table[METRIC].max()
     assert set(metrics["test"]) == {"best", "popularity", "markov"}
@@ -146,7 +147,7 @@ def test_tensorboard_reads_every_trial(searched: tuple[Path, str]) -> None:
         events = EventAccumulator(str(trial))
         events.Reload()
         assert {METRIC, "train/loss", "time/train_s"} <= set(events.Tags()["scalars"])
-        told = tables.epochs(searched[0] / "results" / "tiny")
+        told = Run(searched[0] / "results" / "tiny").epochs
         curve = told[told["trial"] == int(trial.name[-5:])][METRIC]
         assert [e.value for e in events.Scalars(METRIC)] == pytest.approx(curve.tolist())
 
@@ -190,7 +191,7 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert search.returncode == 130
     assert "search --resume --name cut" in rest
     folder = tmp_path / "results" / "cut"
-    before = tables.trials(folder)
+    before = Run(folder).trials
     ended = before[before["status"] != "unfinished"]
     assert 1 <= len(ended) < 4
     assert not (folder / "best").exists()
@@ -199,13 +200,13 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert other.returncode == 2
     done = run(tmp_path, "search", "--resume", "--name", "cut")
     assert (done.returncode, done.stderr) == (0, "")
-    after = tables.trials(folder)
+    after = Run(folder).trials
     assert list(after["trial"]) == [0, 1, 2, 3]
     assert set(after["status"]) <= {"complete", "stopped"}
     kept = after[after["trial"].isin(ended["trial"])].reset_index(drop=True)
     ended = ended.reset_index(drop=True)
     pd.testing.assert_frame_equal(kept[ended.columns], ended, check_dtype=False)
-    curves = tables.epochs(folder).groupby("trial")["epoch"]
+    curves = Run(folder).epochs.groupby("trial")["epoch"]
     assert curves.count().tolist() == after["epochs"].tolist()
     assert curves.max().tolist() == after["epochs"].tolist()
     assert (folder / "best" / "config.yaml").exists()
@@ -217,7 +218,7 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     write_space(tmp_path, params=rates, search=search, first=[])
     done = run(tmp_path, "search", "space.yaml", "--name", "one", *ONE_WORKER)
     assert done.returncode == 0, done.stderr
-    table = tables.trials(tmp_path / "results" / "one").sort_values("train.lr")
+    table = Run(tmp_path / "results" / "one").trials.sort_values("train.lr")
     assert list(table["status"]) == ["complete", "failed"]
     assert "lower train.lr" in table["reason"].iloc[1]
     check_study(tmp_path / "results" / "one")
@@ -237,7 +238,7 @@ def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "lower train.lr" in done.stderr
-    table = tables.trials(tmp_path / "results" / "none")
+    table = Run(tmp_path / "results" / "none").trials
     assert 5 <= len(table) < 12
     failed = table[table["status"] == "failed"]
     assert failed["epochs"].tolist() == (failed["train.batch_size"] == 1000).tolist()
@@ -262,10 +263,10 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
     done = run(tmp_path, "search", "space.yaml", "--name", "long", "--cpus-per-trial", "2")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "long"
-    assert tables.epochs(folder)["time/train_s"].min() > 0.5
-    table = tables.trials(folder)
+    assert Run(folder).epochs["time/train_s"].min() > 0.5
+    table = Run(folder).trials
     assert set(table["status"]) == {"complete", "stopped"}
-    assert tables.epochs(folder).groupby("trial").size().tolist() == table["epochs"].tolist()
+    assert Run(folder).epochs.groupby("trial").size().tolist() == table["epochs"].tolist()
 
 
 def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: Path) -> None:
@@ -277,14 +278,14 @@ def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: P
         wait_for(folder, process, '"epoch"', 5)
         process.send_signal(signal.SIGINT)
         process.communicate()
-    path = folder / journal.FILE
+    path = RunPaths(folder).journal
     lines = path.read_text().splitlines()
     later = json.dumps(json.loads(lines[-1]) | {"at": 2 * 3600})  # as if it had run for two hours
     path.write_text("\n".join([*lines[:-1], later]) + "\n")
     done = run(tmp_path, "search", "--resume", "--name", "timed", *ONE_WORKER)
     assert (done.returncode, done.stderr) == (0, "")
     assert "the time budget of 2h is spent" in done.stdout
-    table = tables.trials(folder)
+    table = Run(folder).trials
     assert set(table["status"]) == {"stopped"}
     assert set(table["reason"]) == {"the time budget of 2h is spent"}
     best = json.loads((folder / "best" / "metrics.json").read_text())
@@ -309,7 +310,7 @@ def test_patience_ends_a_trial_and_stale_trials_a_search(tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 trials in a row have not improved val/ndcg@10" in done.stdout
     folder = tmp_path / "results" / "worn"
-    table = tables.trials(folder)
+    table = Run(folder).trials
     assert len(table) < 30
     complete = table[table["status"] == "complete"]
     assert len(complete) >= 4
@@ -324,7 +325,7 @@ def test_two_metrics_give_a_pareto_set(tmp_path: Path) -> None:
     done = run(tmp_path, "search", "space.yaml", "--name", "two", *ONE_WORKER)
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "results" / "two"
-    table = tables.trials(folder)
+    table = Run(folder).trials
     front = table[table["pareto"]]
     assert table[METRIC].idxmax() in front.index or table[METRIC].max() in set(front[METRIC])
     for _, row in table[~table["pareto"]].iterrows():
@@ -355,7 +356,7 @@ def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
         os.kill(trainers[0], signal.SIGKILL)
         _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert set(tables.trials(tmp_path / "results" / "hit")["status"]) == {"complete"}
+    assert set(Run(tmp_path / "results" / "hit").trials["status"]) == {"complete"}
     same_as_trained_here(tmp_path / "results" / "hit", tmp_path / "data")
 
 
@@ -379,7 +380,7 @@ def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
         (folder / "tune" / f"trial_{number:05d}").unlink()
     done = run(tmp_path, "search", "--resume", "--name", "blocked", *ONE_WORKER)
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(tables.trials(folder)["status"]) <= {"complete", "stopped"}
+    assert set(Run(folder).trials["status"]) <= {"complete", "stopped"}
     check_study(folder)
 
 
@@ -405,7 +406,7 @@ def test_what_was_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
     assert "again" in done.stdout or "anew" in done.stdout
     same_as_trained_here(folder, tmp_path / "data")
     best = json.loads((folder / "best" / "metrics.json").read_text())
-    assert best["validation"]["best"][METRIC] == tables.trials(folder)[METRIC].max()
+    assert best["validation"]["best"][METRIC] == Run(folder).trials[METRIC].max()
 
 
 def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None:
@@ -415,12 +416,12 @@ def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None
         wait_for(folder, process, '"end"', 1)
         kill_family(process)
     (folder / "trials.csv").touch()
-    content = (folder / journal.FILE).read_text()
-    (folder / journal.FILE).unlink()
+    content = RunPaths(folder).journal.read_text()
+    RunPaths(folder).journal.unlink()
     done = run(tmp_path, "search", "--resume", "--name", "lost", *ONE_WORKER)
     assert done.returncode == 2
     assert "journal.jsonl: missing" in done.stderr
-    (folder / journal.FILE).write_text(content.replace('"train.lr": 0.01', '"train.lr": 0.5'))
+    RunPaths(folder).journal.write_text(content.replace('"train.lr": 0.01', '"train.lr": 0.5'))
     done = run(tmp_path, "search", "--resume", "--name", "lost", *ONE_WORKER)
     assert done.returncode == 2
     assert "which the space does not" in done.stderr

@@ -10,10 +10,12 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
-from tune_srs.runs.optuna_study import write_study
+from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.optuna_study import new_study, study_of, write_study
+from tune_srs.space.objective import Mode, Objective
 from tune_srs.space.space import Space
 from tune_srs.tuning.samplers import make_sampler
-from tune_srs.tuning.searcher import OptunaSearcher, PastTrial
+from tune_srs.tuning.searcher import OptunaSearcher
 
 METRIC = "val/ndcg_rel@10"
 TIME = "time/train_s"
@@ -25,12 +27,15 @@ FIRST = {"train.lr": 0.002}
 
 def searcher_with(
     metrics: Sequence[str] = (METRIC,),
-    modes: Sequence[str] = ("max",),
+    modes: Sequence[Mode] = ("max",),
     sampler: Callable[[int], BaseSampler] = lambda number: RandomSampler(seed=number),
     at_once: float = math.inf,
-    past: Sequence[PastTrial] = (),
+    past: Sequence[TrialRecord] = (),
 ) -> OptunaSearcher:
+    objectives = [Objective(*pair) for pair in zip(metrics, modes, strict=True)]
+    study = study_of(past, SPACE) if past else new_study(objectives)
     return OptunaSearcher(
+        study,
         SPACE.suggest,
         metrics,
         modes,
@@ -38,7 +43,7 @@ def searcher_with(
         time_attr="epoch",
         points=[FIRST],
         at_once=lambda: at_once,
-        past=past,
+        unfinished={one.number: one.reports for one in past if not one.ended},
     )
 
 
@@ -74,7 +79,7 @@ def test_no_more_are_suggested_than_run_at_once() -> None:
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", 0.4), ("min", 0.1)])
-def test_a_finished_trial_is_complete_with_its_best_value(mode: str, best: float) -> None:
+def test_a_finished_trial_is_complete_with_its_best_value(mode: Mode, best: float) -> None:
     searcher = searcher_with(modes=[mode])
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 0.1))
@@ -145,11 +150,11 @@ def test_of_two_metrics_the_first_decides_which_step_counts() -> None:
 
 
 PAST = [
-    PastTrial(TrialState.COMPLETE, FIRST, [(1, (0.1,)), (2, (0.4,)), (3, (0.3,))]),
-    PastTrial(None, {"train.lr": 0.004}, [(1, (0.2,))]),
-    PastTrial(TrialState.PRUNED, {"train.lr": 0.005}, [(1, (0.1,)), (2, (0.05,))]),
-    PastTrial(TrialState.FAIL, {"train.lr": 0.006}, []),
-    PastTrial(None, {"train.lr": 0.007}, []),
+    TrialRecord(0, FIRST, 0.0, "complete", reports=[(1, (0.1,)), (2, (0.4,)), (3, (0.3,))]),
+    TrialRecord(1, {"train.lr": 0.004}, 0.0, reports=[(1, (0.2,))]),
+    TrialRecord(2, {"train.lr": 0.005}, 0.0, "stopped", reports=[(1, (0.1,)), (2, (0.05,))]),
+    TrialRecord(3, {"train.lr": 0.006}, 0.0, "failed"),
+    TrialRecord(4, {"train.lr": 0.007}, 0.0),
 ]
 
 
@@ -181,7 +186,8 @@ def test_what_is_told_of_past_trials_is_what_was_told_at_the_time() -> None:
     live.suggest("b")
     live.on_trial_result("b", result(1, 0.1))
     live.on_trial_complete("b", result(2, 0.05))
-    pruned = PastTrial(TrialState.PRUNED, told(live)[1].params, PAST[2].reports)
+    values = told(live)[1].params
+    pruned = TrialRecord(1, values, 0.0, "stopped", reports=PAST[2].reports)
     restored = searcher_with(past=[PAST[0], pruned])
     for one, other in zip(told(live), told(restored), strict=True):
         assert one.state == other.state
@@ -199,14 +205,15 @@ def test_a_new_session_proposes_what_the_old_one_would_have(sampler: str) -> Non
     space = Space.from_dict(SPACE.to_dict() | {"search": {"sampler": settings}}, "space")
     samplers = make_sampler(space, seed=3)
     undisturbed = searcher_with(sampler=samplers)
-    past: list[PastTrial] = []
+    past: list[TrialRecord] = []
     for number in range(6):
         values = suggested(undisturbed, str(number))
         resumed = searcher_with(sampler=samplers, past=past)
         assert suggested(resumed, "x") == values
         rate = {"train.lr": values["train.lr"]}
         undisturbed.on_trial_complete(str(number), result(1, rate["train.lr"], finished=True))
-        past.append(PastTrial(TrialState.COMPLETE, rate, [(1, (rate["train.lr"],))]))
+        reports: list[tuple[int, tuple[float, ...]]] = [(1, (rate["train.lr"],))]
+        past.append(TrialRecord(number, rate, 0.0, "complete", reports=reports))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -225,16 +232,16 @@ def test_the_seed_decides_what_is_proposed(sampler: str) -> None:
 
 
 def test_the_study_is_written_as_sqlite_in_one_step(tmp_path: Path) -> None:
-    searcher = searcher_with()
-    for name, finished in (("a", True), ("b", False), ("c", None)):
-        searcher.suggest(name)
-        if finished is not None:
-            searcher.on_trial_complete(name, result(3, 0.1, finished=finished))
     for _ in range(2):  # the second replaces the first
-        write_study(searcher.study, tmp_path / "optuna.db", "run")
+        write_study(PAST, SPACE, tmp_path / "optuna.db", "run")
     assert [file.name for file in tmp_path.iterdir()] == ["optuna.db"]
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
     study = optuna.load_study(study_name="run", storage=storage)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
-    assert study.best_value == 0.1
+    assert [trial.state for trial in study.trials] == [
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.FAIL,
+    ]
+    assert study.best_value == 0.4
+    assert study.trials[1].intermediate_values == {1: 0.1, 2: 0.05}
     storage.engine.dispose()

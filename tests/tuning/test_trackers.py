@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.searches import METRIC, SPACE, run, write_space
 
-from tune_srs.runs import tables
+from tune_srs.runs.run import Run
 
 TRACKERS = ("mlflow", "wandb")
 
@@ -47,7 +47,7 @@ def test_they_are_told_every_trial(tmp_path: Path) -> None:
 
 def check_mlflow(folder: Path) -> None:
     """Its database holds the curve of each trial under a name that it allows."""
-    table = tables.epochs(folder)
+    table = Run(folder).epochs
     query = "select r.name, m.step, m.value from metrics m join runs r using (run_uuid) where key=?"
     with sqlite3.connect(folder / "mlflow.db") as database:
         rows = database.execute(query, [METRIC.replace("@", "_at_")]).fetchall()

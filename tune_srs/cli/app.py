@@ -161,6 +161,7 @@ def train(
     from tune_srs.datasets.prepare import prepare
     from tune_srs.files import check_file, write_aside
     from tune_srs.metric_names import check_metric
+    from tune_srs.space.objective import Objective
     from tune_srs.training.checkpoint import Best
     from tune_srs.training.loop import compile_kernels, device_of
     from tune_srs.training.loop import train as train_epochs
@@ -171,7 +172,7 @@ def train(
     print(f"training on {device_of(trial.train)}")
     data = prepare(trial.data, data_folder)
     compile_kernels(trial, print)
-    best = Best(metric, "min" if metric == "train/loss" else "max")
+    best = Best(Objective(metric, "max" if metric.startswith("val/") else "min"))
     for report in train_epochs(trial, data.validation):
         best.update(report)
         loss, value = report.metrics["train/loss"], report.metrics[metric]
@@ -280,9 +281,9 @@ def monitor(
     from threading import Event
 
     from tune_srs.runs.monitor import start
-    from tune_srs.runs.tables import run_folder
+    from tune_srs.runs.paths import find_run
 
-    print(f"{start(run_folder(results_folder, name), port)} until Ctrl-C", flush=True)
+    print(f"{start(find_run(results_folder, name), port)} until Ctrl-C", flush=True)
     with suppress(KeyboardInterrupt):
         Event().wait()
 
@@ -381,7 +382,7 @@ def show_results(
     """
     from tune_srs.errors import ConfigError
     from tune_srs.files import check_file, write_aside
-    from tune_srs.runs.tables import run_folder
+    from tune_srs.runs.run import Run
     from tune_srs.tables.listing import for_file, shown
     from tune_srs.tables.selection import selected
 
@@ -398,15 +399,15 @@ def show_results(
     if len(forms) > 1 or (to and not forms):
         raise ConfigError("results: give one of --csv, --json, --latex and --markdown")
     check_file("--to", to)
-    folders = [run_folder(results_folder, run) for run in runs]
+    read = [Run.load(run, results_folder) for run in runs]
 
     def choose(table: "pd.DataFrame") -> "pd.DataFrame":
         return selected(table, conditions or [], sort, top)
 
     if not forms:
-        _print(shown(folders, choose))
+        _print(shown(read, choose))
         return
-    content = for_file(folders, choose, forms[0])
+    content = for_file(read, choose, forms[0])
     if to:
         write_aside(to, lambda aside: aside.write_text(content, encoding="utf-8"))
     else:
@@ -423,9 +424,9 @@ def report(
     Example: tune-srs report first
     """
     from tune_srs.report import write_report
-    from tune_srs.runs.tables import run_folder
+    from tune_srs.runs.run import Run
 
-    for path in write_report(run_folder(results_folder, name)):
+    for path in write_report(Run.load(name, results_folder)):
         print(path)
 
 
@@ -450,10 +451,10 @@ def export_run(
     Example: tune-srs export first --to model --onnx
     """
     from tune_srs import api
-    from tune_srs.runs.tables import run_folder
+    from tune_srs.runs.paths import find_run
 
     asked = [one.value for one in formats or []] + (["onnx"] if onnx else [])
-    run = run_folder(results_folder, name)
+    run = find_run(results_folder, name)
     api.export(
         run,
         to,

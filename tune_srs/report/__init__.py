@@ -5,39 +5,38 @@ from pathlib import Path
 from tune_srs.errors import ConfigError
 from tune_srs.files import write_aside
 from tune_srs.report import effort, futures, importance, page, parameters, progress
-from tune_srs.report.search import Search
 from tune_srs.report.style import Picture, save, styled
+from tune_srs.runs.run import Run
 
 
-def write_report(folder: Path) -> list[Path]:
-    """Write `report.html` and `figures/` into the folder of a run; the paths, the page first.
+def write_report(run: Run) -> list[Path]:
+    """Write `report.html` and `figures/` into the folder of `run`; return the paths, page first.
 
     Raises `ConfigError` as long as no trial has ended or reported an epoch.
     """
-    search = Search.read(folder)
-    if not any(record.ended or record.epochs for record in search.records):
-        raise ConfigError(f"{folder}: no trial has reported an epoch yet; run the search first")
-    figures = folder / "figures"
+    if not any(record.ended or record.epochs for record in run.records):
+        raise ConfigError(f"{run.folder}: no trial has reported an epoch yet; run the search first")
+    figures = run.paths.figures
     with styled():
-        drawn = pictures(search)
+        drawn = pictures(run)
         files = [path for picture in drawn for path in save(picture, figures)]
-    content = page.render(search, drawn, figures)
-    path = folder / "report.html"
+    content = page.render(run, drawn, figures)
+    path = run.paths.report
     write_aside(path, lambda aside: aside.write_text(content, encoding="utf-8"))
     return [path, *files]
 
 
-def pictures(search: Search) -> list[Picture]:
+def pictures(run: Run) -> list[Picture]:
     """Those that the run has something to show for."""
-    shares = importance.shares(search)
+    shares = importance.shares(run)
     drawn = [
-        progress.history(search),
-        progress.curves(search),
-        importance.bars(search, shares),
-        parameters.slices(search, shares),
-        parameters.interactions(search, shares),
-        parameters.parallel(search),
-        futures.hit_rates(search),
-        effort.bars(search),
+        progress.history(run),
+        progress.curves(run),
+        importance.bars(run, shares),
+        parameters.slices(run, shares),
+        parameters.interactions(run, shares),
+        parameters.parallel(run),
+        futures.hit_rates(run),
+        effort.bars(run),
     ]
     return [picture for picture in drawn if picture is not None]

@@ -6,19 +6,19 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import binomtest
 
 from tune_srs.evaluation.resampling import CONFIDENCE
-from tune_srs.report.search import Search
 from tune_srs.report.style import BEST, COLOURS, Picture, legend_above, new_figure
 from tune_srs.runs import ranks
+from tune_srs.runs.run import Run
 
 LOOKS = ((BEST, "o"), (COLOURS[0], "s"), (COLOURS[2], "D"), (COLOURS[3], "^"))
 
 
-def hit_rates(search: Search) -> Picture | None:
+def hit_rates(run: Run) -> Picture | None:
     """Hit rate of the winner and the baselines by position of the future."""
-    table = search.test_ranks
+    table = run.ranks
     if table is None:
         return None
-    k = cutoff(search)
+    k = cutoff(run)
     figure = new_figure(3.6)
     axes = figure.subplots()
     for scorer, (colour, marker) in zip(table["scorer"].unique(), LOOKS, strict=False):
@@ -38,10 +38,10 @@ def hit_rates(search: Search) -> Picture | None:
     return Picture("hit-rate-by-position", "How far ahead it sees", caption, figure)
 
 
-def cutoff(search: Search) -> int:
+def cutoff(run: Run) -> int:
     """That of the searched metric; of a metric without one, the first that was evaluated."""
-    _, at, number = search.metric.partition("@")
-    return int(number) if at else search.space.base.evaluation.cutoffs[0]
+    _, at, number = run.metric.partition("@")
+    return int(number) if at else run.space.base.evaluation.cutoffs[0]
 
 
 def hit_rate(table: pd.DataFrame, k: int) -> pd.DataFrame:

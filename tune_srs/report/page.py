@@ -12,14 +12,14 @@ from markupsafe import Markup
 from tune_srs.config.yaml import dump_yaml
 from tune_srs.report.effort import duration
 from tune_srs.report.scores import test_table
-from tune_srs.report.search import Search
 from tune_srs.report.style import Picture
-from tune_srs.runs.tables import spelled, summaries, with_nulls
+from tune_srs.runs.run import Run
+from tune_srs.runs.tables import spelled, with_nulls
 from tune_srs.space.parameters import Categorical, Distribution
 from tune_srs.tables.text import readable
 
 
-def render(search: Search, pictures: Sequence[Picture], figures: Path) -> str:
+def render(run: Run, pictures: Sequence[Picture], figures: Path) -> str:
     """The page as HTML, with the pictures that were saved in the folder `figures`.
 
     Everything that comes from the run is escaped by the template.
@@ -30,30 +30,30 @@ def render(search: Search, pictures: Sequence[Picture], figures: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    trials, *_ = summaries(search.run.folder)
+    trials, *_ = run.summaries()
     return environment.get_template("page.html").render(
-        name=search.plan.name,
-        description=search.space.description,
-        metric=search.metric,
-        facts=_facts(search),
-        parameters=_table(_space(search)),
-        winner=_winner(search),
-        scores=None if (scores := test_table(search)) is None else _table(scores),
+        name=run.plan.name,
+        description=run.space.description,
+        metric=run.metric,
+        facts=_facts(run),
+        parameters=_table(_space(run)),
+        winner=_winner(run),
+        scores=None if (scores := test_table(run)) is None else _table(scores),
         pictures=[
             (picture, _data_address(figures / f"{picture.name}.svg")) for picture in pictures
         ],
-        failures=_table(_failures(search)),
+        failures=_table(_failures(run)),
         trials=_table(trials.frame),
-        settings=dump_yaml(search.run.settings),
+        settings=dump_yaml(run.settings),
     )
 
 
-def _facts(search: Search) -> dict[str, str]:
+def _facts(run: Run) -> dict[str, str]:
     """What was searched on which data, how, and with which versions."""
-    settings, space = search.run.settings, search.space
+    settings, space = run.settings, run.space
     data, wanted = settings["data"], space.search
     aims = zip(wanted.metrics, wanted.modes, strict=True)
-    count = search.run.trials["status"].value_counts()
+    count = run.trials["status"].value_counts()
     versions = settings.get("versions", {})
     facts = {
         "Data": f"{space.base.data.name}: {data['users']} users, {data['items']} items, "
@@ -62,24 +62,24 @@ def _facts(search: Search) -> dict[str, str]:
         "Split": f"{space.base.data.split.kind}, {space.base.data.validation_futures} futures a "
         f"user to validate, {space.base.data.num_futures} to test",
         "Searched for": ", ".join(f"{mode} {name}" for name, mode in aims),
-        "Searched by": f"{wanted.sampler.type}, seed {search.plan.seed}; early stopping: "
+        "Searched by": f"{wanted.sampler.type}, seed {run.plan.seed}; early stopping: "
         f"{wanted.scheduler.type}",
-        "Trials": f"{len(search.records)} of {space.trials}: "
+        "Trials": f"{len(run.records)} of {space.trials}: "
         + ", ".join(f"{number} {status}" for status, number in count.items()),
-        "Time": f"{duration(search.run.trials['seconds'].sum())} of trials, summed over those "
+        "Time": f"{duration(run.trials['seconds'].sum())} of trials, summed over those "
         f"that ran side by side",
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
-    if "pareto" in search.run.trials:
-        best = search.run.trials.loc[search.run.trials["pareto"], "trial"]
+    if "pareto" in run.trials:
+        best = run.trials.loc[run.trials["pareto"], "trial"]
         facts["Pareto set"] = f"trials {', '.join(map(str, best))}"
     return facts
 
 
-def _space(search: Search) -> pd.DataFrame:
+def _space(run: Run) -> pd.DataFrame:
     rows = [
         (name, _values(parameter), _condition(parameter))
-        for name, parameter in search.space.params.items()
+        for name, parameter in run.space.params.items()
     ]
     return pd.DataFrame(rows, columns=["parameter", "values", "active where"])
 
@@ -96,26 +96,26 @@ def _condition(parameter: Distribution) -> str:
     return " and ".join(conditions) or "always"
 
 
-def _winner(search: Search) -> dict[str, Any] | None:
+def _winner(run: Run) -> dict[str, Any] | None:
     """The best trial and its complete configuration."""
-    record = search.winner
+    record = run.winner
     if record is None:
         return None
     return {
         "number": record.number,
         "epoch": record.best_epoch,
-        "value": f"{search.value(record):.4f}",
+        "value": f"{run.value(record):.4f}",
         "values": {name: f"{value:.4g}" if isinstance(value, float) else spelled(value)
                    for name, value in record.values.items()},
-        "config": dump_yaml(search.space.config(record.values).to_dict()),
+        "config": dump_yaml(run.space.config(record.values).to_dict()),
     }  # fmt: skip
 
 
-def _failures(search: Search) -> pd.DataFrame:
+def _failures(run: Run) -> pd.DataFrame:
     rows = [
         {"trial": record.number, "epochs": record.epochs, "reason": record.reason}
         | with_nulls(record.values)
-        for record in search.records
+        for record in run.records
         if record.status == "failed"
     ]
     return pd.DataFrame(rows)

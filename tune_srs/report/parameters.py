@@ -11,18 +11,18 @@ from matplotlib.patheffects import withStroke
 
 from tune_srs.report.axes import ParameterAxis, spread, text_width
 from tune_srs.report.importance import COUNTED
-from tune_srs.report.search import Search
 from tune_srs.report.style import BEST, BLUE, INK, MUTED, PAPER, SCALE, WIDTH, Picture, new_figure
 from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.run import Run
 
 SLICES, PAIRS = 6, 3  # shown, those of the most important parameters first
 MIN_TRIALS = 5  # of a pair
 LABEL_SIZE = 8  # points, of what stands at an axis of the parallel view
 
 
-def slices(search: Search, shares: dict[str, float]) -> Picture | None:
+def slices(run: Run, shares: dict[str, float]) -> Picture | None:
     """The metric over each of the parameters that matter most."""
-    shown = [axis for axis in _by_importance(search, shares)[:SLICES] if _having(search, axis)]
+    shown = [axis for axis in _by_importance(run, shares)[:SLICES] if _having(run, axis)]
     if not shown:
         return None
     columns = min(3, len(shown))
@@ -32,62 +32,60 @@ def slices(search: Search, shares: dict[str, float]) -> Picture | None:
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
     for axes, axis in zip(panels.flat, shown, strict=False):
-        records = _having(search, axis)
-        values = [search.value(record) for record in records]
+        records = _having(run, axis)
+        values = [run.value(record) for record in records]
         places = spread(records, [axis])[0]
         axes.scatter(places, values, s=26, color=BLUE, alpha=0.75, linewidth=0)
-        _star(axes, search, records, places, values)
+        _star(axes, run, records, places, values)
         axis.dress(axes, "x")
     for axes in panels[:, 0]:
-        axes.set_ylabel(search.metric)
-    caption = f"{search.metric} of each trial over one parameter; the star is the best. {COUNTED}"
+        axes.set_ylabel(run.metric)
+    caption = f"{run.metric} of each trial over one parameter; the star is the best. {COUNTED}"
     return Picture("slices", "One parameter at a time", caption, figure)
 
 
-def interactions(search: Search, shares: dict[str, float]) -> Picture | None:
+def interactions(run: Run, shares: dict[str, float]) -> Picture | None:
     """The metric over pairs of the parameters that matter most."""
     pairs = [
         pair
-        for pair in combinations(_by_importance(search, shares), 2)
-        if len(_having(search, *pair)) >= MIN_TRIALS
+        for pair in combinations(_by_importance(run, shares), 2)
+        if len(_having(run, *pair)) >= MIN_TRIALS
     ][:PAIRS]
     if not pairs:
         return None
     figure = new_figure(3.0)
     panels = figure.subplots(1, len(pairs), squeeze=False)[0]
-    colours = _colours(search)
-    figure.colorbar(colours, ax=panels, label=search.metric, aspect=30, pad=0.02)
+    colours = _colours(run)
+    figure.colorbar(colours, ax=panels, label=run.metric, aspect=30, pad=0.02)
     for axes, pair in zip(panels, pairs, strict=True):
         pair[1].dress(axes, "y")
     for axes, pair in zip(panels, pairs, strict=True):
-        records = _having(search, *pair)
+        records = _having(run, *pair)
         x, y = spread(records, pair)
-        values = np.array([search.value(record) for record in records])
+        values = np.array([run.value(record) for record in records])
         axes.scatter(x, y, s=42, c=colours.to_rgba(values), edgecolor=MUTED, linewidth=0.5)
-        _star(axes, search, records, x, y)
+        _star(axes, run, records, x, y)
         pair[0].dress(axes, "x")
-    caption = (
-        f"{search.metric} by two parameters together, where both are active; the star is the best."
-    )
+    caption = f"{run.metric} by two parameters, where both are active; the star is the best."
     return Picture("interactions", "Two parameters at a time", caption, figure)
 
 
-def parallel(search: Search) -> Picture | None:
+def parallel(run: Run) -> Picture | None:
     """A line a trial through all of its parameters, the best ones last and so on top."""
-    records = sorted(search.scored, key=search.value, reverse=not search.rising)
+    records = sorted(run.scored, key=lambda record: run.objective.sign * run.value(record))
     if len(records) < 2:
         return None
-    shown = [ParameterAxis(*item) for item in search.space.params.items()]
+    shown = [ParameterAxis(*item) for item in run.space.params.items()]
     widths = [text_width([text for _, text in axis.marks()], LABEL_SIZE) + 0.2 for axis in shown]
     step = max(1, *widths)  # inches from an axis to the next
     figure = new_figure(3.8, max(WIDTH, len(shown) * step + 1))
     axes = figure.subplots()
-    colours = _colours(search)
+    colours = _colours(run)
     for record in records:
-        colour = colours.to_rgba(np.array(search.value(record)))
+        colour = colours.to_rgba(np.array(run.value(record)))
         axes.plot([axis.height(record) for axis in shown], color=colour, linewidth=1, alpha=0.75)
-    if search.winner:
-        axes.plot([axis.height(search.winner) for axis in shown], color=BEST, linewidth=2.4)
+    if run.winner:
+        axes.plot([axis.height(run.winner) for axis in shown], color=BEST, linewidth=2.4)
     for place, axis in enumerate(shown):
         axes.axvline(place, color=INK, linewidth=0.8)
         for height, text in axis.marks():
@@ -101,40 +99,40 @@ def parallel(search: Search) -> Picture | None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    figure.colorbar(colours, ax=axes, label=search.metric, aspect=30, pad=0.02)
+    figure.colorbar(colours, ax=axes, label=run.metric, aspect=30, pad=0.02)
     caption = (
-        f"Each line is a trial, its colour {search.metric}, the thick one the best. "
+        f"Each line is a trial, its colour {run.metric}, the thick one the best. "
         f"At the bottom, at “-”, a parameter is inactive. {COUNTED}"
     )
     return Picture("parallel-coordinates", "All parameters together", caption, figure)
 
 
-def _by_importance(search: Search, shares: dict[str, float]) -> list[ParameterAxis]:
+def _by_importance(run: Run, shares: dict[str, float]) -> list[ParameterAxis]:
     """The parameters by their importance; behind them the others, as the space has them."""
-    names = dict.fromkeys([*shares, *search.space.params])
-    return [ParameterAxis(name, search.space.params[name]) for name in names]
+    names = dict.fromkeys([*shares, *run.space.params])
+    return [ParameterAxis(name, run.space.params[name]) for name in names]
 
 
-def _having(search: Search, *axes: ParameterAxis) -> list[TrialRecord]:
+def _having(run: Run, *axes: ParameterAxis) -> list[TrialRecord]:
     """The scored trials in which all of these parameters are active."""
-    return [r for r in search.scored if all(axis.name in r.values for axis in axes)]
+    return [r for r in run.scored if all(axis.name in r.values for axis in axes)]
 
 
 def _star(
     axes: Axes,
-    search: Search,
+    run: Run,
     records: Sequence[TrialRecord],
     x: Sequence[float],
     y: Sequence[float],
 ) -> None:
     """Marks the best of the trials, if it is among them."""
     for record, across, up in zip(records, x, y, strict=True):
-        if record is search.winner:
+        if record is run.winner:
             axes.plot(across, up, "*", color=BEST, ms=14, markeredgecolor=INK, markeredgewidth=0.6,
                       clip_on=False, zorder=3)  # fmt: skip
 
 
-def _colours(search: Search) -> ScalarMappable:
+def _colours(run: Run) -> ScalarMappable:
     """Of the values that the trials reached."""
-    values = [search.value(record) for record in search.scored]
+    values = [run.value(record) for record in run.scored]
     return ScalarMappable(Normalize(min(values), max(values)), SCALE)

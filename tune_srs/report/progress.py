@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tune_srs.report.search import Search
 from tune_srs.report.style import (
     BEST,
     COLOURS,
@@ -20,6 +19,7 @@ from tune_srs.report.style import (
     new_figure,
 )
 from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.run import Run
 from tune_srs.runs.tables import spelled
 
 STYLES = ("-", "--", ":", "-.")
@@ -31,93 +31,94 @@ WORDS = {status: status for status in MARKERS} | {"stopped": "stopped early"}
 NOT_THERE = "inactive"
 
 
-def history(search: Search) -> Picture | None:
+def history(run: Run) -> Picture | None:
     """The value of each trial, and the best until then."""
-    if not search.scored:
+    if not run.scored:
         return None
     figure = new_figure(3.6)
     axes = figure.subplots()
-    numbers = [record.number for record in search.scored]
-    values = [search.value(record) for record in search.scored]
-    best = np.maximum.accumulate(values) if search.rising else np.minimum.accumulate(values)
+    numbers = [record.number for record in run.scored]
+    values = [run.value(record) for record in run.scored]
+    sign = run.objective.sign
+    best = sign * np.maximum.accumulate(sign * np.array(values))
     axes.step(numbers, best, where="post", color=BEST, label="best so far")
     for status, marker in MARKERS.items():
-        own = [record for record in search.scored if record.status == status]
+        own = [record for record in run.scored if record.status == status]
         if own:
             axes.plot(
                 [record.number for record in own],
-                [search.value(record) for record in own],
+                [run.value(record) for record in own],
                 linestyle="none",
                 marker=marker,
                 color=COLOURS[0] if status == "complete" else MUTED,
                 label=WORDS[status],
             )
-    failed = [record.number for record in search.records if record.status == "failed"]
+    failed = [record.number for record in run.records if record.status == "failed"]
     if failed:
         at_the_bottom = axes.get_xaxis_transform()
         axes.plot(failed, [0.02] * len(failed), MARKERS["failed"], color=COLOURS[3], ms=9,
                   label="failed", transform=at_the_bottom)  # fmt: skip
-    _draw_baselines(axes, search)
+    _draw_baselines(axes, run)
     axes.set_xlabel("trial, in the order in which they began")
-    axes.set_ylabel(search.metric)
+    axes.set_ylabel(run.metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_above(axes)
     caption = (
-        f"{search.metric} of each trial at its best epoch. A trial that was stopped early would "
+        f"{run.metric} of each trial at its best epoch. A trial that was stopped early would "
         f"have gone on learning: its value is what it had reached."
     )
     return Picture("history", "How the best was found", caption, figure)
 
 
-def curves(search: Search) -> Picture | None:
+def curves(run: Run) -> Picture | None:
     """The metric by epoch, coloured by what a trial trained with."""
-    epochs = search.run.epochs
+    epochs = run.epochs
     if epochs.empty:
         return None
-    names = [name for name in COLOURED_BY if name in search.space.params] or [""]
+    names = [name for name in COLOURED_BY if name in run.space.params] or [""]
     figure = new_figure(0.6 + 3.4 * len(names))
     panels = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
-    present = {record.status for record in search.records if record.epochs}
+    present = {record.status for record in run.records if record.epochs}
     ends = [mark(WORDS[own], marker) for own, marker in MARKERS.items() if own in present]
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
-        _draw_curves(axes, search, name)
-        _draw_baselines(axes, search)
-        axes.set_ylabel(search.metric)
+        _draw_curves(axes, run, name)
+        _draw_baselines(axes, run)
+        axes.set_ylabel(run.metric)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_above(axes, ends if place == 0 else (), name)
     panels[-1].set_xlabel("epoch")
-    where = " on the validation futures" if search.metric.startswith("val/") else ""
+    where = " on the validation futures" if run.metric.startswith("val/") else ""
     caption = (
-        f"{search.metric}{where} after each epoch, a line a trial. "
+        f"{run.metric}{where} after each epoch, a line a trial. "
         f"Its end is marked by what became of it; a parameter is inactive in trials where "
         f"it would change nothing, as relevance with a single positive."
     )
     return Picture("learning-curves", "How the trials learned", caption, figure)
 
 
-def _draw_curves(axes: Axes, search: Search, name: str) -> None:
-    epochs = search.run.epochs
-    groups = _groups(search, name)
+def _draw_curves(axes: Axes, run: Run, name: str) -> None:
+    epochs = run.epochs
+    groups = _groups(run, name)
     as_pixels = len(epochs) > MANY_POINTS
     curve_of = dict(iter(epochs.groupby("trial")))
-    looks = _looks(list(groups), ordered=_are_numbers(_values(search, name)))
+    looks = _looks(list(groups), ordered=_are_numbers(_values(run, name)))
     for (label, records), (colour, line) in zip(groups.items(), looks, strict=True):
         for place, record in enumerate(records):
             curve = curve_of[record.number]
             shown = label if place == 0 else None
-            axes.plot(curve["epoch"], curve[search.metric], color=colour, label=shown, alpha=0.8,
+            axes.plot(curve["epoch"], curve[run.metric], color=colour, label=shown, alpha=0.8,
                       linestyle=line, linewidth=1.2, rasterized=as_pixels)  # fmt: skip
             marker = MARKERS[record.status]
-            axes.plot(curve["epoch"].iloc[-1], curve[search.metric].iloc[-1], marker, color=colour,
+            axes.plot(curve["epoch"].iloc[-1], curve[run.metric].iloc[-1], marker, color=colour,
                       ms=6, markeredgecolor="none" if marker != "|" else colour)  # fmt: skip
 
 
-def _groups(search: Search, name: str) -> dict[str, list[TrialRecord]]:
+def _groups(run: Run, name: str) -> dict[str, list[TrialRecord]]:
     """The trials that have learned, by their value of the parameter; the inactive ones last."""
-    records = [record for record in search.records if record.epochs]
+    records = [record for record in run.records if record.epochs]
     if not name:
         return {"a trial": records}
-    values = _values(search, name)
+    values = _values(run, name)
     groups: dict[str, list[TrialRecord]] = {}
     for value in sorted(set(values), key=_order(values)):
         groups[spelled(value)] = [r for r in records if r.values.get(name, groups) == value]
@@ -126,9 +127,9 @@ def _groups(search: Search, name: str) -> dict[str, list[TrialRecord]]:
     return groups
 
 
-def _values(search: Search, name: str) -> list[Any]:
+def _values(run: Run, name: str) -> list[Any]:
     """Those of the trials that have learned."""
-    return [r.values[name] for r in search.records if r.epochs and name in r.values]
+    return [r.values[name] for r in run.records if r.epochs and name in r.values]
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
@@ -155,10 +156,10 @@ def _looks(labels: Sequence[str], ordered: bool) -> list[tuple[Any, str]]:
     return [*looks, *([(MUTED, "-")] if NOT_THERE in labels else [])]
 
 
-def _draw_baselines(axes: Axes, search: Search) -> None:
-    baselines = search.run.baselines
-    if search.metric not in baselines:
+def _draw_baselines(axes: Axes, run: Run) -> None:
+    baselines = run.baselines
+    if run.metric not in baselines:
         return
-    values = zip(baselines["trial"], baselines[search.metric], BASELINE_STYLES, strict=False)
+    values = zip(baselines["trial"], baselines[run.metric], BASELINE_STYLES, strict=False)
     for name, value, style in values:
         axes.axhline(float(value), color=MUTED, linestyle=style, label=str(name))

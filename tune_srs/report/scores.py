@@ -4,22 +4,25 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
+from tune_srs.config.settings import EvaluationConfig
+from tune_srs.evaluation.evaluator import Evaluation, measure
 from tune_srs.evaluation.intervals import mean_intervals
-from tune_srs.report.search import Search
 from tune_srs.runs import ranks
+from tune_srs.runs.run import Run
 from tune_srs.runs.tables import SHOWN_METRICS
 
 
-def test_table(search: Search) -> pd.DataFrame | None:
+def test_table(run: Run) -> pd.DataFrame | None:
     """A row a scorer, then what the winner is above each baseline, user by user; or None."""
-    told = search.test_ranks
+    told = run.ranks
     if told is None:
         return None
-    wanted = [search.metric.removeprefix("val/"), *SHOWN_METRICS]
+    wanted = [run.metric.removeprefix("val/"), *SHOWN_METRICS]
     found = {
-        str(scorer): ranks.evaluation(told, str(scorer), search.space.base.evaluation).per_user
+        str(scorer): evaluation_of(told, str(scorer), run.space.base.evaluation).per_user
         for scorer in told["scorer"].unique()
     }
     metrics = [name for name in dict.fromkeys(wanted) if name in found["best"]]
@@ -34,6 +37,16 @@ def test_table(search: Search) -> pd.DataFrame | None:
         if scorer != "best"
     }
     return pd.DataFrame([{"scorer": name, **_described(own)} for name, own in values.items()])
+
+
+def evaluation_of(table: pd.DataFrame, scorer: str, config: EvaluationConfig) -> Evaluation:
+    """Return the metrics of every user that the ranks of one scorer give."""
+    own = table[table["scorer"] == scorer]
+    futures = own[ranks.positions(table)]
+    found = torch.from_numpy(futures.fillna(0).to_numpy(dtype=np.int64))
+    counted = torch.from_numpy(futures.notna().to_numpy())
+    alone = torch.from_numpy(own["next"].to_numpy(dtype=np.int64))
+    return measure(found, alone, counted, config)
 
 
 def _described(per_user: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:

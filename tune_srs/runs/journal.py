@@ -1,6 +1,8 @@
 """`journal.jsonl`: each trial that began, each epoch, each end, as they happen; only ever added to.
 
-It is what a search that was cut off goes on from. A line is an event of one trial:
+A search that was cut off goes on from it. Optuna's own storage would not do: it keeps one value per
+step, none of them where several metrics are searched, and a resumed trial needs all. A line is an
+event of one trial:
 
     {"at": 0.1, "trial": 3, "begin": {dotted name: value, …}}
     {"at": 4.2, "trial": 3, "epoch": 1, "metrics": {name: value, …}}
@@ -12,14 +14,20 @@ It is what a search that was cut off goes on from. A line is an event of one tri
 import json
 import os
 import time
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tune_srs.errors import DataError
+import numpy as np
+import pandas as pd
 
-FILE = "journal.jsonl"
+from tune_srs.errors import DataError
+from tune_srs.runs.paths import RunPaths
+from tune_srs.space.objective import Objective
+
 Status = Literal["complete", "stopped", "failed"]
 Event = dict[str, Any]
 
@@ -47,22 +55,80 @@ class TrialRecord:
         return self.status != "unfinished"
 
 
+@dataclass
+class Curves:
+    """Every reported epoch, in the order of the reports: one column per metric, of equal lengths.
+
+    Kept as plain arrays: a large search has hundreds of thousands of reports.
+    """
+
+    trial: "array[int]" = field(default_factory=lambda: array("q"))
+    epoch: "array[int]" = field(default_factory=lambda: array("q"))
+    metrics: "defaultdict[str, array[float]]" = field(
+        default_factory=lambda: defaultdict(lambda: array("d"))
+    )
+
+    def add(self, trial: int, epoch: int, metrics: dict[str, float]) -> None:
+        for name in metrics.keys() - self.metrics.keys():
+            self.metrics[name].extend([float("nan")] * len(self.epoch))
+        self.trial.append(trial)
+        self.epoch.append(epoch)
+        for name, column in self.metrics.items():
+            column.append(metrics.get(name, float("nan")))
+
+    def table(self) -> pd.DataFrame:
+        """One row per trial and epoch, in this order: `trial`, `epoch` and the metrics."""
+        columns: dict[str, Any] = {"trial": self.trial, "epoch": self.epoch, **self.metrics}
+        table = pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
+        return table.sort_values(["trial", "epoch"], ignore_index=True)
+
+
+@dataclass
+class History:
+    """What a journal tells: a record of each trial, every reported epoch, and the time it took."""
+
+    trials: list[TrialRecord] = field(default_factory=list)
+    curves: Curves = field(default_factory=Curves)
+    elapsed: float = 0.0  # seconds
+
+    def apply(self, event: Event, objectives: Sequence[Objective]) -> None:
+        """Take over one event. Raises `KeyError` if a report lacks a searched metric."""
+        self.elapsed = event["at"]
+        if "begin" in event:
+            self.trials.append(TrialRecord(event["trial"], event["begin"], event["at"]))
+            return
+        record = self.trials[event["trial"]]
+        record.seconds = event["at"] - record.began
+        if "end" in event:
+            record.status, record.reason = event["end"], event.get("reason")
+            return
+        reported, first = event["metrics"], objectives[0]
+        record.reports.append((event["epoch"], tuple(reported[one.metric] for one in objectives)))
+        best = record.best_metrics
+        if not best or first.better(reported[first.metric], best[first.metric]):
+            record.best_epoch, record.best_metrics = event["epoch"], reported
+        self.curves.add(record.number, event["epoch"], reported)
+
+
 class Journal:
     """The events of a run, on disk and as a record of each trial.
 
-    Of several metrics the first one decides which epoch is a trial's best.
+    Of several objectives the first one decides which epoch is a trial's best.
     """
 
-    def __init__(self, folder: Path, metrics: Sequence[str], modes: Sequence[str]) -> None:
-        self._path = folder / FILE
-        self._metrics = metrics
-        self._sign = 1 if modes[0] == "max" else -1
-        self.trials: list[TrialRecord] = []
-        before = 0.0
+    def __init__(self, folder: Path, objectives: Sequence[Objective]) -> None:
+        self._path = RunPaths(folder).journal
+        self._objectives = objectives
+        self._history = History()
         if self._path.exists():
             _drop_what_was_cut_off(self._path)
-            self.trials, before = replay(folder, metrics, modes)
-        self._started = time.monotonic() - before
+            self._history = read(folder, objectives)
+        self._started = time.monotonic() - self._history.elapsed
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """One record per trial, by number."""
+        return self._history.trials
 
     @property
     def elapsed(self) -> float:
@@ -85,8 +151,8 @@ class Journal:
         self._write({"trial": trial, "end": status, "reason": reason}, lasting=True)
 
     def best(self) -> TrialRecord | None:
-        """See `best_of`."""
-        return best_of(self.trials, self._metrics[0], self._sign)
+        """Return the best trial; see `best_trial`."""
+        return best_trial(self.trials, self._objectives[0])
 
     def ended(self) -> int:
         """How many trials have ended."""
@@ -111,54 +177,34 @@ class Journal:
             except OSError as error:
                 file.truncate(end)
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
-        _apply(event, self.trials, self._metrics, self._sign)
+        self._history.apply(event, self._objectives)
 
 
-def best_of(trials: Sequence[TrialRecord], metric: str, sign: int) -> TrialRecord | None:
-    """The trial with the best epoch so far that has not failed, the earlier one of equals.
+def best_trial(trials: Sequence[TrialRecord], objective: Objective) -> TrialRecord | None:
+    """Return the trial with the best epoch so far that has not failed, the earlier one of equals.
 
-    `sign` is 1 if more of the metric is better, -1 if less is.
+    None if no such trial has reported an epoch.
     """
-    scored = [record for record in trials if record.status != "failed"]
-    scored = [record for record in scored if record.best_epoch is not None]
-    return max(scored, key=lambda r: sign * r.best_metrics[metric], default=None)
+    scored = (
+        record for record in trials if record.status != "failed" and record.best_epoch is not None
+    )
+    return objective.best(scored, lambda record: record.best_metrics[objective.metric])
 
 
-def replay(
-    folder: Path, metrics: Sequence[str], modes: Sequence[str]
-) -> tuple[list[TrialRecord], float]:
-    """The trials of the run in `folder`, which may be running, and the seconds it has run."""
-    trials: list[TrialRecord] = []
-    elapsed = 0.0
-    sign = 1 if modes[0] == "max" else -1
+def read(folder: Path, objectives: Sequence[Objective]) -> History:
+    """Read the journal of the run in `folder`, which may be running, in one pass."""
+    history = History()
     for line, event in enumerate(events(folder), start=1):
         try:
-            _apply(event, trials, metrics, sign)
-        except KeyError as error:  # not the metrics of this search
-            raise _damaged(folder / FILE, line) from error
-        elapsed = event["at"]
-    return trials, elapsed
-
-
-def _apply(event: Event, trials: list[TrialRecord], metrics: Sequence[str], sign: int) -> None:
-    if "begin" in event:
-        trials.append(TrialRecord(event["trial"], event["begin"], event["at"]))
-        return
-    record = trials[event["trial"]]
-    record.seconds = event["at"] - record.began
-    if "end" in event:
-        record.status, record.reason = event["end"], event.get("reason")
-        return
-    reported = event["metrics"]
-    record.reports.append((event["epoch"], tuple(reported[name] for name in metrics)))
-    first = metrics[0]
-    if not record.best_metrics or sign * reported[first] > sign * record.best_metrics[first]:
-        record.best_epoch, record.best_metrics = event["epoch"], reported
+            history.apply(event, objectives)
+        except KeyError as error:  # the report has other metrics than this search
+            raise _damaged(RunPaths(folder).journal, line) from error
+    return history
 
 
 def events(folder: Path) -> Iterator[Event]:
     """The events so far, also while they are written: a last line may be cut off."""
-    path = folder / FILE
+    path = RunPaths(folder).journal
     begun = 0
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):

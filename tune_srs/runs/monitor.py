@@ -6,6 +6,7 @@ import tensorboard_data_server
 from tensorboard import program
 
 from tune_srs.errors import ConfigError
+from tune_srs.runs.paths import RunPaths
 
 
 def start(folder: Path, port: int | None) -> str:
@@ -15,7 +16,7 @@ def start(folder: Path, port: int | None) -> str:
     """
     board = program.TensorBoard()
     board.configure(
-        logdir=str(folder / "tune"),
+        logdir=str(RunPaths(folder).tune),
         host="127.0.0.1",
         port=port or 0,
         load_fast="true" if tensorboard_data_server.server_binary() else "false",

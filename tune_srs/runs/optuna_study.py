@@ -1,99 +1,119 @@
-"""A search as an Optuna study: out of its journal, and into the file that Optuna's tools read."""
+"""Trials as Optuna knows them: for its samplers, its importances, and `optuna.db`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.distributions import distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_srs.files import write_aside
 from tune_srs.runs.journal import TrialRecord
-from tune_srs.tuning.searcher import PastTrial
+from tune_srs.space.objective import Objective
+from tune_srs.space.parameters import Categorical, Distribution, Int
+from tune_srs.space.space import Space
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 STATES = {
     "complete": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
-    "unfinished": None,
 }
 
 
-def past_trial(record: TrialRecord) -> PastTrial:
-    """What a searcher is told of a trial of an earlier session."""
-    return PastTrial(STATES[record.status], record.values, record.reports)
+def new_study(objectives: Sequence[Objective]) -> optuna.Study:
+    """Return an empty study in memory."""
+    return optuna.create_study(directions=[_direction(one) for one in objectives])
 
 
-def write_study(study: optuna.Study, path: Path, name: str) -> None:
-    """A copy of the trials of `study` that have ended as an sqlite file, put there in one step."""
+def study_of(records: Sequence[TrialRecord], space: Space) -> optuna.Study:
+    """Return a study of all trials so far, each under its own number.
+
+    A trial that goes on is enqueued: the study asks for it again, before anything new.
+    """
+    study = new_study(space.search.objectives)
+    for record in records:
+        if record.ended:
+            study.add_trial(ended_trial(record, space))
+        else:
+            study.enqueue_trial(dict(record.values))
+    return study
+
+
+def ended_trial(record: TrialRecord, space: Space) -> FrozenTrial:
+    """Return a trial as `study.tell` leaves it.
+
+    A complete one has the values of its best epoch, one that was stopped those of its last. Optuna
+    takes reports, and a value of a stopped trial, only where one metric is searched.
+    """
+    objectives = space.search.objectives
+    state = STATES[record.status]
+    single = len(objectives) == 1
+    values: Sequence[float] | None = None
+    if state == TrialState.COMPLETE:
+        best = objectives[0].best(record.reports, lambda report: report[1][0])
+        values = best and best[1]
+    elif state == TrialState.PRUNED and single and record.reports:
+        values = record.reports[-1][1]
+    return optuna.trial.create_trial(
+        state=state,
+        values=values,
+        params=dict(record.values),
+        distributions=distributions(record.values, space),
+        intermediate_values={epoch: one[0] for epoch, one in record.reports} if single else None,
+    )
+
+
+def distributions(names: Iterable[str], space: Space) -> dict[str, BaseDistribution]:
+    """Return the distributions of some parameters in Optuna's classes."""
+    return {name: _distribution(space.params[name]) for name in names}
+
+
+def write_study(records: Sequence[TrialRecord], space: Space, path: Path, name: str) -> None:
+    """Write the trials that have ended into an sqlite file at `path`, in one step.
+
+    Optuna asks the database before each value that it adds, so that a trial of 20 epochs takes it
+    some 30 ms.
+    """
 
     def write(aside: Path) -> None:
         url = sqlalchemy.URL.create("sqlite", database=str(aside))
         storage = optuna.storages.RDBStorage(url.render_as_string())
-        optuna.create_study(storage=storage, study_name=name, directions=study.directions)
-        trials = study.get_trials(deepcopy=False, states=[s for s in TrialState if s.is_finished()])
-        with storage.engine.begin() as connection:
-            for table, rows in _rows(trials).items():
-                if rows:
-                    columns, values = ", ".join(rows[0]), ", ".join(f":{name}" for name in rows[0])
-                    insert = f"INSERT INTO {table} ({columns}) VALUES ({values})"
-                    connection.execute(sqlalchemy.text(insert), rows)
+        # the file is put into its place when it is whole: nothing of it need be safe before
+        sqlalchemy.event.listen(storage.engine, "connect", _write_without_waiting)
+        storage.engine.dispose()  # the connections so far
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[_direction(one) for one in space.search.objectives],
+        )
+        study.add_trials([ended_trial(record, space) for record in records if record.ended])
         storage.engine.dispose()
 
     write_aside(path, write)
 
 
-def _rows(trials: Sequence[FrozenTrial]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of `trials` in Optuna's tables.
+def _direction(objective: Objective) -> StudyDirection:
+    return StudyDirection.MAXIMIZE if objective.mode == "max" else StudyDirection.MINIMIZE
 
-    `Study.add_trials` would ask the database before each value that it adds, some milliseconds
-    each: minutes for a few hundred trials.
-    """
-    rows: dict[str, list[dict[str, Any]]] = {
-        "trials": [],
-        "trial_params": [],
-        "trial_values": [],
-        "trial_intermediate_values": [],
-    }
-    for key, trial in enumerate(trials, start=1):
-        rows["trials"].append(
-            {
-                "trial_id": key,
-                "number": trial.number,
-                "study_id": 1,
-                "state": trial.state.name,
-                "datetime_start": trial.datetime_start,
-                "datetime_complete": trial.datetime_complete,
-            }
+
+def _write_without_waiting(connection: sqlalchemy.PoolProxiedConnection, _: object) -> None:
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute("PRAGMA journal_mode=OFF")
+
+
+def _distribution(parameter: Distribution) -> BaseDistribution:
+    if isinstance(parameter, Categorical):
+        return CategoricalDistribution(parameter.choices)
+    if isinstance(parameter, Int):
+        return IntDistribution(
+            parameter.low, parameter.high, log=parameter.log, step=parameter.step or 1
         )
-        for name, value in trial.params.items():
-            distribution = trial.distributions[name]
-            rows["trial_params"].append(
-                {
-                    "trial_id": key,
-                    "param_name": name,
-                    "param_value": distribution.to_internal_repr(value),
-                    "distribution_json": distribution_to_json(distribution),
-                }
-            )
-        for objective, value in enumerate(trial.values or ()):
-            rows["trial_values"].append(
-                {
-                    "trial_id": key,
-                    "objective": objective,
-                    "value": value,
-                    "value_type": "FINITE",
-                }
-            )
-        for step, value in trial.intermediate_values.items():
-            rows["trial_intermediate_values"].append(
-                {
-                    "trial_id": key,
-                    "step": step,
-                    "intermediate_value": value,
-                    "intermediate_value_type": "FINITE",
-                }
-            )
-    return rows
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)

@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tune_srs.commands import place, typed
 from tune_srs.config.validation import validated
-from tune_srs.config.yaml import dump_yaml
+from tune_srs.config.yaml import dump_yaml, read_yaml
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.files import write_aside
-from tune_srs.runs import tables
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.resources import Resources, this_machine
 from tune_srs.space.parameters import Categorical
 from tune_srs.space.space import Space
 from tune_srs.storage import Storage
-from tune_srs.training.loop import device_of
 
 PACKAGES = ("tune-srs", "torch", "ray", "optuna", "numpy", "pandas")
 
@@ -40,6 +39,24 @@ def check_name(name: str) -> None:
         raise ConfigError(
             f"--name: {name!r} is no plain folder name; use letters, digits, '.', '_' and '-'"
         )
+
+
+SETTINGS = (
+    "name", "seed", "resources", "space.description", "space.search", "space.params",
+    "data.fingerprint", "data.settings", "data.users", "data.items", "data.interactions",
+)  # fmt: skip
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what `search.yaml` at `path` holds; a `ConfigError` if something is missing."""
+    values = read_yaml(path)
+    for key in SETTINGS:
+        section: Any = values
+        for part in key.split("."):
+            section = section.get(part) if isinstance(section, dict) else None
+        if section is None:
+            raise ConfigError(f"{path}: damaged, {key} is missing; start a new search")
+    return values
 
 
 @dataclass(frozen=True)
@@ -64,14 +81,12 @@ class Plan:
         write_aside(path, lambda aside: aside.write_text(content, encoding="utf-8"))
 
     @classmethod
-    def read(cls, folder: Path) -> "Plan":
-        """The plan of an existing run; what it lacks is a `ConfigError`."""
-        path = folder / "search.yaml"
-        values = tables.settings(folder)
+    def from_settings(cls, values: dict[str, Any], path: Path) -> Self:
+        """Return the plan that `search.yaml` at `path` holds; a `ConfigError` if it is damaged."""
         try:
             return cls(
                 values["name"],
-                Space.from_dict(values["space"], f"{path}: space"),
+                Space.parse(values["space"], f"{path}: space"),
                 int(values["seed"]),
                 validated(Resources, values["resources"], f"{path}: resources"),
             )
@@ -88,7 +103,7 @@ class Plan:
                 f"{folder}: exists and is never overwritten; choose another --name, "
                 f"or {self.how_to_resume(folder)}"
             )
-        if (folder / "best").exists():
+        if RunPaths(folder).best.exists():
             raise ConfigError(
                 f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}"
             )
@@ -102,6 +117,8 @@ class Plan:
         if self.space.base.train.device == "cuda" and self.resources.gpus_per_trial == 0:
             raise ConfigError("--gpus-per-trial: 0, but train.device is cuda; ask for a share")
         if self.resources.address is None:
+            from tune_srs.training.loop import device_of  # who reads a plan needs no torch
+
             device_of(self.space.base.train)
             self.resources.check([this_machine()])
 
@@ -117,19 +134,10 @@ class Plan:
                 f"leave time out of the space, or give a log with times"
             )
 
-    def check_data(self, data: PreparedData, folder: Path) -> None:
-        """Refuse to resume on other data than the run began with."""
-        began = tables.settings(folder)["data"]["fingerprint"]
-        if began != data.fingerprint:
-            raise ConfigError(
-                f"{folder}: began on data with fingerprint {began[:12]}, but it is now "
-                f"{data.fingerprint[:12]}; bring the former back, or start a search by another name"
-            )
-
     def storage(self, folder: Path) -> Storage:
         """Where the trials of the run in `folder` keep their checkpoints."""
         if self.resources.storage is None:
-            return Storage(str(folder.resolve() / "tune"))
+            return Storage(str(RunPaths(folder.resolve()).tune))
         return Storage(self.resources.storage).within(self.name)
 
     def how_to_resume(self, folder: Path) -> str:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from tune_srs.config.validation import Settings
@@ -16,7 +15,9 @@ def available_cpus() -> int:
 
 
 def this_machine() -> dict[str, float]:
-    """What Ray starts with on this machine."""
+    """Return what Ray starts with on this machine."""
+    import torch  # who reads a plan needs no torch
+
     return {"CPU": available_cpus(), "GPU": torch.cuda.device_count()}
 
 

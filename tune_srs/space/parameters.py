@@ -106,8 +106,8 @@ Distribution = Categorical | Float | Int
 DISTRIBUTIONS: dict[str, type[Any]] = {"categorical": Categorical, "float": Float, "int": Int}
 
 
-def _parameters(specs: dict[str, dict[str, Any]], source: str) -> dict[str, Distribution]:
-    """The distributions, each with a known name and with parents above it."""
+def parameters(specs: dict[str, dict[str, Any]], source: str) -> dict[str, Distribution]:
+    """Return the distributions, each with a known name and with parents above it."""
     unknown_keys(specs, override_keys(), f"{source}: params")
     params: dict[str, Distribution] = {}
     for name, spec in specs.items():

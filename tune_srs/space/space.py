@@ -24,7 +24,7 @@ from tune_srs.space.parameters import (
     Distribution,
     SuggestingTrial,
     Values,
-    _parameters,
+    parameters,
 )
 from tune_srs.space.search import SearchSettings
 
@@ -56,6 +56,7 @@ class Space:
 
     @classmethod
     def from_yaml(cls, path: Path, **overrides: Any) -> Self:
+        """Return the space in a file of the user's; see `from_dict`."""
         return cls.from_dict(read_yaml(path), str(path), **overrides)
 
     @classmethod
@@ -66,19 +67,37 @@ class Space:
         fixed: Mapping[str, Any] | None = None,
         search: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Validate a space; `fixed` and `search` replace entries of its own.
+        """Return the space that a user brings; `fixed` and `search` replace entries of its own.
 
         Raises `ConfigError` for anything that could fail in a trial: the space is rehearsed.
         """
+        space = cls.parse(values, source, fixed, search)
+        space._check_metrics(source)
+        space._check_first(source)
+        space._rehearse(source)
+        return space
+
+    @classmethod
+    def parse(
+        cls,
+        values: Mapping[str, Any],
+        source: str,
+        fixed: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Return the space in `values`, such as a run has kept it, without a rehearsal.
+
+        Raises `ConfigError` for what is not a space.
+        """
+        if search and isinstance(values, Mapping) and isinstance(values.get("search", {}), Mapping):
+            values = {**values, "search": {**values.get("search", {}), **search}}
         file = validated(SpaceFile, values, source)
-        asked = file.search.model_dump() | dict(search or {})
-        settings = validated(SearchSettings, asked, f"{source}: search")
-        if settings.sampler.type == "grid" and settings.trials is not None:
+        if file.search.sampler.type == "grid" and file.search.trials is not None:
             raise ConfigError(
                 f"{source}: a grid runs each point once; leave out --num-trials and search.trials"
             )
         fixed = file.fixed | dict(fixed or {})
-        params = _parameters(file.params, source)
+        params = parameters(file.params, source)
         for key in fixed:
             if key in params:
                 raise ConfigError(
@@ -89,13 +108,7 @@ class Space:
             raise ConfigError(
                 f"{source}: train.last_epoch is for a single run; trials have train.max_epochs"
             )
-        space = cls(file.description, settings, fixed, params, file.first, base)
-        if file.first and settings.sampler.type == "grid":
-            raise ConfigError(f"{source}: first: a grid runs its own points; remove them")
-        space._check_metric(source)
-        space._check_first(source)
-        space._rehearse(source)
-        return space
+        return cls(file.description, file.search, fixed, params, file.first, base)
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` takes."""
@@ -150,7 +163,7 @@ class Space:
                 points.append(point)
         return points
 
-    def _check_metric(self, source: str) -> None:
+    def _check_metrics(self, source: str) -> None:
         for metric in self.search.metrics:
             check_metric(metric, self.base.evaluation.cutoffs, f"{source}: search.metric")
         continuous = [k for k, p in self.params.items() if not isinstance(p, Categorical)]
@@ -161,6 +174,8 @@ class Space:
             )
 
     def _check_first(self, source: str) -> None:
+        if self.first and self.search.sampler.type == "grid":
+            raise ConfigError(f"{source}: first: a grid runs its own points; remove them")
         for number, point in enumerate(self.first, start=1):
             place = f"{source}: first, entry {number}"
             unknown_keys(point, self.params, place)

@@ -21,6 +21,7 @@ from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.files import write_aside
+from tune_srs.space.objective import Objective
 from tune_srs.studies.spec import Study
 from tune_srs.training.checkpoint import Best
 from tune_srs.training.loop import clear_device, device_of, train
@@ -81,7 +82,7 @@ def score(config: TrialConfig, study: Study, validation: Split, test: Split) -> 
 
     Raises what `train` raises.
     """
-    best = Best(study.select, "max")
+    best = Best(Objective(study.select))
     for report in train(config, validation):
         best.update(report)
         if study.patience is not None and report.epoch - best.epoch >= study.patience:

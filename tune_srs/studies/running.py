@@ -23,8 +23,10 @@ from tune_srs.datasets.histories import Split
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import DataError, SearchError, TuneSRSError
 from tune_srs.files import folder_aside, sweep_aside, write_aside
-from tune_srs.runs.journal import Journal, TrialRecord
+from tune_srs.runs.journal import TrialRecord
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
+from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
 from tune_srs.storage import Storage
 from tune_srs.studies import run as runs
@@ -80,7 +82,7 @@ def _tune_all(plan: StudyPlan, data: Data, folder: Path, console: Console) -> Tu
     tuned: Tuned = {}
     for number, ((name, dataset), space) in enumerate(spaces.items(), start=1):
         place = folder / "searches" / dataset / name
-        if not (place / "best").exists():
+        if not RunPaths(place).best.exists():
             console.say(f"tuning {number}/{len(spaces)}: {name} on {dataset}, in {place}")
             if not _searched(plan, space, data[dataset], place, console):
                 return None
@@ -98,14 +100,14 @@ def _searched(
         shared = Storage(resources.storage).within(f"{plan.name}/{place.parent.name}").place
         resources = resources.model_copy(update={"storage": shared})
     if place.exists():
-        return tuning.resume(replace(Plan.read(place), resources=resources), data, place, console)
+        return tuning.resume(replace(Run(place).plan, resources=resources), data, place, console)
     place.parent.mkdir(parents=True, exist_ok=True)
     return tuning.run(Plan(place.name, space, 0, resources), data, place, console)
 
 
 def _chosen(space: Space, place: Path) -> TrialRecord:
     """The best trial of a search that has ended."""
-    best = Journal(place, space.search.metrics, space.search.modes).best()
+    best = Run(place).winner
     if best is None:
         raise DataError(f"{place}: no trial gave {space.search.metrics[0]}; delete it and resume")
     return best

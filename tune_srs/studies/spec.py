@@ -17,9 +17,7 @@ from tune_srs.config.validation import Settings, dotted_keys, nearest, unknown_k
 from tune_srs.config.yaml import read_yaml
 from tune_srs.errors import ConfigError
 from tune_srs.metric_names import check_metric, names
-from tune_srs.runs.journal import replay
-from tune_srs.runs.plan import Plan
-from tune_srs.runs.tables import run_folder
+from tune_srs.runs.run import Run
 from tune_srs.space.parameters import Choice, Values
 from tune_srs.space.space import Space
 
@@ -286,19 +284,18 @@ def _expanded(
     }
 
 
-def _winners(results_folder: Path, run: str, top: int) -> list[tuple[Values, Values]]:
-    """What is fixed in a search, and the values of each of its `top` best trials, best first."""
-    folder = run_folder(results_folder, run)
-    if not (folder / "best").exists():
-        raise ConfigError(f"{folder}: has not ended; resume it, then study its winners")
-    plan = Plan.read(folder)
-    metric, mode = plan.space.search.metrics[0], plan.space.search.modes[0]
-    records, _ = replay(folder, plan.space.search.metrics, plan.space.search.modes)
-    scored = [record for record in records if record.status != "failed" and record.best_metrics]
-    if len(scored) < top:
-        raise ConfigError(f"{folder}: top {top} asked, but {len(scored)} trials gave {metric}")
-    scored.sort(key=lambda record: record.best_metrics[metric], reverse=mode == "max")
-    return [(plan.space.fixed, record.values) for record in scored[:top]]
+def _winners(results_folder: Path, name: str, top: int) -> list[tuple[Values, Values]]:
+    """Return what is fixed in a search, and the values of each of its `top` trials, best first."""
+    run = Run.load(name, results_folder)
+    if not run.paths.best.exists():
+        raise ConfigError(f"{run.folder}: has not ended; resume it, then study its winners")
+    if len(run.scored) < top:
+        raise ConfigError(
+            f"{run.folder}: top {top} asked, but {len(run.scored)} trials gave "
+            f"{run.objective.metric}"
+        )
+    best_first = sorted(run.scored, key=lambda record: -run.objective.sign * run.value(record))
+    return [(run.space.fixed, record.values) for record in best_first[:top]]
 
 
 def _outdone(winner: tuple[Values, Values], fixed_for_all: Values) -> Values:

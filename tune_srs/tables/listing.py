@@ -1,32 +1,31 @@
 """One search or several of them, as tables: to be read, or for a file."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tune_srs.runs import tables
-from tune_srs.runs.tables import SHOWN_METRICS, Choose, Summary, best_first, summaries
+from tune_srs.runs.run import Run
+from tune_srs.runs.tables import SHOWN_METRICS, Choose, Summary
 from tune_srs.tables.text import as_text
 
 
-def shown(folders: Sequence[Path], choose: Choose) -> list[Summary]:
-    """For reading: the tables of one run, or one table of several."""
-    if len(folders) == 1:
-        return summaries(folders[0], choose)
-    return [Summary("searches, the best trial of each", choose(compared(folders)))]
+def shown(runs: Sequence[Run], choose: Choose) -> list[Summary]:
+    """Return the tables of one run, or one table of several, for a reader."""
+    if len(runs) == 1:
+        return runs[0].summaries(choose)
+    return [Summary("searches, the best trial of each", choose(compared(runs)))]
 
 
-def for_file(folders: Sequence[Path], choose: Choose, form: str) -> str:
-    """The content of a file; of one run the trials, all their columns if a program reads it."""
-    if len(folders) == 1 and form in ("csv", "json"):
-        return as_text(choose(best_first(folders[0])), form)
-    return as_text(shown(folders, choose)[0].frame, form)
+def for_file(runs: Sequence[Run], choose: Choose, form: str) -> str:
+    """Return the content of a file: of one run the trials, with all columns for a program."""
+    if len(runs) == 1 and form in ("csv", "json"):
+        return as_text(choose(runs[0].best_first), form)
+    return as_text(shown(runs, choose)[0].frame, form)
 
 
-def compared(folders: Sequence[Path]) -> pd.DataFrame:
-    """One row a run.
+def compared(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row per run.
 
     Columns: `run`, `data` (name and the beginning of its fingerprint: scores on other data cannot
     be compared), `trials`, `failed`, `epochs` (of all trials), `seconds` (s, summed over trials
@@ -34,31 +33,31 @@ def compared(folders: Sequence[Path]) -> pd.DataFrame:
     `value` (its metric) and, once a search has ended, `test` and `test markov` and so on (the same
     of the winner and of each baseline) and further test metrics of the winner.
     """
-    return pd.DataFrame([_row(folder) for folder in folders]).convert_dtypes()
+    return pd.DataFrame([_row(run) for run in runs]).convert_dtypes()
 
 
-def _row(folder: Path) -> dict[str, Any]:
-    run, search = tables.load(folder), tables.searched(folder)
+def _row(run: Run) -> dict[str, Any]:
     table, data = run.trials, run.settings["data"]
-    metric = search.metrics[0]
+    metric = run.objective.metric.removeprefix("val/")
     return {
-        "run": folder.name,
+        "run": run.folder.name,
         "data": f"{data['settings']['name']} {data['fingerprint'][:8]}",
         "trials": len(table),
         "failed": int((table["status"] == "failed").sum()),
         "epochs": table["epochs"].sum(),
         "seconds": round(table["seconds"].sum()),
-        "metric": metric.removeprefix("val/"),
-        **_best(table, metric, search.modes[0]),
-        **_test(run.test, metric.removeprefix("val/")),
+        "metric": metric,
+        **_best(run),
+        **_test(run.test, metric),
     }
 
 
-def _best(table: pd.DataFrame, metric: str, mode: str) -> dict[str, Any]:
+def _best(run: Run) -> dict[str, Any]:
+    table, metric = run.best_first, run.objective.metric
     alive = table[table["status"] != "failed"]
     if metric not in alive or alive[metric].isna().all():
         return {}
-    best = alive.sort_values(metric, ascending=mode == "min", kind="stable").iloc[0]
+    best = alive.iloc[0]
     return {"best": best["trial"], "value": best[metric]}
 
 

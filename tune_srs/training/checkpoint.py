@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.errors import DataError
+from tune_srs.space.objective import Objective
 from tune_srs.storage import Storage, trial_name
 from tune_srs.training.loop import EpochReport, TrainState, new_state
 
@@ -26,19 +27,16 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 class Best:
     """The best epoch of a trial so far, with its weights; epoch 0 is before the first."""
 
-    metric: str
-    mode: str
+    objective: Objective
     epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     weights: Tensors = field(default_factory=dict)
 
     def update(self, report: EpochReport) -> bool:
         """Take over `report` if it is better; True if it was."""
-        value = report.metrics[self.metric]
-        if self.epoch:
-            old = self.metrics[self.metric]
-            if (value <= old) if self.mode == "max" else (value >= old):
-                return False
+        metric = self.objective.metric
+        if self.epoch and not self.objective.better(report.metrics[metric], self.metrics[metric]):
+            return False
         self.epoch, self.metrics = report.epoch, report.metrics
         self.weights = {k: v.detach().clone() for k, v in report.state.model.state_dict().items()}
         return True

@@ -17,8 +17,9 @@ from rich.text import Text
 from tune_srs.commands import place, typed
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.runs.journal import Journal, TrialRecord
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
-from tune_srs.runs.tables import conclusion
+from tune_srs.runs.run import Run
 from tune_srs.space.search import seconds
 from tune_srs.space.space import Space
 
@@ -74,7 +75,7 @@ def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
         f"{facts['interactions']} interactions, {data.validation.num_futures} futures a user to "
         f"validate and {data.test.num_futures} to test; fingerprint {data.fingerprint[:12]}",
         f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
-        f"for {aims}; Ray's log: {folder / 'ray.log'}",
+        f"for {aims}; Ray's log: {RunPaths(folder).log}",
     ]
     if (note := space.early_stopping_note()) is not None:
         lines.append(note)
@@ -83,11 +84,12 @@ def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
 
 def closing(plan: Plan, folder: Path) -> list[str]:
     """What a search came to, and where that is."""
-    counts, *rest = conclusion(folder)
+    run = Run(folder)
+    counts, *rest = run.conclusion()
     return [
         f"{counts}; all of them: {typed('tune-srs')} results {plan.name}{place(folder)}",
         *rest,
-        f"the best configuration and model: {folder / 'best'}",
+        f"the best configuration and model: {run.paths.best}",
         f"see it in TensorBoard: {typed('tune-srs')} monitor {plan.name}{place(folder)}",
     ]
 

@@ -25,11 +25,11 @@ from tune_srs.errors import ConfigError, DataError, SearchError
 from tune_srs.files import sweep_aside
 from tune_srs.metric_names import GROUPS
 from tune_srs.runs import tables
-from tune_srs.runs.journal import FILE, Journal, Status
-from tune_srs.runs.optuna_study import past_trial, write_study
+from tune_srs.runs.journal import Journal, Status
+from tune_srs.runs.optuna_study import study_of, write_study
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
-from tune_srs.runs.tables import trial_folder
 from tune_srs.space.search import seconds
 from tune_srs.space.space import Space
 from tune_srs.storage import Storage, trial_name
@@ -66,11 +66,11 @@ def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, new:
     try:
         return _run_or_go_on(plan, data, folder, console, new)
     except KeyboardInterrupt:  # twice, or outside of Tune: once, Tune ends well by itself
-        if (folder / "search.yaml").exists():
+        if RunPaths(folder).settings.exists():
             console.say(f"interrupted; {plan.how_to_resume(folder)}")
         raise
     except OSError as error:
-        if not (folder / "search.yaml").is_file():  # it has not begun
+        if not RunPaths(folder).settings.is_file():  # it has not begun
             raise
         place = error.filename or folder
         raise SearchError(
@@ -88,7 +88,7 @@ def _run_or_go_on(
             if new:
                 winner.begin(plan, data, folder)
             held.enter_context(alone(folder))
-            held.enter_context(logged(folder / "ray.log"))
+            held.enter_context(logged(RunPaths(folder).log))
             compile_kernels(space.base, console.say)  # before several workers do
             journal = _journal(folder, space)
             recorder = Recorder(journal, space, folder, plan.storage(folder), console)
@@ -103,15 +103,16 @@ def _run_or_go_on(
 
 def _journal(folder: Path, space: Space) -> Journal:
     """The journal of the run, which belongs to `space`."""
-    if (folder / "trials.csv").exists() and not (folder / FILE).exists():
-        raise DataError(f"{folder / FILE}: missing; bring it back, or search by another name")
-    journal = Journal(folder, space.search.metrics, space.search.modes)
+    paths = RunPaths(folder)
+    if paths.trials.exists() and not paths.journal.exists():
+        raise DataError(f"{paths.journal}: missing; restore it, or search by another name")
+    journal = Journal(folder, space.search.objectives)
     for record in journal.trials:
         for name, value in record.values.items():
             if name not in space.params or not space.params[name].contains(value):
                 raise DataError(
-                    f"{folder / FILE}: trial {record.number} has {name}={value!r}, which the space "
-                    f"does not; bring the file back as it was"
+                    f"{paths.journal}: trial {record.number} has {name}={value!r}, which the space "
+                    f"does not; restore the file as it was"
                 )
     return journal
 
@@ -131,7 +132,7 @@ def _check_cluster(plan: Plan, folder: Path, new: bool) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Two processes must not run the same search; the system lets go when one is killed."""
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(RunPaths(folder).lock, timeout=0):
             yield
     except Timeout:
         raise ConfigError(
@@ -201,7 +202,9 @@ class RecordingSearcher(OptunaSearcher):
     """Begins with what the journal holds, and has each trial noted before it may start."""
 
     def __init__(self, plan: Plan, recorder: "Recorder") -> None:
+        records = recorder.journal.trials
         super().__init__(
+            study_of(records, plan.space),
             plan.space.suggest,
             plan.space.search.metrics,
             plan.space.search.modes,
@@ -209,7 +212,7 @@ class RecordingSearcher(OptunaSearcher):
             time_attr="epoch",
             points=plan.space.points(),
             at_once=lambda: plan.resources.room(node_resources()),
-            past=[past_trial(record) for record in recorder.journal.trials],
+            unfinished={one.number: one.reports for one in records if not one.ended},
         )
         self._recorder = recorder
 
@@ -224,19 +227,18 @@ class EarlyStopping(FIFOScheduler):
 
     def __init__(self, space: Space, journal: Journal) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._metric: str = space.search.metrics[0]
-        self._sign = 1 if space.search.modes[0] == "max" else -1
+        self._objective = space.search.objectives[0]
         self._journal = journal
         self._rule = early_stopping.rule(space.search.scheduler)
         for record in journal.trials:
             for epoch, values in record.reports:
-                self._rule.stops(record.number, epoch, self._sign * values[0])
+                self._rule.stops(record.number, epoch, self._objective.sign * values[0])
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["trial"]
         if "error" in result or result["epoch"] < self._journal.trials[number].epochs:
             return TrialScheduler.CONTINUE  # it ends by itself, or repeats what has been judged
-        value = self._sign * result[self._metric]
+        value = self._objective.sign * result[self._objective.metric]
         stops = self._rule.stops(number, result["epoch"], value)
         return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
 
@@ -250,6 +252,7 @@ class Recorder(tune.Callback):
         self.journal = journal
         self.space = space
         self.folder = folder
+        self.paths = RunPaths(folder)
         self.storage = storage
         self.cannot_go_on: str | None = None  # why, if so
         self._console = console
@@ -263,7 +266,7 @@ class Recorder(tune.Callback):
         names = set(self.storage.names())
         for record in self.journal.trials:
             if not record.ended:
-                tensorboard.mend(trial_folder(self.folder, record.number))
+                tensorboard.mend(self.paths.trial(record.number))
             elif last_name(record.number) in names:
                 forget_last(self.storage, record.number)
 
@@ -273,9 +276,7 @@ class Recorder(tune.Callback):
         values = {name: value for name, value in config.items() if name != "trial"}
         with self._writing():
             if number == len(self.journal.trials):
-                tensorboard.write_start(
-                    trial_folder(self.folder, number), self.space.params, values
-                )
+                tensorboard.write_start(self.paths.trial(number), self.space.params, values)
                 self.journal.begin(number, values)
         return number < len(self.journal.trials)
 
@@ -294,7 +295,7 @@ class Recorder(tune.Callback):
         metrics = {name: result[name] for name in result if name.startswith(GROUPS)}
         with self._writing():
             if self.journal.report(number, epoch, metrics):
-                tensorboard.write_epoch(trial_folder(self.folder, number), epoch, metrics)
+                tensorboard.write_epoch(self.paths.trial(number), epoch, metrics)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
@@ -314,7 +315,7 @@ class Recorder(tune.Callback):
         with self._writing():
             self.journal.end(number, status, reason)
             forget_last(self.storage, number)
-            tensorboard.write_end(trial_folder(self.folder, number), failed=status == "failed")
+            tensorboard.write_end(self.paths.trial(number), failed=status == "failed")
             self._console.trial_ended(self.journal.trials[number], self.journal, self.space)
             if self.journal.elapsed >= self._table_due:
                 began = self.journal.elapsed
@@ -331,7 +332,7 @@ class Recorder(tune.Callback):
                 self.end(record.number, "stopped", reason)
 
     def write_table(self) -> None:
-        tables.write_trials(self.folder, self.journal.trials, self.space)
+        tables.write_trials(self.paths.trials, self.journal.trials, self.space)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -399,8 +400,7 @@ def _conclude(
     if recorder.cannot_go_on:
         raise SearchError(f"{recorder.cannot_go_on}; mend that, then {plan.how_to_resume(folder)}")
     recorder.write_table()
-    study = RecordingSearcher(plan, recorder).study
-    write_study(study, folder / "optuna.db", plan.name)
+    write_study(journal.trials, plan.space, RunPaths(folder).optuna, plan.name)
     ended = journal.ended()
     if ended < plan.space.trials and not reason:
         console.say(

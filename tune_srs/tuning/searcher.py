@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -23,16 +23,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class PastTrial:
-    """A trial of an earlier session: `state` is None if it is to go on."""
-
-    state: TrialState | None
-    params: Values
-    reports: Sequence["Report"]
-
-
-Report = tuple[int, Sequence[float]]  # step, and a value for each metric
+Report = tuple[int, Sequence[float]]  # step, and a value per metric
 
 
 @dataclass
@@ -49,16 +40,19 @@ class OptunaSearcher(Searcher):
     its best step. Of several metrics the first one decides which step that is; Optuna takes no
     reports of such trials.
 
-    `space` is called with an `optuna.Trial` and returns the configuration; `metrics` and `modes`
-    are what to optimise, and "max" or "min" for each; `sampler` gives the one for a trial's number,
-    and as each trial has a new one, it needs no state of its own; `points` are values of parameters
-    to be tried first; while `at_once` trials run none is suggested, so that each suggestion knows
-    all that have ended; `past` are the trials of an earlier session, in the order of their numbers.
+    `study`: the trials of earlier sessions, those that go on enqueued under their numbers.
+    `space`: called with an `optuna.Trial`, returns the configuration.
+    `metrics`, `modes`: what to optimise, and "max" or "min" for each.
+    `sampler`: returns the sampler for a trial's number; each trial has a new one, without a state.
+    `points`: values of parameters, tried first; the first ones belong to the trials in `study`.
+    `at_once`: no suggestion while this many trials run, so each one has seen every ended trial.
+    `unfinished`: the reports so far of the trials that go on, by number.
     """
 
     def __init__(
         self,
-        space: Callable[[optuna.Trial | FixedTrial], dict[str, Any]],
+        study: optuna.Study,
+        space: Callable[[optuna.Trial], dict[str, Any]],
         metrics: Sequence[str],
         modes: Sequence[str],
         sampler: Callable[[int], BaseSampler],
@@ -66,41 +60,32 @@ class OptunaSearcher(Searcher):
         time_attr: str = "training_iteration",
         points: Sequence[Values] = (),
         at_once: Callable[[], float] = lambda: math.inf,
-        past: Sequence[PastTrial] = (),
+        unfinished: Mapping[int, Sequence[Report]] | None = None,
     ) -> None:
         super().__init__(metric=metrics[0], mode=modes[0])
+        self.study = study
         self._space = space
         self._metrics = metrics
         self._sampler = sampler
         self._time_attr = time_attr
         self._at_once = at_once
         self._running: dict[str, _Running] = {}  # by Ray's id
-        self._to_go_on: dict[int, PastTrial] = {}
-        self._begun = len(past)
-        self.study = optuna.create_study(
-            directions=["maximize" if mode == "max" else "minimize" for mode in modes]
-        )
-        for number, trial in enumerate(past):
-            if trial.state is None:
-                self._to_go_on[number] = trial
-                self.study.enqueue_trial(dict(trial.params))
-            else:
-                self.study.add_trial(self._frozen(trial, trial.state))
-        for point in points[len(past) :]:
-            self.study.enqueue_trial(dict(point))
+        self._unfinished = dict(unfinished or {})
+        self._begun = len(study.get_trials(deepcopy=False))
+        for point in points[self._begun :]:
+            study.enqueue_trial(dict(point))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if len(self._running) >= self._at_once():
             return None
-        if not self._to_go_on:
+        if not self._unfinished:
             self.study.sampler = self._sampler(self._begun)
             self._begun += 1
         trial = self.study.ask()  # what is enqueued comes first, in the order of the numbers
         values = self._space(trial)
         running = self._running[trial_id] = _Running(trial)
-        if past := self._to_go_on.pop(trial.number, None):
-            for step, report in past.reports:
-                self._take(running, step, report)
+        for step, report in self._unfinished.pop(trial.number, ()):
+            self._take(running, step, report)
         return {"trial": trial.number, **values}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -123,10 +108,10 @@ class OptunaSearcher(Searcher):
             self.study.tell(running.trial, state=TrialState.PRUNED)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what is to be kept goes into `past` of the next session's searcher."""
+        """Do nothing: the next session builds its `study` from the trials so far."""
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("give the trials so far as `past`")
+        raise NotImplementedError("give the trials so far as `study`")
 
     def _values(self, result: Values) -> list[float]:
         return [result.get(metric, math.nan) for metric in self._metrics]
@@ -144,22 +129,3 @@ class OptunaSearcher(Searcher):
 
     def _better(self, values: Sequence[float], than: Sequence[float]) -> bool:
         return values[0] > than[0] if self.mode == "max" else values[0] < than[0]
-
-    def _frozen(self, past: PastTrial, state: TrialState) -> optuna.trial.FrozenTrial:
-        """The trial as `study.tell` leaves it."""
-        as_suggested = FixedTrial(dict(past.params))
-        self._space(as_suggested)
-        single = len(self._metrics) == 1
-        values: Sequence[float] | None = None
-        if state == TrialState.COMPLETE:
-            best = max if self.mode == "max" else min
-            _, values = best(past.reports, key=lambda report: report[1][0])
-        elif state == TrialState.PRUNED and single and past.reports:
-            values = past.reports[-1][1]
-        return optuna.trial.create_trial(
-            state=state,
-            values=values,
-            params=dict(past.params),
-            distributions=as_suggested.distributions,
-            intermediate_values={step: r[0] for step, r in past.reports} if single else None,
-        )

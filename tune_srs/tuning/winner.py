@@ -24,9 +24,11 @@ from tune_srs.exports.exported import Exported, item_counts, items_of
 from tune_srs.exports.portable import check_formats
 from tune_srs.files import folder_aside
 from tune_srs.model.sasrec import SASRec
-from tune_srs.runs import journal, ranks, tables
+from tune_srs.runs import ranks, tables
 from tune_srs.runs.journal import Journal, TrialRecord
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan, versions
+from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
 from tune_srs.storage import Storage
 from tune_srs.training.checkpoint import Best, load_best
@@ -42,8 +44,8 @@ def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
     scores = _means(evaluations, "val")
     try:
         with folder_aside(folder) as aside:
-            plan.write(data, aside / "search.yaml")
-            (aside / "baselines.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+            plan.write(data, RunPaths(aside).settings)
+            RunPaths(aside).baselines.write_text(json.dumps(scores, indent=2), encoding="utf-8")
     except OSError:
         if folder.exists():
             raise ConfigError(
@@ -55,7 +57,7 @@ def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
 def export_winner(
     folder: Path,
     plan: Plan,
-    record: Journal,
+    journal: Journal,
     storage: Storage,
     data: PreparedData,
     say: Callable[[str], None],
@@ -65,13 +67,13 @@ def export_winner(
     Weights that cannot be read are trained again: a trial repeats itself. Raises `SearchError` if
     no trial gave a metric.
     """
-    winner = record.best()
+    winner = journal.best()
     if winner is None:
         metric = plan.space.search.metrics[0]
-        reason = next((r.reason for r in record.trials if r.reason), "none was recorded")
+        reason = next((r.reason for r in journal.trials if r.reason), "none was recorded")
         raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
     result = _scored(folder, plan, winner, storage, data, say, keep_ranks=True)
-    exported.write(result, folder / "best")
+    exported.write(result, RunPaths(folder).best)
 
 
 def export_trial(
@@ -90,10 +92,11 @@ def export_trial(
     """
     exported.check_free(to)
     check_formats(formats)
-    plan = Plan.read(folder)
-    won, chosen = _chosen(folder, plan, trial)
+    run = Run(folder)
+    plan = run.plan
+    won, chosen = _chosen(run, trial)
     data = prepare(plan.space.base.data, data_folder, say)
-    plan.check_data(data, folder)
+    run.check_data(data)
     everything = _everything(data, plan, chosen) if refit else None  # before it takes time
     result = _scored(folder, plan, chosen, plan.storage(folder), data, say)
     result = replace(result, facts=result.facts | {"won": won})
@@ -102,19 +105,18 @@ def export_trial(
     exported.write(result, to, formats)
 
 
-def _chosen(folder: Path, plan: Plan, trial: int | None) -> tuple[bool, TrialRecord]:
-    """Whether it is the winner, and the record of the trial to export."""
-    metrics, modes = plan.space.search.metrics, plan.space.search.modes
-    records, _ = journal.replay(folder, metrics, modes)
-    winner = journal.best_of(records, metrics[0], 1 if modes[0] == "max" else -1)
-    if winner is None or not (folder / "best").is_dir():
+def _chosen(run: Run, trial: int | None) -> tuple[bool, TrialRecord]:
+    """Return whether the trial to export is the winner, and its record."""
+    winner = run.winner
+    if winner is None or not run.paths.best.is_dir():
         raise ConfigError(
-            f"{folder}: has not ended, so nothing has won; {plan.how_to_resume(folder)}"
+            f"{run.folder}: has not ended, so nothing has won; {run.plan.how_to_resume(run.folder)}"
         )
+    records = run.records
     chosen = winner.number if trial is None else trial
     if not 0 <= chosen < len(records):
         raise ConfigError(
-            f"--trial: {folder} has no trial {chosen}; it has 0 to {len(records) - 1}"
+            f"--trial: {run.folder} has no trial {chosen}; it has 0 to {len(records) - 1}"
         )
     if records[chosen].best_epoch is None:
         raise ConfigError(
@@ -146,7 +148,7 @@ def _scored(
 
     With `keep_ranks` those of the test futures go into the folder of the run.
     """
-    best = Best(plan.space.search.metrics[0], plan.space.search.modes[0])
+    best = Best(plan.space.search.objectives[0])
     try:
         config = load_best(storage, record.number, best)
     except DataError as error:
@@ -164,7 +166,8 @@ def _scored(
         name: evaluator.ranks(one) for name, one in (scorers | _fitted_baselines(data)).items()
     }
     if keep_ranks:
-        ranks.write(folder, found, evaluator.counted)
+        of_scorers = {name: (own.numpy(), alone.numpy()) for name, (own, alone) in found.items()}
+        ranks.write(RunPaths(folder).test_ranks, of_scorers, evaluator.counted.numpy())
     test = {
         name: measure(*own, evaluator.counted, config.evaluation) for name, own in found.items()
     }
@@ -191,7 +194,7 @@ def _facts(
         "run": plan.name,
         "trial": record.number,
         "won": True,
-        "metric": best.metric,
+        "metric": best.objective.metric,
         "epoch": best.epoch,
         "refit": False,
         "data": {"name": config.data.name, "fingerprint": data.fingerprint, "inputs": data.inputs}
@@ -228,7 +231,7 @@ def _train_again(space: Space, record: TrialRecord, best: Best, data: PreparedDa
 def _baselines(folder: Path, data: PreparedData, config: EvaluationConfig) -> Scores:
     """As scored when the run began, or again where they can no longer be read."""
     try:
-        scores: Scores = tables.read_json(folder / "baselines.json")
+        scores: Scores = tables.read_json(RunPaths(folder).baselines)
     except (FileNotFoundError, DataError):
         scores = _means(_scored_on(data.validation, _fitted_baselines(data), config), "val")
     return scores

@@ -63,7 +63,7 @@ def _train_and_report(config: dict[str, Any], space: Space, split: Split, storag
     number = config["trial"]
     values = {key: value for key, value in config.items() if key != "trial"}
     trial = space.config(values, f"trial {number}")
-    best = Best(space.search.metrics[0], space.search.modes[0])
+    best = Best(space.search.objectives[0])
     before, note = _checkpoint(storage, number, trial, split.num_items, best)
     # it may have been cut off before it was told
     if before and _tell(before, best, space, trial, note):
