@@ -48,7 +48,7 @@ def train(config: TrialConfig, split: Split | Histories) -> Iterator["EpochRepor
 
     A split holds the histories that train, and the futures to be predicted from which histories.
     `split` is the `validation` of prepared data, which never holds test futures: its futures are
-    scored after each epoch. Given `Histories`, such as `everything` of prepared data, nothing is
+    scored after each epoch. With `Histories`, such as `everything` of prepared data, nothing is
     scored. See `tune_srs.training.loop.train`.
 
     >>> from tempfile import TemporaryDirectory

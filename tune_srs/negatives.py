@@ -69,7 +69,7 @@ class NegativeSampler:
         self._stride = int(ends[-1]) + 1
         if self._kernels:
             shifted = shifted.astype(np.int32)
-        else:  # each user's in a range of its own: one search for all of them
+        else:  # a separate range per user, so that one search finds all
             shifted += users * self._stride
         of_user = taken[starts[1:]] - taken[starts[:-1]]
         self._shifted = tensor_of(shifted, device)  # (distinct interactions,) ascending in a user

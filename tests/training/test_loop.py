@@ -165,7 +165,7 @@ def test_stopped_by_another_thread_it_ends_within_the_epoch(
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"train\.device: cuda asked"):
+    with pytest.raises(ConfigError, match=r"train\.device: cuda is set"):
         next(train(config_of(**{"train.device": "cuda"}), SPLIT))
 
 

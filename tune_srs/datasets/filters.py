@@ -55,10 +55,10 @@ def _often(codes: npt.NDArray[np.int32], least: int) -> Mask:
 def _core(log: Interactions, k: int) -> Interactions:
     """Return the largest part in which every user and every item has at least k interactions."""
     while len(log):
-        kept = _often(log.items, k) & _often(log.users, k)
-        if kept.all():
+        enough = _often(log.items, k) & _often(log.users, k)
+        if enough.all():
             break
-        log = log.only(kept)
+        log = log.only(enough)
     return log
 
 

@@ -125,7 +125,7 @@ def steam(path: Path, say: Say) -> Iterator[pd.DataFrame]:
 
     Days are written "Posted November 5, 2011." and, in the year in which they were collected, as
     "Posted June 24.": such days get the year after the latest year that is written. Reviews
-    without a legible day are left out. `say` is told how many there are of both.
+    without a legible day are left out. `say` reports the number of both.
     """
     with text_file(path) as (stream, source):
         location = Location(source, first=0)

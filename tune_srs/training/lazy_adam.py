@@ -52,7 +52,7 @@ class LazyAdam(torch.optim.Optimizer):
             rate=group["lr"] / (1 - beta1**step),
             correction=math.sqrt(1 - beta2**step),
             epsilon=group["eps"],
-            kept=1 - group["lr"] * group["weight_decay"],
+            decay=1 - group["lr"] * group["weight_decay"],
         )
         move = move_by_kernel if table.device.type == "cpu" else move_in_torch
         move(table, state["moments"], rows, slope, numbers)
@@ -62,7 +62,7 @@ class Numbers(NamedTuple):
     """The numbers of one step.
 
     `rate` is divided by the first moment's correction, `correction` is the root of the second
-    moment's, `kept` is the share of a weight that decay leaves.
+    moment's, `decay` is the share of a weight that is left.
     """
 
     beta1: float
@@ -70,7 +70,7 @@ class Numbers(NamedTuple):
     rate: float
     correction: float
     epsilon: float
-    kept: float
+    decay: float
 
 
 def move_by_kernel(
@@ -94,7 +94,7 @@ def move_in_torch(
     square.mul_(numbers.beta2).addcmul_(slope, slope, value=1 - numbers.beta2)
     moments.index_copy_(0, rows, touched)
     deviation = square.sqrt().div_(numbers.correction).add_(numbers.epsilon)
-    weights = table.index_select(0, rows).mul_(numbers.kept)
+    weights = table.index_select(0, rows).mul_(numbers.decay)
     table.index_copy_(0, rows, weights.sub_(mean / deviation, alpha=numbers.rate))
 
 

@@ -61,7 +61,7 @@ def device_of(config: TrainConfig) -> torch.device:
     """Return the device to train on; `auto` is a GPU where there is one."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "train.device: cuda asked, but torch sees no GPU here; use auto or cpu, "
+            "train.device: cuda is set, but torch sees no GPU here; use auto or cpu, "
             "or install a torch build with CUDA"
         )
     auto = "cuda" if torch.cuda.is_available() else "cpu"
@@ -173,7 +173,7 @@ def train(
     """Train on the training histories of a split, and score its futures after every epoch.
 
     A split holds the histories that train, and the futures to be predicted from which histories;
-    the validation split never holds test futures. Given only `Histories`, all of them train and
+    the validation split never holds test futures. With only `Histories`, all of them train and
     nothing is scored: the reports have no metrics of `val/`.
 
     Yields one report per epoch, from `state.epoch` + 1 to `train.last_epoch`, or else

@@ -110,7 +110,7 @@ class Times:
         text = column.astype("str")
         moments = pd.to_datetime(text, format=pattern, utc=True, errors="coerce")
         wrong = moments.isna()
-        if iso:  # `now` and `today` are no moments of a log
+        if iso:  # pandas reads `now` and `today`, too
             wrong |= ~text.str.match(r"\s*[+-]?\d{4}")
         if (cell := first_cell(column, wrong)) is not None:
             known = "ISO 8601" if iso else self._format
