@@ -15,7 +15,7 @@ from tune_srs.runs.resources import Resources, available_cpus
 from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
 from tune_srs.tuning.console import Console
-from tune_srs.tuning.search import run
+from tune_srs.tuning.search import search
 
 SPACE = {
     "description": "short trials of one kind",
@@ -36,7 +36,7 @@ def measure(dataset: str, trials: int, epochs: int) -> dict[str, float]:
         folder = Path(parent) / "overhead"
         plan = Plan("overhead", space, 0, Resources(gpus_per_trial=0))
         started = time.perf_counter()
-        run(plan, data, folder, Watch(memory))
+        search(plan, data, folder, Watch(memory), resume=False)
         wall = time.perf_counter() - started
         table = Run(folder).epochs
     busy = table[["time/train_s", "time/evaluate_s"]].to_numpy().sum()

@@ -43,8 +43,9 @@ from tune_srs.training.loop import compile_kernels, train
 from tune_srs.tuning import early_stopping
 from tune_srs.tuning.console import Console
 from tune_srs.tuning.early_stopping import Rule
+from tune_srs.tuning.messages import EpochDone, to_result
 from tune_srs.tuning.samplers import make_sampler
-from tune_srs.tuning.search import run
+from tune_srs.tuning.search import search
 from tune_srs.tuning.searcher import OptunaSearcher
 
 METRIC = "val/ndcg_rel@10"
@@ -197,7 +198,8 @@ class Replay:
         """Ask the rule and tell the searcher, in the order in which Tune does."""
         values = self._trials[trial].values
         finished = epoch == len(values)
-        result = {METRIC: values[epoch - 1], "epoch": epoch, "finished": finished}
+        result = to_result(EpochDone(epoch, {METRIC: values[epoch - 1]}, finished))
+        result |= {METRIC: values[epoch - 1]}  # for Ray's OptunaSearch
         result["training_iteration"] = epoch  # Tune's own count of a trial's reports
         stops = self._rule.stops(trial, epoch, values[epoch - 1])
         if not stops:
@@ -213,10 +215,8 @@ def ours(space: Space, curves: Curves, seed: int, at_once: int) -> Replay:
     searcher = OptunaSearcher(
         new_study(space.search.objectives),
         space.suggest,
-        space.search.metrics,
-        space.search.modes,
+        space.search.objectives,
         make_sampler(space, seed),
-        time_attr="epoch",
         points=[points[i] for i in np.random.default_rng(seed).permutation(len(points))],
         at_once=lambda: at_once,
     )
@@ -286,7 +286,7 @@ def same_as_real(space: Space, curves: Curves, at_once: int) -> str:
         data = prepare(space.base.data, Path(parent))
         folder = Path(parent) / "real"
         plan = Plan("real", space, 0, Resources(at_once=at_once, gpus_per_trial=0))
-        run(plan, data, folder, Console(rich.console.Console(quiet=True)))
+        search(plan, data, folder, Console(rich.console.Console(quiet=True)), resume=False)
         epochs = Run(folder).epochs
     real = set(epochs[["trial", "epoch", METRIC]].itertuples(index=False, name=None))
     replayed = set(ours(space, curves, 0, at_once))

@@ -56,10 +56,8 @@ def searcher_with(space: Space, past: Sequence[TrialRecord]) -> OptunaSearcher:
     return OptunaSearcher(
         study_of(past, space),
         space.suggest,
-        search.metrics,
-        search.modes,
+        search.objectives,
         make_sampler(space, 0),
-        time_attr="epoch",
     )
 
 

@@ -72,7 +72,7 @@ def test_a_space_and_data_may_be_given_as_they_are(
         started.append((plan, data))
         return False
 
-    monkeypatch.setattr(tuning, "run", run)
+    monkeypatch.setattr(tuning, "search", run)
     data = ts.prepare(
         ts.TrialConfig().with_overrides(FIXED | {"data.num_futures": 4}).data, tmp_path
     )

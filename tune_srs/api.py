@@ -114,7 +114,7 @@ def search(
         run.check_data(data)
 
     try:
-        from tune_srs.tuning import search as tuning
+        from tune_srs.tuning.search import search as run_search
     except ModuleNotFoundError as error:
         raise ConfigError(f"search: {error.name} is not installed; pip install it") from error
     from tune_srs.tuning.console import Console, closing, opening
@@ -122,8 +122,7 @@ def search(
     console = Console()
     for line in opening(plan, data, folder):
         console.say(line)
-    go = tuning.resume if resume else tuning.run
-    if not go(plan, data, folder, console):
+    if not run_search(plan, data, folder, console, resume):
         return None
     for line in closing(plan, folder):
         console.say(line)

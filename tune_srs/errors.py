@@ -1,12 +1,14 @@
-"""What can go wrong in a user's hands.
+"""Errors that a user can fix.
 
-A message says in one line what is wrong, where, and how to mend it; the console command prints it
+A message says in one line what is wrong, where, and how to fix it; the console command prints it
 and exits with the error's `exit_code`. Programming mistakes raise Python's own exceptions.
 """
 
+LONGEST = 500  # characters of a reason that goes into a table
+
 
 class TuneSRSError(Exception):
-    """The root of the errors a user can mend. Line breaks in the message become spaces."""
+    """The root of the errors that a user can fix. Line breaks in the message become spaces."""
 
     exit_code = 2
 
@@ -26,3 +28,15 @@ class SearchError(TuneSRSError):
     """A search that ran and failed."""
 
     exit_code = 1
+
+
+def one_line(text: str) -> str:
+    """Return `text` without line breaks, cut to a length that a table can hold."""
+    return " ".join(text.split())[:LONGEST]
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in one line why something failed: a user's error speaks for itself."""
+    if isinstance(error, TuneSRSError):
+        return one_line(str(error))
+    return one_line(f"{type(error).__name__}: {error}")

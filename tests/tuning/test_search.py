@@ -6,12 +6,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-import optuna
 import pandas as pd
 import pytest
 import ray
 import torch
-from optuna.trial import TrialState
 from support.searches import (
     COMMAND,
     FIXED,
@@ -20,7 +18,6 @@ from support.searches import (
     SPACE,
     check_study,
     family,
-    kill_family,
     listening_beyond_loopback,
     named,
     run,
@@ -35,7 +32,6 @@ from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.exports import exported
-from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.resources import Resources
 from tune_srs.runs.run import Run
 from tune_srs.tuning.cluster import connected
@@ -212,40 +208,6 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (folder / "best" / "config.yaml").exists()
 
 
-def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
-    rates = {"train.lr": {"type": "categorical", "choices": [0.01, 1e30]}}
-    search = {"metric": METRIC, "sampler": {"type": "grid"}}
-    write_space(tmp_path, params=rates, search=search, first=[])
-    done = run(tmp_path, "search", "space.yaml", "--name", "one", *ONE_WORKER)
-    assert done.returncode == 0, done.stderr
-    table = Run(tmp_path / "results" / "one").trials.sort_values("train.lr")
-    assert list(table["status"]) == ["complete", "failed"]
-    assert "lower train.lr" in table["reason"].iloc[1]
-    check_study(tmp_path / "results" / "one")
-    assert "1 complete, 0 stopped early, 1 failed" in done.stdout
-
-
-def test_a_space_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
-    params = {
-        "train.lr": {"type": "float", "low": 1e30, "high": 1e31},
-        # several steps an epoch fail in the first, a single one in the second
-        "train.batch_size": {"type": "categorical", "choices": [16, 1000]},
-    }
-    search = {"metric": METRIC, "trials": 500, "sampler": "random", "scheduler": {"type": "none"}}
-    fixed = {name: value for name, value in FIXED.items() if name not in params}
-    write_space(tmp_path, fixed=fixed, params=params, search=search, first=[])
-    done = run(tmp_path, "search", "space.yaml", "--name", "none", *ONE_WORKER)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "lower train.lr" in done.stderr
-    table = Run(tmp_path / "results" / "none").trials
-    assert 5 <= len(table) < 12
-    failed = table[table["status"] == "failed"]
-    assert failed["epochs"].tolist() == (failed["train.batch_size"] == 1000).tolist()
-    assert not (tmp_path / "results" / "none" / "best").exists()
-    assert failed["reason"].str.contains("lower train.lr").all()
-
-
 def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) -> None:
     long = {
         "data.synthetic.users": 900,
@@ -269,80 +231,6 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
     assert Run(folder).epochs.groupby("trial").size().tolist() == table["epochs"].tolist()
 
 
-def test_a_spent_budget_ends_a_search_and_its_best_epoch_is_exported(tmp_path: Path) -> None:
-    endless = FIXED | {"train.max_epochs": 100000}
-    search = {"metric": METRIC, "scheduler": {"type": "none"}, "time_budget": "2h"}
-    write_space(tmp_path, fixed=endless, search=search)
-    folder = tmp_path / "results" / "timed"
-    with started(tmp_path, "search", "space.yaml", "--name", "timed", *ONE_WORKER) as process:
-        wait_for(folder, process, '"epoch"', 5)
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-    path = RunPaths(folder).journal
-    lines = path.read_text().splitlines()
-    later = json.dumps(json.loads(lines[-1]) | {"at": 2 * 3600})  # as if it had run for two hours
-    path.write_text("\n".join([*lines[:-1], later]) + "\n")
-    done = run(tmp_path, "search", "--resume", "--name", "timed", *ONE_WORKER)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "the time budget of 2h is spent" in done.stdout
-    table = Run(folder).trials
-    assert set(table["status"]) == {"stopped"}
-    assert set(table["reason"]) == {"the time budget of 2h is spent"}
-    best = json.loads((folder / "best" / "metrics.json").read_text())
-    assert best["epoch"] == table.set_index("trial").loc[best["trial"], "best_epoch"]
-    assert best["validation"]["best"][METRIC] == table[METRIC].max()
-    assert list((folder / "tune").rglob("last.safetensors")) == []
-    check_study(folder)
-
-
-def test_patience_ends_a_trial_and_stale_trials_a_search(tmp_path: Path) -> None:
-    write_space(
-        tmp_path,
-        fixed=FIXED | {"train.max_epochs": 300},
-        search={"metric": METRIC, "sampler": {"type": "random"}, "scheduler": {"type": "none"}},
-        params={"train.lr": {"type": "float", "low": 1e-9, "high": 1e-8}},
-        first=[{"train.lr": 1e-8}],
-    )
-    done = run(
-        tmp_path, "search", "space.yaml", "--name", "worn", "--num-trials", "500",
-        "--patience", "3", "--stale-trials", "4", *ONE_WORKER,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "4 trials in a row have not improved val/ndcg@10" in done.stdout
-    folder = tmp_path / "results" / "worn"
-    table = Run(folder).trials
-    assert len(table) < 30
-    complete = table[table["status"] == "complete"]
-    assert len(complete) >= 4
-    assert (complete["epochs"] == complete["best_epoch"] + 3).all()
-    check_study(folder)
-
-
-def test_two_metrics_give_a_pareto_set(tmp_path: Path) -> None:
-    metrics = [METRIC, "val/next/ndcg@10", "time/train_s"]
-    search = SPACE["search"] | {"metric": metrics, "mode": ["max", "max", "min"]}  # type: ignore[operator]
-    write_space(tmp_path, search=search)
-    done = run(tmp_path, "search", "space.yaml", "--name", "two", *ONE_WORKER)
-    assert (done.returncode, done.stderr) == (0, "")
-    folder = tmp_path / "results" / "two"
-    table = Run(folder).trials
-    front = table[table["pareto"]]
-    assert table[METRIC].idxmax() in front.index or table[METRIC].max() in set(front[METRIC])
-    for _, row in table[~table["pareto"]].iterrows():
-        assert any(
-            other[METRIC] >= row[METRIC]
-            and other[metrics[1]] >= row[metrics[1]]
-            and other[metrics[2]] <= row[metrics[2]]
-            for _, other in front.iterrows()
-        )
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
-    study = optuna.load_study(study_name="two", storage=storage)
-    assert len(study.directions) == 3
-    assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    storage.engine.dispose()
-    assert "pareto" in run(tmp_path, "results", "two").stdout
-
-
 def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
     longer = FIXED | {"train.max_epochs": 60}
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
@@ -358,73 +246,6 @@ def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, "")
     assert set(Run(tmp_path / "results" / "hit").trials["status"]) == {"complete"}
     same_as_trained_here(tmp_path / "results" / "hit", tmp_path / "data")
-
-
-def test_a_place_that_cannot_be_written_stops_the_search_and_loses_nothing(
-    tmp_path: Path,
-) -> None:
-    folder = tmp_path / "results" / "blocked"
-    longer = FIXED | {"train.max_epochs": 20}
-    write_space(tmp_path, fixed=longer, search={"metric": METRIC, "trials": 4})
-    with started(tmp_path, "search", "space.yaml", "--name", "blocked") as process:
-        wait_for(folder, process, '"epoch"', 1)
-        for number in (2, 3):  # where later trials want to write
-            (folder / "tune" / f"trial_{number:05d}").write_text("in the way")
-        _, errors = process.communicate()
-    assert process.returncode == 1
-    assert errors.count("\n") == 1
-    assert "trial_0000" in errors
-    assert "search --resume --name blocked" in errors
-    assert not (folder / "best").exists()
-    for number in (2, 3):
-        (folder / "tune" / f"trial_{number:05d}").unlink()
-    done = run(tmp_path, "search", "--resume", "--name", "blocked", *ONE_WORKER)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert set(Run(folder).trials["status"]) <= {"complete", "stopped"}
-    check_study(folder)
-
-
-def test_what_was_damaged_meanwhile_is_made_again(tmp_path: Path) -> None:
-    longer = FIXED | {"train.max_epochs": 30}
-    search = {"metric": METRIC, "trials": 3, "scheduler": {"type": "none"}, "sampler": "random"}
-    write_space(tmp_path, fixed=longer, search=search)
-    place = "a#b é?"
-    folder = tmp_path / place / "cut"
-    with started(
-        tmp_path, "search", "space.yaml", "--name", "cut", "--results-folder", place
-    ) as process:
-        wait_for(folder, process, '"end"', 1)
-        wait_for(folder, process, '"epoch"', 35)
-        kill_family(process)
-    for path in folder.glob("tune/*/*.safetensors"):  # of trials that ended and that go on
-        path.write_bytes(path.read_bytes()[:100])
-    (folder / "baselines.json").unlink()
-    done = run(
-        tmp_path, "search", "--resume", "--name", "cut", "--results-folder", place, *ONE_WORKER
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "again" in done.stdout or "anew" in done.stdout
-    same_as_trained_here(folder, tmp_path / "data")
-    best = json.loads((folder / "best" / "metrics.json").read_text())
-    assert best["validation"]["best"][METRIC] == Run(folder).trials[METRIC].max()
-
-
-def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None:
-    write_space(tmp_path)
-    folder = tmp_path / "results" / "lost"
-    with started(tmp_path, "search", "space.yaml", "--name", "lost", *ONE_WORKER) as process:
-        wait_for(folder, process, '"end"', 1)
-        kill_family(process)
-    (folder / "trials.csv").touch()
-    content = RunPaths(folder).journal.read_text()
-    RunPaths(folder).journal.unlink()
-    done = run(tmp_path, "search", "--resume", "--name", "lost", *ONE_WORKER)
-    assert done.returncode == 2
-    assert "journal.jsonl: missing" in done.stderr
-    RunPaths(folder).journal.write_text(content.replace('"train.lr": 0.01', '"train.lr": 0.5'))
-    done = run(tmp_path, "search", "--resume", "--name", "lost", *ONE_WORKER)
-    assert done.returncode == 2
-    assert "which the space does not" in done.stderr
 
 
 def test_only_one_process_runs_a_search(tmp_path: Path) -> None:

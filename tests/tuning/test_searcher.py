@@ -14,6 +14,7 @@ from tune_srs.runs.journal import TrialRecord
 from tune_srs.runs.optuna_study import new_study, study_of, write_study
 from tune_srs.space.objective import Mode, Objective
 from tune_srs.space.space import Space
+from tune_srs.tuning.messages import EpochDone, TrialFailed, to_result
 from tune_srs.tuning.samplers import make_sampler
 from tune_srs.tuning.searcher import OptunaSearcher
 
@@ -23,6 +24,7 @@ SPACE = Space.from_dict(
     {"params": {"train.lr": {"type": "float", "low": 0.001, "high": 0.01}}}, "space"
 )
 FIRST = {"train.lr": 0.002}
+FAILED = to_result(TrialFailed("out of memory", "Traceback"))
 
 
 def searcher_with(
@@ -37,18 +39,18 @@ def searcher_with(
     return OptunaSearcher(
         study,
         SPACE.suggest,
-        metrics,
-        modes,
+        objectives,
         sampler,
-        time_attr="epoch",
         points=[FIRST],
         at_once=lambda: at_once,
         unfinished={one.number: one.reports for one in past if not one.ended},
     )
 
 
-def result(epoch: int, value: float, finished: bool = False) -> dict[str, Any]:
-    return {"epoch": epoch, METRIC: value, "finished": finished}
+def result(
+    epoch: int, value: float, finished: bool = False, seconds: float = 1.0
+) -> dict[str, Any]:
+    return to_result(EpochDone(epoch, {METRIC: value, TIME: seconds}, finished))
 
 
 def suggested(searcher: OptunaSearcher, trial_id: str) -> dict[str, Any]:
@@ -109,8 +111,8 @@ def test_a_stopped_trial_is_pruned_with_all_its_reports() -> None:
         (None, False),
         (result(2, math.nan), False),
         (result(2, math.inf, finished=True), False),
-        ({"epoch": 2}, False),
-        ({"error": "out of memory"}, False),
+        (to_result(EpochDone(2, {}, finished=True)), False),
+        (FAILED, False),
     ],
 )
 def test_what_gave_no_value_has_failed_and_runs_no_longer(
@@ -128,18 +130,18 @@ def test_an_error_may_be_reported_before_the_end() -> None:
     searcher = searcher_with()
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 0.5))
-    searcher.on_trial_result("a", {"error": "out of memory"})
-    searcher.on_trial_complete("a", {"error": "out of memory"})
+    searcher.on_trial_result("a", FAILED)
+    searcher.on_trial_complete("a", FAILED)
     assert [trial.state for trial in told(searcher)] == [TrialState.FAIL]
 
 
 def test_of_two_metrics_the_first_decides_which_step_counts() -> None:
     searcher = searcher_with(metrics=[METRIC, TIME], modes=["max", "min"])
     searcher.suggest("a")
-    searcher.on_trial_result("a", result(1, 0.3) | {TIME: 5.0})
-    searcher.on_trial_complete("a", result(2, 0.2, finished=True) | {TIME: 1.0})
+    searcher.on_trial_result("a", result(1, 0.3, seconds=5.0))
+    searcher.on_trial_complete("a", result(2, 0.2, finished=True))
     searcher.suggest("b")
-    searcher.on_trial_complete("b", result(1, 0.1) | {TIME: 1.0})  # stopped early
+    searcher.on_trial_complete("b", result(1, 0.1))  # stopped early
     first, second = told(searcher)
     assert (first.state, first.values) == (TrialState.COMPLETE, [0.3, 5.0])
     assert second.state == TrialState.PRUNED

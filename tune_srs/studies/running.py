@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tune_srs.tuning import search as tuning  # isort: skip  (sets what Ray reads when it is imported)
-
 import pandas as pd
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -22,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.yaml import dump_yaml
 from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.errors import DataError, SearchError, TuneSRSError
+from tune_srs.errors import DataError, SearchError, reason_of
 from tune_srs.files import write_aside
 from tune_srs.runs.journal import TrialRecord
 from tune_srs.runs.paths import RunPaths
@@ -35,8 +33,10 @@ from tune_srs.studies.plan import TUNED, StudyPlan
 from tune_srs.studies.run import Facts, Score, Task
 from tune_srs.studies.spec import Study
 from tune_srs.training.loop import compile_kernels
+from tune_srs.tuning import retries
 from tune_srs.tuning.cluster import connected, logged, node_resources
 from tune_srs.tuning.console import Console
+from tune_srs.tuning.search import alone, search, terminated_as_interrupted
 
 logger = logging.getLogger("ray.tune_srs")  # into ray.log
 Data = Mapping[str, PreparedData]  # by the names of the data sets
@@ -52,7 +52,7 @@ def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: 
     plan.check(folder, resume=not new)
     if new:
         _begin(plan, data, folder)
-    with tuning.alone(folder):
+    with alone(folder):
         for left in folder.glob("**/.aside-*"):  # by a writer that was killed
             shutil.rmtree(left)
         try:
@@ -106,9 +106,10 @@ def _searched(
         shared = Storage(resources.storage).within(f"{plan.name}/{place.parent.name}").place
         resources = resources.model_copy(update={"storage": shared})
     if place.exists():
-        return tuning.resume(replace(Run(place).plan, resources=resources), data, place, console)
+        stored = replace(Run(place).plan, resources=resources)
+        return search(stored, data, place, console, resume=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    return tuning.run(Plan(place.name, space, 0, resources), data, place, console)
+    return search(Plan(place.name, space, 0, resources), data, place, console, resume=False)
 
 
 def _chosen(space: Space, place: Path) -> TrialRecord:
@@ -164,7 +165,7 @@ class _Runs:
             self._splits = {n: (ray.put(v), ray.put(t)) for n, (v, t) in splits.items()}
             asked = self._plan.resources.of_a_trial(nodes)
             self._remote = _score.options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0))
-            with tuning.terminated_as_interrupted():  # behind Ray's start, which answers SIGTERM
+            with terminated_as_interrupted():  # behind Ray's start, which answers SIGTERM
                 self._work_off(missing, self._plan.resources.room(nodes))
 
     def _work_off(self, missing: deque[Task], room: int) -> None:
@@ -188,13 +189,12 @@ class _Runs:
             self._keep(task, ray.get(ended))
         except RayTaskError as error:
             logger.error("%s failed:\n%s", task, error)
-            self._fail(task, _reason(error.cause))
+            self._fail(task, reason_of(error.cause))
         except RayError as error:
             self._deaths[task] += 1
-            if self._deaths[task] <= tuning.RETRIES:
+            if self._deaths[task] <= retries.RETRIES:
                 return False
-            died = str(error).strip().splitlines()[0]
-            self._fail(task, f"the worker died {self._deaths[task]} times: {died[:300]}")
+            self._fail(task, retries.died(str(error).strip().splitlines()[0]))
         return True
 
     def _keep(self, task: Task, score: Score) -> None:
@@ -213,10 +213,9 @@ class _Runs:
         self._record(task, replace(self._blank(task), failure=reason), pd.DataFrame())
         self._tell(task, f" failed: {reason}")
         failures = [facts.failure for facts in self._known.values()]
-        if all(failures) and len(failures) >= tuning.FAILURES_IN_VAIN:
+        if in_vain := retries.in_vain(failures, not all(failures), "runs"):
             raise SearchError(
-                f"{self._folder}: all of {len(failures)} runs failed, the first for this: "
-                f"{failures[0]}; mend the study and run it by another name"
+                f"{self._folder}: {in_vain}; fix the study and run it by another name"
             )
 
     def _record(self, task: Task, facts: Facts, users: pd.DataFrame) -> None:
@@ -247,8 +246,3 @@ class _Runs:
 def _repeatable(metrics: dict[str, float]) -> dict[str, float]:
     """Without times: the same study again gives the same files."""
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error) if isinstance(error, TuneSRSError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:500]

@@ -1,8 +1,8 @@
 """Which trials are stopped early: rules that see every report of every trial, in order.
 
-A rule is fed again from the journal when a search is resumed and then stands where it stood. That
-is why Ray's schedulers, which can be restored from a pickle of theirs only, serve the tests as a
-reference and not the search.
+A rule is fed again from the journal when a search is resumed and then stands where it stood. Ray's
+schedulers serve the tests as a reference and not the search: they draw brackets from numpy's global
+state, and take a report that comes again for a new one.
 """
 
 from collections import defaultdict
@@ -10,12 +10,15 @@ from typing import Protocol
 
 import numpy as np
 
+from tune_srs.runs.journal import Journal
 from tune_srs.space.search import (
     ASHASettings,
     HyperbandSettings,
     MedianStoppingSettings,
     NoEarlyStopping,
 )
+from tune_srs.space.space import Space
+from tune_srs.tuning.messages import Message, TrialFailed
 
 EARLY = "early stopping"  # the reason of a trial that a rule has stopped
 
@@ -94,6 +97,27 @@ class MedianStopping:
             return False
         averages = np.array(others) / (epoch - self._grace_period + 1)
         return bool(self._best[trial] < np.median(averages))
+
+
+class Judge:
+    """Decides which trials of a search stop, after the reports of its earlier sessions."""
+
+    def __init__(self, space: Space, journal: Journal) -> None:
+        self._objective = space.search.objectives[0]
+        self._journal = journal
+        self._rule = rule(space.search.scheduler)
+        for record in journal.trials:
+            for epoch, values in record.reports:
+                self._rule.stops(record.number, epoch, self._objective.sign * values[0])
+
+    def stops(self, number: int, message: Message) -> bool:
+        """Return whether a trial should stop after this message."""
+        if isinstance(message, TrialFailed):  # it ends by itself
+            return False
+        if message.epoch < self._journal.trials[number].epochs:  # it repeats what was judged
+            return False
+        value = self._objective.sign * message.metrics[self._objective.metric]
+        return self._rule.stops(number, message.epoch, value)
 
 
 def rule(

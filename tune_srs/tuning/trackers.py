@@ -16,7 +16,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.experiment import Trial
 
-from tune_srs.metric_names import GROUPS
+from tune_srs.tuning.messages import TrialFailed, from_result
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -43,23 +43,25 @@ class MLflow(MLflowLoggerCallback):
     """A run a trial; its names of metrics have `_at_` for `@`, which MLflow does not allow."""
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        if "error" not in result:
-            values = {key.replace("@", "_at_"): value for key, value in _told(result).items()}
+        if told := _told(result):
+            values = {key.replace("@", "_at_"): value for key, value in told.items()}
             super().log_trial_result(iteration, trial, values)
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
-        super().log_trial_end(trial, failed or "error" in trial.last_result)
+        super().log_trial_end(trial, failed or not _told(trial.last_result))
 
 
 class WeightsAndBiases(WandbLoggerCallback):
     """A run a trial, in a group a search."""
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        if "error" not in result:
-            super().log_trial_result(iteration, trial, _told(result))
+        if told := _told(result):
+            super().log_trial_result(iteration, trial, told)
 
 
-def _told(result: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of an epoch, and its number where Ray looks for the step."""
-    metrics = {name: value for name, value in result.items() if name.startswith(GROUPS)}
-    return metrics | {TRAINING_ITERATION: result["epoch"]}
+def _told(result: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the metrics of an epoch, and its number where Ray looks for the step; or None."""
+    message = from_result(result)
+    if isinstance(message, TrialFailed):
+        return None
+    return message.metrics | {TRAINING_ITERATION: message.epoch}

@@ -1,0 +1,78 @@
+"""A search without Ray: the parts that decide are real, and this file stands in for Tune.
+
+One trial trains at a time. What Tune does between a worker and a driver is tested with Ray, in
+`tuning/test_search.py` and `tuning/test_kills.py`.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+import rich.console
+
+from tune_srs.datasets.prepare import prepare
+from tune_srs.runs.paths import RunPaths
+from tune_srs.runs.plan import Plan
+from tune_srs.runs.resources import Resources
+from tune_srs.runs.run import Run
+from tune_srs.space.space import Space
+from tune_srs.tuning import winner
+from tune_srs.tuning.adapters import RecordingSearcher
+from tune_srs.tuning.console import Console
+from tune_srs.tuning.early_stopping import Judge
+from tune_srs.tuning.messages import Message, TrialFailed, to_result
+from tune_srs.tuning.recorder import Recorder
+from tune_srs.tuning.search import conclude, open_journal
+from tune_srs.tuning.worker import messages
+
+
+class Lines(Console):
+    """Keeps what a search says."""
+
+    def __init__(self) -> None:
+        super().__init__(rich.console.Console(quiet=True))
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def search(folder: Path, space: Space, most_messages: int | None = None) -> tuple[Run, list[str]]:
+    """Search `space` in `folder`, or go on there; the run, and what the console said.
+
+    With `most_messages` it is interrupted after as many: the trial that runs does not end.
+    """
+    plan = Plan(folder.name, space, 0, Resources())
+    data = prepare(space.base.data, folder.parent / "data", lambda message: None)
+    console = Lines()
+    if not RunPaths(folder).settings.exists():
+        winner.begin(plan, data, folder)
+    journal = open_journal(folder, space)
+    recorder = Recorder(journal, space, folder, plan.storage(folder), console)
+    recorder.sweep()
+    searcher = RecordingSearcher(recorder, plan.seed, at_once=lambda: 1)
+    judge = Judge(space, journal)
+    while journal.ended() < space.trials and not recorder.is_over():
+        trial_id = str(len(searcher.study.trials))
+        config = searcher.suggest(trial_id)
+        if config is None:  # the trial could not be noted
+            break
+        number = config.pop("trial")
+        last: Message | None = None
+        told = messages(number, config, space, data.validation, recorder.storage)
+        with closing(told):
+            for last in told:
+                recorder.take(number, last)
+                searcher.on_trial_result(trial_id, to_result(last))
+                if judge.stops(number, last) or recorder.is_over():
+                    break
+                if (most_messages := most_messages and most_messages - 1) == 0:
+                    conclude(plan, data, recorder, console)
+                    return Run(folder), console.said
+        assert last is not None
+        by_itself = isinstance(last, TrialFailed) or last.finished
+        if recorder.is_over() and not by_itself:
+            break
+        searcher.on_trial_complete(trial_id, to_result(last))
+        recorder.complete(number, last)
+    conclude(plan, data, recorder, console)
+    return Run(folder), console.said

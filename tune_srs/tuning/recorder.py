@@ -1,0 +1,141 @@
+"""What happens in a search is noted: in the journal, in `trials.csv`, for TensorBoard, on the
+console. And what the notes say of the search: whether it is over before all its trials are.
+
+Nothing here knows Ray.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tune_srs.runs import tables
+from tune_srs.runs.journal import Journal, Status
+from tune_srs.runs.paths import RunPaths
+from tune_srs.space.search import seconds
+from tune_srs.space.space import Space
+from tune_srs.storage import Storage
+from tune_srs.training.checkpoint import forget_last, last_name, saved_epochs
+from tune_srs.tuning import retries, tensorboard
+from tune_srs.tuning.console import Console
+from tune_srs.tuning.early_stopping import EARLY
+from tune_srs.tuning.messages import EpochDone, Message, TrialFailed
+
+TABLE_SHARE = 20  # of many trials the table takes long: a twentieth of the time at most
+logger = logging.getLogger("ray.tune_srs")  # into ray.log
+
+
+class Recorder:
+    """Notes every message and every end of a trial before anything goes on from it."""
+
+    def __init__(
+        self, journal: Journal, space: Space, folder: Path, storage: Storage, console: Console
+    ) -> None:
+        self.journal = journal
+        self.space = space
+        self.paths = RunPaths(folder)
+        self.storage = storage
+        self.cannot_go_on: str | None = None  # the reason, if so
+        self._console = console
+        self._table_due = 0.0
+        self._noted: set[int] = set()  # trials whose note the user has seen
+
+    def sweep(self) -> None:
+        """Delete what a session that was killed could not."""
+        for left in self.paths.folder.glob(".aside-*"):
+            shutil.rmtree(left)
+        self.storage.sweep()
+        names = set(self.storage.names())
+        for record in self.journal.trials:
+            if not record.ended:
+                tensorboard.mend(self.paths.trial(record.number))
+            elif last_name(record.number) in names:
+                forget_last(self.storage, record.number)
+
+    def begin(self, number: int, values: dict[str, Any]) -> bool:
+        """Note a trial, or that one goes on; False if it cannot be noted, and must not start."""
+        with self._writing():
+            if number == len(self.journal.trials):
+                tensorboard.write_start(self.paths.trial(number), self.space.params, values)
+                self.journal.begin(number, values)
+        return number < len(self.journal.trials)
+
+    def take(self, number: int, message: Message) -> None:
+        """Note what the worker of a trial has told."""
+        if isinstance(message, TrialFailed):
+            logger.error("trial %s failed:\n%s", number, message.traceback)
+            if message.fatal:
+                self.cannot_go_on = message.reason
+            return
+        if message.note and number not in self._noted:
+            self._noted.add(number)
+            self._console.say(message.note)
+        with self._writing():
+            if self.journal.report(number, message.epoch, message.metrics):
+                tensorboard.write_epoch(self.paths.trial(number), message.epoch, message.metrics)
+
+    def complete(self, number: int, last: Message) -> None:
+        """Note that a trial is over; `last`: what its worker told last."""
+        if isinstance(last, EpochDone):
+            if last.finished:
+                self.end(number, "complete", None)
+            else:
+                self.end(number, "stopped", EARLY)
+        elif not last.fatal:
+            self.end(number, "failed", last.reason)
+
+    def end(self, number: int, status: Status, reason: str | None) -> None:
+        """Note the end of a trial."""
+        with self._writing():
+            self.journal.end(number, status, reason)
+            forget_last(self.storage, number)
+            tensorboard.write_end(self.paths.trial(number), failed=status == "failed")
+            self._console.trial_ended(self.journal.trials[number], self.journal, self.space)
+            if self.journal.elapsed >= self._table_due:
+                began = self.journal.elapsed
+                self.write_table()
+                taken = self.journal.elapsed - began
+                self._table_due = self.journal.elapsed + TABLE_SHARE * taken
+
+    def end_all(self, reason: str) -> None:
+        """End the trials that a search leaves behind which is over; their workers are gone."""
+        for record in self.journal.trials:
+            if not record.ended:
+                for epoch, metrics in saved_epochs(self.storage, record.number):
+                    self.journal.report(record.number, epoch, metrics)  # saved, but not told
+                self.end(record.number, "stopped", reason)
+
+    def write_table(self) -> None:
+        """Write `trials.csv`."""
+        tables.write_trials(self.paths.trials, self.journal.trials, self.space)
+
+    def is_over(self) -> bool:
+        """Return whether no trial may begin or go on."""
+        return bool(self.cannot_go_on or self.in_vain() or self.spent())
+
+    def spent(self) -> str | None:
+        """Return which limit of the search is reached, if one is."""
+        search = self.space.search
+        if search.time_budget and self.journal.elapsed >= seconds(search.time_budget):
+            return f"the time budget of {search.time_budget} is spent"
+        if search.stale_trials and self.journal.stale() >= search.stale_trials:
+            return f"{search.stale_trials} trials in a row have not improved {search.metrics[0]}"
+        return None
+
+    def in_vain(self) -> str | None:
+        """Return why going on would waste the budget, if so."""
+        trials = self.journal.trials
+        # asked after each message, and mostly answered by the first trial
+        succeeded = any(record.status in ("complete", "stopped") for record in trials)
+        failures = [] if succeeded else [one.reason for one in trials if one.status == "failed"]
+        return retries.in_vain(failures, succeeded, "trials")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tune would take what is raised here for a failure of the trial."""
+        try:
+            yield
+        except OSError as error:
+            self.cannot_go_on = f"{error.filename or self.paths.folder}: {error.strerror or error}"
