@@ -3,7 +3,6 @@
 import csv
 import json
 import sys
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -278,14 +277,10 @@ def monitor(
 
     Example: tune-srs monitor first
     """
-    from threading import Event
-
-    from tune_srs.runs.monitor import start
+    from tune_srs.runs.monitor import show
     from tune_srs.runs.paths import find_run
 
-    print(f"{start(find_run(results_folder, name), port)} until Ctrl-C", flush=True)
-    with suppress(KeyboardInterrupt):
-        Event().wait()
+    show(find_run(results_folder, name), port, lambda line: print(line, flush=True))
 
 
 @app.command()
