@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record import RECORD, cases, machine, searched, trained
+from record import RECORD, cases, machine, searched, table, trained
+from support import driver
+
+from tune_srs.space.space import Space
 
 KEPT: dict[str, Any] = json.loads(RECORD.read_text())
 EXACT = KEPT["machine"] == machine()
@@ -30,5 +33,9 @@ def test_a_training_gives_the_numbers_it_gave(name: str, tmp_path: Path) -> None
 def test_a_search_a_study_and_an_export_give_the_numbers_they_gave(tmp_path: Path) -> None:
     found = searched(tmp_path)
     assert all(len(found[name]) == len(KEPT[name]) for name in found)
+    # the driver that other tests use does what Ray does with one worker
+    space = Space.from_yaml(tmp_path / "space.yaml")
+    run, _ = driver.search(tmp_path / "driven" / "tiny", space)
+    assert table(run.paths.trials) == found["trials"]
     if EXACT:
         assert found == {name: KEPT[name] for name in found}
