@@ -12,7 +12,6 @@ from support.searches import FIXED, SPACE
 import tune_srs as ts
 from tune_srs import api
 from tune_srs.runs.plan import Plan
-from tune_srs.runs.run import Run
 
 WITHOUT = """
 import sys
@@ -53,10 +52,9 @@ def test_an_export_is_used_where_neither_ray_nor_optuna_is(tmp_path: Path) -> No
 
 
 def test_what_it_offers_is_there_and_nothing_else() -> None:
-    assert set(ts.API) == set(api.__all__)
-    for name in ts.API:
+    for name in ts.__all__:
         assert getattr(ts, name) is getattr(api, name)
-    assert ts.Run is Run
+    assert set(dir(ts)) == {*ts.__all__, "__version__"}
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         _ = ts.serach  # type: ignore[attr-defined]
 

@@ -7,20 +7,18 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_srs.config.settings import DataConfig, TrialConfig
+from tune_srs.config.settings import DataConfig as DataConfig
+from tune_srs.config.settings import TrialConfig as TrialConfig
 from tune_srs.config.validation import dotted_keys
 from tune_srs.datasets.columns import Say
 from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.errors import ConfigError, TuneSRSError
-from tune_srs.exports.recommend import Recommender
+from tune_srs.errors import ConfigError
+from tune_srs.errors import TuneSRSError as TuneSRSError
+from tune_srs.exports.recommend import Recommender as Recommender
+from tune_srs.runs.run import Run as Run
 
 if TYPE_CHECKING:
     from tune_srs.training.loop import EpochReport
-
-__all__ = [
-    "DataConfig", "Recommender", "TrialConfig", "TuneSRSError",
-    "export", "load", "prepare", "search", "train",
-]  # fmt: skip
 
 
 def prepare(
@@ -84,14 +82,13 @@ def search(
     `space`: a YAML file or what is in it; None to resume a run as it was. `data`: prepared data to
     search on, in place of those that the space names. `fixed`: settings by dotted name, `settings`:
     those of the space's section `search`; both replace the space's own. `resources`: see
-    `tune_srs.runs.plan.Resources`. What happens is printed, as by `tune-srs search`.
+    `tune_srs.runs.resources.Resources`. What happens is printed, as by `tune-srs search`.
 
     Returns the folder of the run, which holds the exported model in `best/`; None if it was
     interrupted, and can be resumed. Raises `ConfigError` for a request that cannot be carried out,
     `DataError` for data that cannot be had, `SearchError` if the search fails.
     """
     from tune_srs.runs.paths import find_run
-    from tune_srs.runs.run import Run
     from tune_srs.tuning.request import Request
 
     results = Path(results_folder)
@@ -126,6 +123,50 @@ def search(
         return None
     for line in closing(plan, folder):
         console.say(line)
+    return folder
+
+
+def study(
+    spec: Path | str | None,
+    *,
+    name: str = "study",
+    fixed: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    resources: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    data_folder: Path | str = "data",
+    results_folder: Path | str = "results",
+) -> Path | None:
+    """Compare configurations on data sets over several seeds, and write the tables.
+
+    `spec`: a YAML file; None to resume a study as it was. `fixed`: settings by dotted name, which
+    hold for all configurations or data sets. `seeds`: per configuration and data set. `resources`:
+    see `tune_srs.runs.resources.Resources`. What happens is printed, as by `tune-srs study`.
+
+    Returns the folder of the study; None if it was interrupted, and can be resumed. Raises
+    `ConfigError` for a request that cannot be carried out, `DataError` for data that cannot be had,
+    `SearchError` if a tuning or all of the first runs fail.
+    """
+    from tune_srs.studies import table
+    from tune_srs.studies.plan import StudyPlan, StudyRequest, study_folder
+
+    results = Path(results_folder)
+    request = StudyRequest(
+        name, Path(spec) if spec else None, dict(fixed or {}), seeds, resources or {}
+    )
+    folder = study_folder(results, name) if resume else results / name
+    plan = request.plan(results, StudyPlan.read(folder) if resume else None)
+    plan.check(folder, resume)
+    data = {name: prepare(config, data_folder) for name, config in plan.study.data().items()}
+    if resume:
+        plan.check_data(data, folder)
+
+    from tune_srs.studies.running import run_study
+    from tune_srs.tuning.console import Console
+
+    if not run_study(plan, data, folder, Console(), new=not resume):
+        return None
+    table.write(folder)
     return folder
 
 
