@@ -117,8 +117,6 @@ def monitor(
     from tune_srs.runs.paths import find_run
 
     show(find_run(results_folder, name), port, lambda line: print(line, flush=True))
-    except KeyboardInterrupt:
-        return
 
 
 def study(
