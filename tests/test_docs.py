@@ -228,7 +228,7 @@ def test_the_site_is_whole_without_a_network(tmp_path: Path) -> None:
     assert all(
         f"<code>{name}</code>" in pages["configuration.html"] for name in dotted_keys(TrialConfig)
     )
-    functions = ("prepare", "train", "search", "export", "load")
+    functions = ("prepare", "train", "search", "study", "export", "load")
     assert all(f'id="tune_srs.api.{name}"' in pages["api.html"] for name in functions)
     parts = ("trials", "epochs", "baselines", "test", "winner")
     assert all(f'id="tune_srs.runs.run.Run.{name}"' in pages["api.html"] for name in parts)
