@@ -19,7 +19,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 
 # Ray listens to the whole network: who has not this user's token is turned away.
 RAY_AUTH_TOKEN=$(ray get-auth-token --generate)
-export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 
 # Where Ray's head will listen: this script runs on the first node. Other jobs may have Ray, too.
 read -r address client < <(python - << 'PYTHON'

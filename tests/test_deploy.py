@@ -24,6 +24,7 @@ from tune_srs.runs.journal import events
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
+EPOCHS = 100  # of a trial; the others are still training when the first one has ended
 
 
 class Fields(BaseModel):
@@ -161,7 +162,7 @@ def test_the_slurm_script_is_bash() -> None:
 @pytest.mark.slow
 def test_the_slurm_job_goes_on_when_its_time_was_up(tmp_path: Path) -> None:
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.003, 0.001, 0.0003]}}
-    fixed = SPACE["fixed"] | {"train.max_epochs": 40}  # type: ignore[operator]
+    fixed = SPACE["fixed"] | {"train.max_epochs": EPOCHS}  # type: ignore[operator]
     space = SPACE | {"fixed": fixed, "params": rates}
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space), encoding="utf-8")
 
@@ -183,7 +184,7 @@ def test_the_slurm_job_goes_on_when_its_time_was_up(tmp_path: Path) -> None:
         epochs = [
             event["epoch"] for event in happened if event["trial"] == trial and "epoch" in event
         ]
-        assert epochs == list(range(1, 41))
+        assert epochs == list(range(1, EPOCHS + 1))
     assert [event["end"] for event in happened if "end" in event] == ["complete"] * 4
 
 

@@ -54,7 +54,10 @@ class Board:
 
 @pytest.fixture(scope="module")
 def board(searched: tuple[Path, str]) -> Iterator[Board]:
+    # as from a script that runs it with `&`: a shell lets such commands ignore SIGINT
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with started(searched[0], "monitor", "tiny") as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), (line, process.poll())

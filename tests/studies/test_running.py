@@ -1,19 +1,28 @@
 """Studies as a user runs them: killed and resumed, with runs that fail, and refused."""
 
-import subprocess
-from contextlib import suppress
+import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.searches import kill_family, run, started
+from support import driver
+from support.moments import ended
+from support.searches import run
 from support.small_study import METRICS, STUDY, TUNE, write_study
 
+import tune_srs as ts
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.yaml import read_yaml
 from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.prepared import PreparedData
+from tune_srs.errors import reason_of
+from tune_srs.runs.plan import Plan
 from tune_srs.studies import run as runs
-from tune_srs.studies.run import Task
+from tune_srs.studies import running
+from tune_srs.studies.plan import StudyPlan
+from tune_srs.studies.pool import Failure
+from tune_srs.studies.run import Score, Task
 from tune_srs.studies.spec import Study
 
 pytestmark = pytest.mark.slow
@@ -29,34 +38,26 @@ def run_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("runs/*/*/*.parquet"))
 
 
-def wait_for_runs(folder: Path, process: subprocess.Popen[str], count: int) -> None:
-    while len(run_files(folder)) < count:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.01)
-        assert process.poll() is None, process.communicate()
-
-
-def test_a_study_killed_and_interrupted_ends_like_one_that_was_not(tmp_path: Path) -> None:
+def test_a_study_killed_and_interrupted_ends_like_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_study(tmp_path, configurations=CONFIGURATIONS, tune=TUNE)
     cut, whole = (tmp_path / "results" / name for name in ("cut", "whole"))
-    with started(tmp_path, "study", "study.yaml", "--name", "cut") as process:
-        wait_for_runs(cut, process, 1)
-        kill_family(process)
-    assert len(run_files(cut)) < RUNS
+    written = "a run is written"
+    killed = ended(tmp_path, "SIGKILL", written, "study", "study.yaml", "--name", "cut")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(run_files(cut)) == 1
     assert f"of {RUNS} runs" in run(tmp_path, "results", "cut").stdout
-    with started(tmp_path, "study", "--resume", "--name", "cut") as process:
-        wait_for_runs(cut, process, len(run_files(cut)) + 1)
-        process.terminate()
-        printed, complaints = process.communicate()
-    assert (process.returncode, complaints) == (130, "")
-    assert "study --resume --name cut" in printed
+    stopped = ended(tmp_path, "SIGTERM", written, "study", "--resume", "--name", "cut")
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert "study --resume --name cut" in stopped.stdout
     kept = {path: path.stat().st_mtime_ns for path in run_files(cut)}
-    assert len(kept) < RUNS
+    assert len(kept) == 2
     done = run(tmp_path, "study", "--resume", "--name", "cut")
     assert (done.returncode, done.stderr) == (0, "")
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())  # none ran twice
 
-    assert run(tmp_path, "study", "study.yaml", "--name", "whole").returncode == 0
+    study_without_ray(tmp_path, "whole", monkeypatch)
     for name in ("table.csv", "changes.csv", "tuned.yaml"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
     assert not list(cut.rglob(".aside-*"))
@@ -64,6 +65,33 @@ def test_a_study_killed_and_interrupted_ends_like_one_that_was_not(tmp_path: Pat
     check_runs(whole)
     check_failures(whole, done.stdout)
     refuse_other_data(tmp_path, whole)
+
+
+def study_without_ray(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the study in `folder` from its beginning to its end, one thing at a time."""
+
+    def search(plan: Plan, *_: object, **__: object) -> bool:
+        place = folder / "results" / name / "searches" / "clean" / plan.name
+        driver.search(place, plan.space)
+        return True
+
+    def outcomes(
+        configs: Mapping[Task, TrialConfig],
+        plan: StudyPlan,
+        data: Mapping[str, PreparedData],
+        *_: object,
+    ) -> Iterator[tuple[Task, Score | Failure]]:
+        for task, config in configs.items():
+            splits = data[task.dataset]
+            try:
+                yield task, runs.score(config, plan.study, splits.validation, splits.test)
+            except ts.TuneSRSError as error:
+                yield task, Failure(reason_of(error))
+
+    monkeypatch.setattr(running, "search", search)
+    monkeypatch.setattr(running, "outcomes", outcomes)
+    monkeypatch.chdir(folder)
+    assert ts.study("study.yaml", name=name)
 
 
 def check_chosen(folder: Path) -> None:

@@ -28,6 +28,7 @@ SPACE = {
 }
 ENVIRONMENT = os.environ | {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # workers are as nice as `ray start`, and not nicer
     "RAY_AUTH_MODE": "token",  # Ray listens on every interface; strangers are turned away
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }

@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import ray
 import torch
+from support.moments import ended
 from support.searches import (
-    COMMAND,
     FIXED,
     METRIC,
     ONE_WORKER,
@@ -173,23 +172,14 @@ def test_a_finished_search_is_neither_overwritten_nor_resumed(searched: tuple[Pa
 def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     longer = FIXED | {"train.max_epochs": 12}
     write_space(tmp_path, fixed=longer, search={"metric": METRIC, "trials": 4})
-    with subprocess.Popen(
-        [COMMAND, "search", "space.yaml", "--name", "cut"],
-        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
-    ) as search:  # fmt: skip
-        assert search.stdout is not None
-        for line in search.stdout:
-            if line.startswith("[1/4]"):
-                assert not listening_beyond_loopback(search.pid)
-                search.send_signal(signal.SIGINT)
-                break
-        rest = search.stdout.read()
-    assert search.returncode == 130
-    assert "search --resume --name cut" in rest
+    noted = "an end is noted and its checkpoint kept"
+    cut = ended(tmp_path, "SIGINT", noted, "search", "space.yaml", "--name", "cut")
+    assert cut.returncode == 130, cut.stderr
+    assert "search --resume --name cut" in cut.stdout
     folder = tmp_path / "results" / "cut"
     before = Run(folder).trials
-    ended = before[before["status"] != "unfinished"]
-    assert 1 <= len(ended) < 4
+    earlier = before[before["status"] != "unfinished"]
+    assert 1 <= len(earlier) < 4
     assert not (folder / "best").exists()
 
     other = run(tmp_path, "search", "space.yaml", "--resume", "--name", "cut", "--num-trials", "9")
@@ -199,9 +189,9 @@ def test_after_ctrl_c_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
     after = Run(folder).trials
     assert list(after["trial"]) == [0, 1, 2, 3]
     assert set(after["status"]) <= {"complete", "stopped"}
-    kept = after[after["trial"].isin(ended["trial"])].reset_index(drop=True)
-    ended = ended.reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept[ended.columns], ended, check_dtype=False)
+    kept = after[after["trial"].isin(earlier["trial"])].reset_index(drop=True)
+    earlier = earlier.reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept[earlier.columns], earlier, check_dtype=False)
     curves = Run(folder).epochs.groupby("trial")["epoch"]
     assert curves.count().tolist() == after["epochs"].tolist()
     assert curves.max().tolist() == after["epochs"].tolist()
@@ -232,12 +222,13 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
 
 
 def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
-    longer = FIXED | {"train.max_epochs": 60}
+    longer = FIXED | {"train.max_epochs": 300}
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
     write_space(tmp_path, fixed=longer, params=rates, search=search, first=[])
     with started(tmp_path, "search", "space.yaml", "--name", "hit") as process:
         wait_for(tmp_path / "results" / "hit", process, '"epoch"', 5)
+        assert not listening_beyond_loopback(process.pid)
         names = {pid: named(pid) for pid in family(process.pid)}
         trainers = [pid for pid, name in names.items() if "ImplicitFunc" in name]  # of Tune
         assert trainers, names
@@ -249,7 +240,7 @@ def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
 
 
 def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
-    longer = FIXED | {"train.max_epochs": 5000}
+    longer = FIXED | {"train.max_epochs": 1000000}
     write_space(tmp_path, fixed=longer)
     with started(tmp_path, "search", "space.yaml", "--name", "mine", *ONE_WORKER) as process:
         wait_for(tmp_path / "results" / "mine", process, '"epoch"', 1)

@@ -113,16 +113,10 @@ def monitor(
 
     Example: tune-srs monitor first
     """
-    from threading import Event
-
-    from tune_srs.runs.monitor import start
+    from tune_srs.runs.monitor import show
     from tune_srs.runs.paths import find_run
 
-    try:
-        print(f"{start(find_run(results_folder, name), port)} until Ctrl-C", flush=True)
-        Event().wait()
-    except KeyboardInterrupt:
-        return
+    show(find_run(results_folder, name), port, lambda line: print(line, flush=True))
 
 
 def study(

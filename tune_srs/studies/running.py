@@ -1,25 +1,21 @@
-"""A study on Ray: first its tunings, each an ordinary search, then its runs, each a task.
+"""A study: first its tunings, each an ordinary search, then its runs, see `pool.py`.
 
 What goes on after a cut is what stands in the study's folder: a run whose file is there is done, a
 tuning goes on from its journal.
 """
 
-import logging
-from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import ray
-from ray.exceptions import RayError, RayTaskError
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.yaml import dump_yaml
-from tune_srs.datasets.histories import Split
 from tune_srs.datasets.prepared import PreparedData
-from tune_srs.errors import DataError, SearchError, reason_of
+from tune_srs.errors import DataError, SearchError
 from tune_srs.files import folder_aside, sweep_aside, write_aside
 from tune_srs.runs.journal import TrialRecord
 from tune_srs.runs.paths import RunPaths
@@ -29,15 +25,12 @@ from tune_srs.space.space import Space
 from tune_srs.storage import Storage
 from tune_srs.studies import run as runs
 from tune_srs.studies.plan import TUNED, StudyPlan
+from tune_srs.studies.pool import Failure, outcomes
 from tune_srs.studies.run import Facts, Score, Task
-from tune_srs.studies.spec import Study
-from tune_srs.training.loop import compile_kernels
 from tune_srs.tuning import retries
-from tune_srs.tuning.cluster import connected, logged, node_resources
 from tune_srs.tuning.console import Console
-from tune_srs.tuning.search import alone, search, terminated_as_interrupted
+from tune_srs.tuning.search import alone, search
 
-logger = logging.getLogger("ray.tune_srs")  # into ray.log
 Data = Mapping[str, PreparedData]  # by the names of the data sets
 Tuned = dict[tuple[str, str], TrialRecord]  # by configuration and data set
 
@@ -128,13 +121,8 @@ def _write_tuned(tuned: Tuned, folder: Path) -> None:
     write_aside(folder / TUNED, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-@ray.remote(max_retries=0)  # `_Runs` tries again: Ray would do so forever where memory is short
-def _score(config: TrialConfig, study: Study, splits: tuple[Split, Split]) -> Score:
-    return runs.score(config, study, *splits)
-
-
 class _Runs:
-    """The runs of a study: which are missing, which go on, and what came of each."""
+    """The runs of a study: which are missing, and what came of each."""
 
     def __init__(
         self, plan: StudyPlan, data: Data, tuned: Tuned, folder: Path, console: Console
@@ -143,54 +131,19 @@ class _Runs:
         self._tasks = runs.tasks(plan.study)
         self._configs = {task: self._config(task, tuned) for task in self._tasks}
         self._known = {task: facts for task in self._tasks if (facts := self._done(task))}
-        self._deaths: Counter[Task] = Counter()
 
     def go(self) -> None:
         """Run what is missing; nothing of Ray is started if nothing is."""
-        missing = deque(task for task in self._tasks if task not in self._known)
+        missing = {task: self._configs[task] for task in self._tasks if task not in self._known}
         if not missing:
             return
-        splits = {name: (one.validation, one.test) for name, one in self._data.items()}
-        every = (split for both in splits.values() for split in both)
-        with connected(self._plan.resources, *every), logged(self._folder / "ray.log"):
-            nodes = node_resources()
-            self._plan.resources.check(nodes)
-            compile_kernels(self._configs[missing[0]], self._console.say)
-            # both at once, since they share the histories that train
-            self._splits = {name: ray.put(both) for name, both in splits.items()}
-            asked = self._plan.resources.of_a_trial(nodes)
-            self._remote = _score.options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0))
-            with terminated_as_interrupted():  # behind Ray's start, which answers SIGTERM
-                self._work_off(missing, self._plan.resources.room(nodes))
-
-    def _work_off(self, missing: deque[Task], room: int) -> None:
-        running: dict[Any, Task] = {}
-        while missing or running:
-            while missing and len(running) < room:
-                task = missing.popleft()
-                running[self._start(task)] = task
-            ended = ray.wait(list(running))[0][0]
-            task = running.pop(ended)
-            if not self._end(task, ended):
-                missing.appendleft(task)
-
-    def _start(self, task: Task) -> Any:
-        config = self._configs[task]
-        return self._remote.remote(config, self._plan.study, self._splits[task.dataset])
-
-    def _end(self, task: Task, ended: Any) -> bool:
-        """Keep what came of a run; False if it is to be run again, since its worker died."""
-        try:
-            self._keep(task, ray.get(ended))
-        except RayTaskError as error:
-            logger.error("%s failed:\n%s", task, error)
-            self._fail(task, reason_of(error.cause))
-        except RayError as error:
-            self._deaths[task] += 1
-            if self._deaths[task] <= retries.RETRIES:
-                return False
-            self._fail(task, retries.died(str(error).strip().splitlines()[0]))
-        return True
+        say = self._console.say
+        with closing(outcomes(missing, self._plan, self._data, self._folder, say)) as ended:
+            for task, outcome in ended:
+                if isinstance(outcome, Failure):
+                    self._fail(task, outcome.reason)
+                else:
+                    self._keep(task, outcome)
 
     def _keep(self, task: Task, score: Score) -> None:
         facts = replace(

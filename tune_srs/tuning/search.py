@@ -61,11 +61,13 @@ def search(plan: Plan, data: PreparedData, folder: Path, console: Console, resum
 def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, resume: bool) -> bool:
     space = plan.space
     with ExitStack() as held:
+        if resume:
+            held.enter_context(alone(folder))  # before Ray starts, which takes seconds
         with connected(plan.resources, data.validation):
             _check_cluster(plan, folder, resume)
             if not resume:
                 winner.begin(plan, data, folder)
-            held.enter_context(alone(folder))
+                held.enter_context(alone(folder))
             held.enter_context(logged(RunPaths(folder).log))
             compile_kernels(space.base, console.say)  # before several workers do
             journal = open_journal(folder, space)
