@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.prepared import load
 

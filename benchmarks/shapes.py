@@ -25,9 +25,7 @@ def split_named(name: str) -> Split:
 
 def prepared_named(name: str) -> PreparedData:
     """`ml-100k`, or `tiny` generated data, both with one future."""
-    from tune_srs.config.settings import (
-        DataConfig,  # here: `gpu.py` runs where pandas is not installed
-    )
+    from tune_srs.config.data import DataConfig
     from tune_srs.datasets.prepare import prepare
 
     if name == "ml-100k":

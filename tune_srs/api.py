@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_srs.config.settings import DataConfig as DataConfig
+from tune_srs.config.data import DataConfig as DataConfig
 from tune_srs.config.settings import TrialConfig as TrialConfig
 from tune_srs.config.validation import dotted_keys
 from tune_srs.datasets.histories import Histories, Split

@@ -10,7 +10,7 @@ from typing import Any
 from tune_srs.config.presets import PRESET, PRESETS
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.validation import Settings
-from tune_srs.space.parameters import FIXED_BY_NATURE, Categorical, Float, Int
+from tune_srs.space.parameters import NOT_SEARCHABLE, Categorical, Float, Int
 from tune_srs.space.search import SearchSettings
 from tune_srs.space.space import SpaceFile
 from tune_srs.studies.spec import OF_THE_DATA, Entry, Study, Tuning
@@ -30,7 +30,7 @@ def config_schema() -> Schema:
 def space_schema() -> Schema:
     """Of a search space."""
     known = settings()
-    searched = [name for name in known if not name.startswith(FIXED_BY_NATURE)]
+    searched = [name for name in known if not name.startswith(NOT_SEARCHABLE)]
     schema = _narrowed(
         SpaceFile,
         search=_reference("SearchSettings"),
@@ -46,7 +46,7 @@ def study_schema() -> Schema:
     known = settings()
     of_the_data = [name for name in known if name.startswith(OF_THE_DATA)]
     of_a_run = [name for name in known if name not in (*of_the_data, "train.seed")]
-    searched = [name for name in of_a_run if not name.startswith(FIXED_BY_NATURE)]
+    searched = [name for name in of_a_run if not name.startswith(NOT_SEARCHABLE)]
     shared = _shared()
     for one in ("metric", "mode"):  # which are the study's
         del shared["SearchSettings"]["properties"][one]

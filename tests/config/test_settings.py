@@ -186,7 +186,7 @@ def test_all_faults_are_listed_at_once() -> None:
         ("model.dropout", 1, "less than 1"),
         ("model.dropout", -0.1, "greater than or equal to 0"),
         ("model.max_length", 0, "greater than or equal to 1"),
-        ("loss.rate", 2.0, "rate bends no relevance fixed or linear"),
+        ("loss.rate", 2.0, "rate has no effect on relevance fixed or linear"),
         ("loss.relevance", "quadratic", "'gaussian', 'time' or 'learned'"),
         ("loss.num_negatives", 0, "greater than or equal to 1"),
         ("train.lr", 0, "greater than 0"),
@@ -238,8 +238,8 @@ def test_a_relevance_that_overflows_is_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("value", [True, False])
-def test_a_boolean_is_no_number(key: str, value: bool) -> None:
-    with pytest.raises(ConfigError, match=f"{key}: true and false are no values"):
+def test_refuse_booleans(key: str, value: bool) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: expected a number or text, not a boolean"):
         TrialConfig().with_overrides({key: value})
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_data import silent
 
-from tune_srs.config.settings import DataConfig, LogConfig
+from tune_srs.config.data import DataConfig, LogConfig
 from tune_srs.datasets import logs
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import TuneSRSError

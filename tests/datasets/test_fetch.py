@@ -20,7 +20,7 @@ from support.raw_data import (
     write_movielens_zip,
 )
 
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets import fetch, published, publishers
 from tune_srs.datasets.fetch import Download, NotServedError
 from tune_srs.datasets.prepare import prepare, split

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_data import in_original_ids, silent
 
-from tune_srs.config.settings import DataConfig, LogConfig
+from tune_srs.config.data import DataConfig, LogConfig
 from tune_srs.datasets import logs
 from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
 from tune_srs.datasets.prepare import prepare

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_data import lists_of, silent, table_of_histories
 
-from tune_srs.config.settings import DataConfig, NoiseConfig, SyntheticConfig
+from tune_srs.config.data import DataConfig, NoiseConfig, SyntheticConfig
 from tune_srs.datasets.histories import Histories
 from tune_srs.datasets.noise import add_noise
 from tune_srs.datasets.prepare import split

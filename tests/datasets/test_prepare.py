@@ -21,7 +21,7 @@ from support.raw_data import (
     table_of_rows,
 )
 
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets import prepared
 from tune_srs.datasets.columns import COLUMNS, ITEM, USER

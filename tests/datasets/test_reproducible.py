@@ -10,7 +10,7 @@ import pytest
 from support.raw_data import silent
 
 from tune_srs import __version__
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets import prepare as prepare_module
 from tune_srs.datasets.prepare import prepare, prepared_folder
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_srs.config.settings import SyntheticConfig
+from tune_srs.config.data import SyntheticConfig
 from tune_srs.datasets.columns import COLUMNS
 from tune_srs.datasets.readers.times import DAY_US
 from tune_srs.datasets.synthetic import generate

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_data import lists_of, silent, small_config, table_of_rows
 
-from tune_srs.config.settings import DataConfig, NoiseConfig
+from tune_srs.config.data import DataConfig, NoiseConfig
 from tune_srs.datasets.columns import ORDER, TIMESTAMP
 from tune_srs.datasets.histories import Histories
 from tune_srs.datasets.noise import add_noise

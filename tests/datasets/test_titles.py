@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from support.raw_data import as_large_as_movielens_100k, silent, write_movielens_parquet, zip_with
 
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets import publishers
 from tune_srs.datasets.fetch import Member
 from tune_srs.datasets.prepare import prepare

@@ -9,7 +9,8 @@ import pytest
 import torch
 from support.exports import silent, untrained
 
-from tune_srs.config.settings import DataConfig, TrialConfig
+from tune_srs.config.data import DataConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError

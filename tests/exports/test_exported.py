@@ -196,7 +196,7 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
     [
         (manifest(format_version=2), "format version 2, this tune_srs reads up to 1; upgrade"),
         (manifest(format_version="x"), "format_version: .*valid integer"),
-        (manifest(format_version=True), "format_version: true and false are no values"),
+        (manifest(format_version=True), "format_version: expected a number or text, not a boolean"),
         (manifest(format_version=0), "format_version: .*greater than or equal to 1"),
         (manifest(files=[]), "files: "),
         (manifest(files={}), "config.yaml is not in manifest.json"),

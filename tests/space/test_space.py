@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "params": {"loss.relevance": {"type": "categorical", "choices": ["fixed", "power"]}}
             | {"loss.rate": {"type": "float", "low": 0.5, "high": 2.0}}
         },
-        "rate bends no relevance fixed or linear",
+        "rate has no effect on relevance fixed or linear",
     ),
     "nothing to search": ({"params": {}}, "nothing to search"),
     "no params": ({}, "params: Field required"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets.columns import COLUMNS, TIMESTAMP
 from tune_srs.datasets.histories import Histories, Split
 from tune_srs.datasets.prepared import PreparedData

@@ -12,7 +12,8 @@ import torch
 from support.small_data import random_split, split_of
 from torch import Tensor
 
-from tune_srs.config.settings import DataConfig, TrialConfig
+from tune_srs.config.data import DataConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluation.baselines import BASELINES

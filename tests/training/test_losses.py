@@ -356,8 +356,11 @@ def test_time_asked_of_data_without_times_is_refused() -> None:
         ({"loss.calibration": 0.5}, "calibration belongs to gbce"),
         ({"loss.type": "bpr", "loss.positive_weight": 2.0}, "positive_weight belongs to"),
         ({"loss.type": "gbce", "loss.label_smoothing": 0.1}, "label_smoothing belongs to"),
-        ({"loss.relevance": "learned", "loss.normalization": "original"}, "by its nature"),
-        ({"loss.rate": 1.0}, "rate bends"),
+        (
+            {"loss.relevance": "learned", "loss.normalization": "original"},
+            "needs normalization",
+        ),
+        ({"loss.rate": 1.0}, "rate has no effect"),
     ],
 )
 def test_a_setting_without_effect_is_refused(changes: dict[str, Any], place: str) -> None:

@@ -4,11 +4,12 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     Tag,
     ValidationError,
     ValidationInfo,
@@ -20,6 +21,9 @@ from tune_srs.errors import ConfigError
 Model = TypeVar("Model", bound="Settings")
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63 - 1)]  # what torch accepts
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, and no key is accepted that does nothing."""
 
@@ -27,10 +31,10 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _a_boolean_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         wanted = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and wanted is not bool:
-            raise ValueError("true and false are no values of this setting")
+            raise ValueError("expected a number or text, not a boolean")
         return value
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets.interactions import Counts, Interactions
 
 Removal = dict[str, str | int]

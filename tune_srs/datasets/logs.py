@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from tune_srs.config.settings import LogConfig
+from tune_srs.config.data import LogConfig
 from tune_srs.config.validation import nearest
 from tune_srs.datasets.columns import ITEM, NUMBER, RATING, TIMESTAMP, USER, Location
 from tune_srs.datasets.readers import checked, delimited, parquet, records

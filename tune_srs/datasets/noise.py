@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tune_srs.config.settings import NoiseConfig
+from tune_srs.config.data import NoiseConfig
 from tune_srs.datasets.histories import Histories
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tune_srs import __version__
-from tune_srs.config.settings import DataConfig, LogConfig
+from tune_srs.config.data import DataConfig, LogConfig
 from tune_srs.config.validation import nearest
 from tune_srs.datasets import filters, logs, prepared, published, splits, synthetic
 from tune_srs.datasets.hashes import recalled_sha256

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tune_srs.config.settings import DataConfig
+from tune_srs.config.data import DataConfig
 from tune_srs.datasets.histories import Histories, Items, Offsets, Split, Times
 from tune_srs.datasets.interactions import Interactions
 from tune_srs.datasets.noise import add_noise

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tune_srs.config.settings import SyntheticConfig
+from tune_srs.config.data import SyntheticConfig
 from tune_srs.datasets.columns import COLUMNS
 from tune_srs.datasets.readers.times import DAY_US
 

@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tune_srs.config.settings import DataConfig, TrialConfig
+from tune_srs.config.data import DataConfig
+from tune_srs.config.settings import TrialConfig
 
 TEXT = """# SASRec: trial {trial} of the search `{run}`
 

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tune_srs.config.settings import DataConfig, LogConfig, TrialConfig
+from tune_srs.config.data import DataConfig, LogConfig
+from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Histories, Items, Split
 from tune_srs.datasets.prepare import is_known, prepare
 from tune_srs.datasets.prepared import PreparedData

@@ -14,7 +14,7 @@ Choice = bool | int | float | str | None
 Values = dict[str, Any]
 
 
-FIXED_BY_NATURE = (
+NOT_SEARCHABLE = (
     "data.", "evaluation.", "train.max_epochs", "train.last_epoch", "train.device",
     "train.num_threads",
 )  # fmt: skip
@@ -112,7 +112,7 @@ def parameters(specs: dict[str, dict[str, Any]], source: str) -> dict[str, Distr
     params: dict[str, Distribution] = {}
     for name, spec in specs.items():
         place = f"{source}: params.{name}"
-        if name.startswith(FIXED_BY_NATURE):
+        if name.startswith(NOT_SEARCHABLE):
             raise ConfigError(f"{place}: cannot be searched, trials must share it; use fixed")
         kind = spec.get("type")
         if not isinstance(kind, str) or kind not in DISTRIBUTIONS:

@@ -149,7 +149,7 @@ class SearchSettings(Settings):
 
     @field_validator("scheduler", "sampler", mode="before")
     @classmethod
-    def _a_name_alone_will_do(cls, value: Any) -> Any:
+    def _accept_bare_name(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value
 
     @field_validator("time_budget")

@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from tune_srs.config.settings import DataConfig, Seed, TrialConfig, override_keys
-from tune_srs.config.validation import Settings, dotted_keys, nearest, unknown_keys, validated
+from tune_srs.config.data import DataConfig
+from tune_srs.config.settings import TrialConfig, override_keys
+from tune_srs.config.validation import Seed, Settings, dotted_keys, nearest, unknown_keys, validated
 from tune_srs.config.yaml import read_yaml
 from tune_srs.errors import ConfigError
 from tune_srs.metric_names import check_metric, names
