@@ -29,7 +29,7 @@ def test_a_task_whose_worker_died_runs_again_and_not_for_ever(
     monkeypatch.setattr(ray, "get", get)
     lucky, luckless, wrong = (Task(1, "clean", name) for name in ("lucky", "luckless", "wrong"))
     died = WorkerCrashedError()
-    raised = RayTaskError("score", "Traceback", DataError("the loss is nan"))
+    raised = RayTaskError("score", "Traceback", DataError("the loss is nan"))  # type: ignore[no-untyped-call]
     given: dict[Task, deque[Any]] = {
         lucky: deque([died] * RETRIES + [GOOD]),
         luckless: deque([died] * (RETRIES + 1)),
