@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from shapes import NAMES, sequences_named
+from shapes import NAMES, split_named
 from torch import Tensor
 from torch.multiprocessing import get_context
 from torch.profiler import ProfilerActivity, profile
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.negatives import NegativeSampler
 from tune_srs.training.batch_loss import BatchLoss
@@ -54,20 +54,20 @@ class Fixed(NegativeSampler):
         return drawn.to(users.device)
 
 
-def check(device: torch.device, sequences: Sequences) -> None:
+def check(device: torch.device, split: Split) -> None:
     """The loss, the gradients and the ranks of the device are those of the CPU."""
     found = []
     for place in (CPU, device):
         config = config_for(place.type, {"model.dropout": 0, "train.fused_attention": True})
-        state = new_state(config, sequences.num_items)
-        batches = Batches(sequences, 128, config.model.max_length, place, padded=True)
+        state = new_state(config, split.num_items)
+        batches = Batches(split.training, 128, config.model.max_length, place, padded=True)
         (users, *_) = batches.epoch(state.order)
-        loss_of = BatchLoss(config, sequences, place)
-        loss_of.negatives = Fixed(sequences, CPU)
+        loss_of = BatchLoss(config, split.training, place)
+        loss_of.negatives = Fixed(split.training, CPU)
         loss = loss_of(state.model, batches.batch(users), state.generator)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.cpu() for p in state.model.parameters() if p.grad is not None]
-        ranks, _ = Evaluator(sequences, config.evaluation, place).ranks(state.model.eval())
+        ranks, _ = Evaluator(split, config.evaluation, place).ranks(state.model.eval())
         found.append((loss.detach().cpu(), gradients, ranks.cpu()))
     (loss, gradients, ranks), (other_loss, other_gradients, other_ranks) = found
     torch.testing.assert_close(other_loss, loss, rtol=1e-4, atol=1e-5)
@@ -77,14 +77,14 @@ def check(device: torch.device, sequences: Sequences) -> None:
     print(f"checked: the loss and every gradient as on the CPU, {same:.4%} of the ranks the same")
 
 
-def stepper(config: TrialConfig, sequences: Sequences) -> tuple[Callable[[], Tensor], float]:
+def stepper(config: TrialConfig, split: Split) -> tuple[Callable[[], Tensor], float]:
     """A step on the next batch, and how many tokens it trains on in the mean."""
-    state = new_state(config, sequences.num_items)
+    state = new_state(config, split.num_items)
     device = state.generator.device
     batch_size, most = config.train.batch_size, config.model.max_length
     padded = not packs(config.train)
-    batches = Batches(sequences, batch_size, most, device, padded)
-    loss_of = BatchLoss(config, sequences, device)
+    batches = Batches(split.training, batch_size, most, device, padded)
+    loss_of = BatchLoss(config, split.training, device)
     step = step_of(config.train, state, batches, loss_of)
     state.model.train()
     epoch = [users for users in batches.epoch(state.order) if len(users) == batch_size]
@@ -124,12 +124,12 @@ def busy_share(step: Callable[[], Tensor], steps: int, device: torch.device) -> 
     return float(sum(times)) / 1e6 / seconds
 
 
-def rates(device: torch.device, sequences: Sequences, steps: int) -> None:
+def rates(device: torch.device, split: Split, steps: int) -> None:
     for name, changes in VARIANTS.items():
         if device.type == "cpu" and "train.cuda_graph" in changes:
             print(f"{name}: needs a GPU")
             continue
-        step, tokens = stepper(config_for(device.type, changes), sequences)
+        step, tokens = stepper(config_for(device.type, changes), split)
         for _ in range(10 if device.type == "cuda" else 1):
             step()
         rate = steps / statistics.median(seconds_of(step, steps, device) for _ in range(3))
@@ -145,7 +145,7 @@ def one_of_many(
     device: str, dataset: str, changes: dict[str, Any], steps: int, ready: Any, rates: Any
 ) -> None:
     """A process that trains at the same time as others."""
-    step, _ = stepper(config_for(device, changes), sequences_named(dataset))
+    step, _ = stepper(config_for(device, changes), split_named(dataset))
     for _ in range(10 if device == "cuda" else 1):
         step()
     ready.wait()
@@ -167,7 +167,7 @@ def sharing(device: str, dataset: str, changes: dict[str, Any], steps: int, most
         print(f"{count} trials on one device: steps/s of all {total:.4g}", flush=True)
 
 
-def quality(device: str, sequences: Sequences, epochs: int, seeds: int) -> None:
+def quality(device: str, split: Split, epochs: int, seeds: int) -> None:
     """Validation NDCG@10 of the last epoch, by option."""
     for name, changes in VARIANTS.items():
         if device == "cpu" and "train.cuda_graph" in changes:
@@ -175,7 +175,7 @@ def quality(device: str, sequences: Sequences, epochs: int, seeds: int) -> None:
         scores = []
         for seed in range(seeds):
             config = config_for(device, changes | {"train.seed": seed, "train.max_epochs": epochs})
-            *_, report = train(copy.deepcopy(config), sequences)
+            *_, report = train(copy.deepcopy(config), split)
             scores.append(report.metrics["val/next/ndcg@10"])
         spread = statistics.stdev(scores) if seeds > 1 else 0.0
         print(f"{name}: val ndcg@10 {statistics.mean(scores):.4f} +- {spread:.4f}", flush=True)
@@ -196,14 +196,14 @@ def main() -> None:
     device = torch.device(options.device)
     on = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
     print(f"{options.dataset} on {on}, torch {torch.__version__}, batches of 128, P = N = 5")
-    sequences = sequences_named(options.dataset)
-    check(device, sequences)
-    rates(device, sequences, options.steps)
+    split = split_named(options.dataset)
+    check(device, split)
+    rates(device, split, options.steps)
     for changes in (PLAIN, GRAPH) if device.type == "cuda" else (PLAIN,):
         print(f"sharing, {changes or 'as it is'}")
         sharing(options.device, options.dataset, changes, options.steps, options.trials)
     if options.epochs:
-        learnt = sequences_named(options.learn_from)
+        learnt = split_named(options.learn_from)
         quality(options.device, learnt, options.epochs, options.seeds)
 
 

@@ -26,7 +26,7 @@ from pyarrow import csv
 
 from tune_srs.config.settings import DataConfig
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import load
+from tune_srs.datasets.prepared import load
 
 CHUNK = 2_000_000
 FIRST, LAST = 789_652_009, 1_574_327_703  # s since 1970: the span of MovieLens 25M

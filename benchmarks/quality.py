@@ -21,7 +21,8 @@ from shapes import prepared_named
 from torch import nn
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.histories import Split
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.training.loop import new_state, train
 
@@ -34,32 +35,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def models(variant: str, config: TrialConfig, sequences: Sequences) -> Iterator[nn.Module]:
+def models(variant: str, config: TrialConfig, split: Split) -> Iterator[nn.Module]:
     """The model after each epoch."""
     if variant != "plain":
-        yield from (report.state.model for report in train(config, sequences))
+        yield from (report.state.model for report in train(config, split))
         return
     seed = config.train.seed
     torch.manual_seed(seed)
     random.seed(seed)
-    model = plain_copy(new_state(config, sequences.num_items).model, config.model)
+    model = plain_copy(new_state(config, split.num_items).model, config.model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, betas=(0.9, 0.98))
-    users = [user for user in range(sequences.num_users) if sequences.lengths[user] > 1]
+    users = [user for user in range(split.training.num_users) if split.training.lengths[user] > 1]
     for _ in range(config.train.max_epochs):
         model.train()
         random.shuffle(users)
         for start in range(0, len(users), config.train.batch_size):
             batch = users[start : start + config.train.batch_size]
-            plain_train_step(model, optimizer, sequences, batch, config.loss)
+            plain_train_step(model, optimizer, split.training, batch, config.loss)
         yield model
 
 
-def score(model: Any, config: TrialConfig, sequences: Sequences) -> float:
+def score(model: Any, config: TrialConfig, split: Split) -> float:
     """NDCG@10 of the nearest future, by the code that belongs to the model."""
     if hasattr(model, "queries"):
-        evaluator = Evaluator(sequences, config.evaluation, torch.device("cpu"))
+        evaluator = Evaluator(split, config.evaluation, torch.device("cpu"))
         return evaluator(model.eval()).means()["next/ndcg@10"]
-    nearest = [ranks[0] for ranks in plain_ranks(model, sequences)]
+    nearest = [ranks[0] for ranks in plain_ranks(model, split)]
     return statistics.mean(1 / math.log2(rank + 2) if rank < 10 else 0.0 for rank in nearest)
 
 

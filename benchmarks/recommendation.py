@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import pandas as pd
 import torch
-from shapes import NAMES, median_ms, sequences_named
+from shapes import NAMES, median_ms, split_named
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.exports.exported import Exported, items_of
 from tune_srs.exports.recommend import Recommender
 from tune_srs.model.sasrec import SASRec
@@ -21,14 +21,14 @@ from tune_srs.model.sasrec import SASRec
 PREFIX = "item-"
 
 
-def measure(sequences: Sequences, top_k: int, repeats: int) -> dict[str, float]:
+def measure(split: Split, top_k: int, repeats: int) -> dict[str, float]:
     """Histories a second, without and with their items excluded."""
     config = TrialConfig()
-    model = SASRec(config.model, sequences.num_items, torch.Generator().manual_seed(0)).eval()
-    ids = pd.Series([f"{PREFIX}{number}" for number in range(1, sequences.num_items + 1)])
-    recommender = Recommender(Exported(config, model, items_of(ids, None, sequences), {}, {}))
-    items = [f"{PREFIX}{number}" for number in sequences.items]
-    ends = sequences.offsets.tolist()
+    model = SASRec(config.model, split.num_items, torch.Generator().manual_seed(0)).eval()
+    ids = pd.Series([f"{PREFIX}{number}" for number in range(1, split.num_items + 1)])
+    recommender = Recommender(Exported(config, model, items_of(ids, None, split.training), {}, {}))
+    items = [f"{PREFIX}{number}" for number in split.histories.items]
+    ends = split.histories.offsets.tolist()
     histories = [items[start:end] for start, end in pairwise(ends)]
 
     def rate(exclude: bool) -> float:
@@ -45,9 +45,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sequences = sequences_named(options.dataset)
-    print(f"{options.dataset}, {sequences.num_users} histories, one thread, median")
-    for name, rate in measure(sequences, options.top_k, options.repeats).items():
+    split = split_named(options.dataset)
+    print(f"{options.dataset}, {split.num_users} histories, one thread, median")
+    for name, rate in measure(split, options.top_k, options.repeats).items():
         print(f"histories a second, {name:<20} {rate:8.0f}")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tune_srs.config.settings import LossConfig, ModelConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories, Split
 from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import relevance
 
@@ -105,20 +105,20 @@ class PlainBatch:
     negatives: Tensor  # (B, L, N)
 
 
-def history_of(sequences: Sequences, user: int) -> list[int]:
-    start, end = sequences.offsets[user], sequences.offsets[user + 1]
-    items: list[int] = sequences.items[start:end].tolist()
+def history_of(histories: Histories, user: int) -> list[int]:
+    start, end = histories.offsets[user], histories.offsets[user + 1]
+    items: list[int] = histories.items[start:end].tolist()
     return items
 
 
-def plain_negatives(sequences: Sequences, user: int, rows: int, count: int) -> list[list[int]]:
+def plain_negatives(histories: Histories, user: int, rows: int, count: int) -> list[list[int]]:
     """Random items, drawn again while they are in the user's history."""
-    known = set(history_of(sequences, user))
+    known = set(history_of(histories, user))
     drawn = []
     for _ in range(rows):
         row: list[int] = []
         while len(row) < count:
-            item = random.randint(1, sequences.num_items)
+            item = random.randint(1, histories.num_items)
             if item not in known:
                 row.append(item)
         drawn.append(row)
@@ -126,7 +126,7 @@ def plain_negatives(sequences: Sequences, user: int, rows: int, count: int) -> l
 
 
 def plain_batch(
-    sequences: Sequences,
+    histories: Histories,
     users: list[int],
     max_length: int,
     num_positives: int,
@@ -138,7 +138,7 @@ def plain_batch(
     positives = np.zeros((len(users), max_length, num_positives), dtype=np.int64)
     drawn = np.zeros((len(users), max_length, num_negatives), dtype=np.int64)
     for row, user in enumerate(users):
-        window = history_of(sequences, user)[-(max_length + 1) :]
+        window = history_of(histories, user)[-(max_length + 1) :]
         inputs = window[:-1]
         for t in range(len(inputs)):
             column = max_length - len(inputs) + t
@@ -171,20 +171,20 @@ def plain_loss(model: PlainSASRec, batch: PlainBatch, config: LossConfig) -> Ten
 def plain_train_step(
     model: PlainSASRec,
     optimizer: torch.optim.Optimizer,
-    sequences: Sequences,
+    histories: Histories,
     users: list[int],
     config: LossConfig,
 ) -> float:
     negatives = {
         user: plain_negatives(
-            sequences,
+            histories,
             user,
-            len(history_of(sequences, user)),
+            len(history_of(histories, user)),
             config.num_negatives or config.num_positives,
         )
         for user in users
     }
-    batch = plain_batch(sequences, users, model.max_length, config.num_positives, negatives)
+    batch = plain_batch(histories, users, model.max_length, config.num_positives, negatives)
     optimizer.zero_grad()
     loss = plain_loss(model, batch, config)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -193,17 +193,17 @@ def plain_train_step(
 
 
 @torch.no_grad()
-def plain_ranks(model: PlainSASRec, sequences: Sequences) -> list[list[int]]:
+def plain_ranks(model: PlainSASRec, split: Split) -> list[list[int]]:
     """Of each user's futures, the rank in the catalogue without the history, one by one."""
     model.eval()
     ranks = []
-    for user in range(sequences.num_users):
-        history = history_of(sequences, user)
+    for user in range(split.num_users):
+        history = history_of(split.histories, user)
         window = history[-model.max_length :]
         items = torch.zeros(1, model.max_length, dtype=torch.int64)
         items[0, model.max_length - len(window) :] = torch.tensor(window)
         scores = model.items.weight @ model(items)[0, -1]  # (I + 1,)
-        futures = sequences.futures[user].tolist()
+        futures = split.futures[user].tolist()
         scores[list(set(history) - set(futures))] = -math.inf
         scores[0] = -math.inf
         ranks.append([int((scores >= scores[item]).sum()) - 1 for item in futures])

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from shapes import random_sequences
+from shapes import random_split
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.evaluation.evaluator import Evaluator
@@ -30,11 +30,11 @@ MEAN_LENGTH = 100
 
 def step_of(config: TrialConfig, users: int, items: int) -> Callable[[], object]:
     """A training step on the next batch of random histories."""
-    sequences = random_sequences(users, items, MEAN_LENGTH)
+    split = random_split(users, items, MEAN_LENGTH)
     state = new_state(config, items)
     state.model.train()
-    batches = Batches(sequences, config.train.batch_size, config.model.max_length, CPU)
-    loss_of = BatchLoss(config, sequences, CPU, touches_few(config, items))
+    batches = Batches(split.training, config.train.batch_size, config.model.max_length, CPU)
+    loss_of = BatchLoss(config, split.training, CPU, touches_few(config, items))
     endless = itertools.cycle(itertools.islice(batches.epoch(state.order), 64))
     return lambda: train_step(state, batches.batch(next(endless)), loss_of)
 
@@ -60,9 +60,9 @@ def evaluation(most_users: int, most_items: int, num_futures: int) -> None:
     config = TrialConfig.from_dict({"preset": "original"})
     sizes = ((most_users // 4, most_items), (most_users, most_items // 4), (most_users, most_items))
     for users, items in ((64, 1000), *sizes):  # the first compiles the kernels, and warms up
-        sequences = random_sequences(users, items, MEAN_LENGTH // 5, num_futures)
+        split = random_split(users, items, MEAN_LENGTH // 5, num_futures)
         model = SASRec(config.model, items, torch.Generator().manual_seed(0)).eval()
-        evaluator = Evaluator(sequences, config.evaluation, CPU)
+        evaluator = Evaluator(split, config.evaluation, CPU)
         started = time.perf_counter()
         evaluator(model)
         seconds = time.perf_counter() - started

@@ -111,10 +111,10 @@ def trained(grid: Space, missing: list[str]) -> Iterator[tuple[str, dict[str, fl
         return
     compile_kernels(grid.base, print)
     with tempfile.TemporaryDirectory() as folder:
-        sequences = prepare(grid.base.data, Path(folder)).validation
+        split = prepare(grid.base.data, Path(folder)).validation
     for number, settings in enumerate(missing, start=1):
         started = time.perf_counter()
-        reports = train(grid.config(json.loads(settings)), sequences)
+        reports = train(grid.config(json.loads(settings)), split)
         curve = {str(report.epoch): report.metrics[METRIC] for report in reports}
         print(f"trained {number} of {len(missing)}: {max(curve.values()):.4f}", flush=True)
         yield settings, {"seconds": (time.perf_counter() - started) / len(curve)} | curve

@@ -1,4 +1,4 @@
-"""Sequences to measure on, and how a time is taken."""
+"""Splits to measure on, and how a time is taken."""
 
 import statistics
 import tempfile
@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.histories import Histories, Split
+from tune_srs.datasets.prepared import PreparedData
 
 NAMES = ("ml-100k", "ml-1m-shaped", "tiny")
 
 
-def sequences_named(name: str) -> Sequences:
+def split_named(name: str) -> Split:
     """`ml-100k` is the real one, with one future; the others are random, of a shape."""
     if name == "ml-100k":
         return prepared_named(name).validation
     if name == "ml-1m-shaped":
-        return random_sequences(users=6040, items=3416, mean_length=165)
-    return random_sequences(users=60, items=60, mean_length=12)
+        return random_split(users=6040, items=3416, mean_length=165)
+    return random_split(users=60, items=60, mean_length=12)
 
 
 def prepared_named(name: str) -> PreparedData:
@@ -36,7 +37,7 @@ def prepared_named(name: str) -> PreparedData:
         return prepare(DataConfig.model_validate(settings), Path(folder))
 
 
-def random_sequences(users: int, items: int, mean_length: int, num_futures: int = 1) -> Sequences:
+def random_split(users: int, items: int, mean_length: int, num_futures: int = 1) -> Split:
     """Log-normal lengths and Zipf popularity; there is nothing to learn in it."""
     random = np.random.default_rng(0)
     drawn_lengths = random.lognormal(np.log(mean_length) - 0.5, 1.0, users)
@@ -46,7 +47,8 @@ def random_sequences(users: int, items: int, mean_length: int, num_futures: int 
     size = offsets[-1] + users * num_futures
     drawn = 1 + random.choice(items, size, p=popularity / popularity.sum()).astype(np.int32)
     futures = drawn[offsets[-1] :].reshape(users, num_futures)
-    return Sequences(drawn[: offsets[-1]], offsets, futures, items)
+    histories = Histories(drawn[: offsets[-1]], offsets, items)
+    return Split(histories, histories, futures)
 
 
 def median_ms(step: Callable[[], object], repeats: int, warm_up: int = 1) -> float:

@@ -14,10 +14,10 @@ import statistics
 
 import torch
 from reference import plain_copy, plain_train_step
-from shapes import NAMES, median_ms, sequences_named
+from shapes import NAMES, median_ms, split_named
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.training.batch_loss import BatchLoss
 from tune_srs.training.batches import Batch, Batches
 from tune_srs.training.loop import new_state, train_step
@@ -45,13 +45,11 @@ def product_rate(tokens: int, units: int) -> float:
     return 2 * tokens * units**2 / (ms / 1e3)
 
 
-def measure(
-    sequences: Sequences, config: TrialConfig, repeats: int, plain: bool
-) -> dict[str, float]:
+def measure(split: Split, config: TrialConfig, repeats: int, plain: bool) -> dict[str, float]:
     """One row of the table; `plain` asks for the reference, too."""
-    state = new_state(config, sequences.num_items)
-    batches = Batches(sequences, config.train.batch_size, config.model.max_length, CPU)
-    loss_of = BatchLoss(config, sequences, CPU)
+    state = new_state(config, split.num_items)
+    batches = Batches(split.training, config.train.batch_size, config.model.max_length, CPU)
+    loss_of = BatchLoss(config, split.training, CPU)
     epoch = list(batches.epoch(state.order))
     epoch = epoch[:-1] or epoch  # the last one may be smaller
     endless = itertools.cycle(epoch)
@@ -82,7 +80,7 @@ def measure(
         optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, betas=(0.9, 0.98))
         users = epoch[0].tolist()
         row["plain ms"] = median_ms(
-            lambda: plain_train_step(model, optimizer, sequences, users, config.loss),
+            lambda: plain_train_step(model, optimizer, split.training, users, config.loss),
             repeats=max(1, repeats // 5),
         )
         row["plain / ours"] = row["plain ms"] / ours
@@ -95,11 +93,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=25)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sequences = sequences_named(options.dataset)
-    print(f"{options.dataset}, {sequences.num_users} users, one thread, median of the steps")
+    split = split_named(options.dataset)
+    print(f"{options.dataset}, {split.num_users} users, one thread, median of the steps")
     for count in (1, 5, 20):
         config = TrialConfig().with_overrides({"preset": "original", "loss.num_positives": count})
-        row = measure(sequences, config, options.repeats, plain=count == 5)
+        row = measure(split, config, options.repeats, plain=count == 5)
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
 

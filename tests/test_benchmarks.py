@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from reference import plain_copy, plain_ranks
-from support.small_data import original_model, random_sequences
+from support.small_data import original_model, random_split
 
 from tune_srs.config.settings import EvaluationConfig
 from tune_srs.evaluation.evaluator import Evaluator
@@ -76,11 +76,11 @@ def test_the_overhead_of_a_search_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_heads", [1, 2])
 def test_fast_and_plain_rank_alike(num_heads: int) -> None:
-    sequences = random_sequences(seed=4, users=50, items=40, futures=3)
+    split = random_split(seed=4, users=50, items=40, futures=3)
     config = original_model(max_length=6, hidden_units=8, num_heads=num_heads)
     model = SASRec(config, 40, torch.Generator().manual_seed(0)).eval()
-    ranks, _ = Evaluator(sequences, EvaluationConfig(), torch.device("cpu")).ranks(model)
-    assert ranks.tolist() == plain_ranks(plain_copy(model, config), sequences)
+    ranks, _ = Evaluator(split, EvaluationConfig(), torch.device("cpu")).ranks(model)
+    assert ranks.tolist() == plain_ranks(plain_copy(model, config), split)
 
 
 def test_searchers_are_compared_on_the_same_curves(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from support.small_data import random_sequences, sequences_of
+from support.small_data import histories_of, random_split
 
 from tune_srs.errors import DataError
 from tune_srs.negatives import CatalogueSampler, NegativeSampler, target_counts
@@ -28,8 +28,8 @@ CPU = torch.device("cpu")
 def test_negatives_are_what_the_history_leaves(
     histories: list[list[int]], seed: int, kernels: bool
 ) -> None:
-    sequences = sequences_of(histories, [[10]] * len(histories), 10)
-    sampler = NegativeSampler(sequences, CPU, kernels=kernels)
+
+    sampler = NegativeSampler(histories_of(histories, 10), CPU, kernels=kernels)
     users = torch.arange(len(histories))
     drawn = sampler.sample(users, 200, torch.Generator().manual_seed(seed))
     for history, row in zip(histories, drawn.tolist(), strict=True):
@@ -40,8 +40,8 @@ def test_negatives_are_what_the_history_leaves(
 
 
 def test_negatives_are_uniform() -> None:
-    sequences = sequences_of([[2, 3, 7, 3], [1], [20, 19, 1]], [[5], [5], [5]], 20)
-    sampler = NegativeSampler(sequences, CPU)
+    histories = histories_of([[2, 3, 7, 3], [1], [20, 19, 1]], 20)
+    sampler = NegativeSampler(histories, CPU)
     users = torch.tensor([0, 1, 2]).repeat(2000)
     drawn = sampler.sample(users, 10, torch.Generator().manual_seed(0))
     for user, known in ((0, {2, 3, 7}), (1, {1}), (2, {1, 19, 20})):
@@ -53,14 +53,14 @@ def test_negatives_are_uniform() -> None:
 
 def test_who_knows_everything_has_no_negatives() -> None:
     with pytest.raises(DataError, match="all 3 items"):
-        NegativeSampler(sequences_of([[1], [3, 1, 2]], [[2], [2]], 3), CPU)
+        NegativeSampler(histories_of([[1], [3, 1, 2]], 3), CPU)
 
 
 def test_the_kernel_and_torch_draw_the_same() -> None:
-    sequences = random_sequences(3, users=30)
+    histories = random_split(3, users=30).training
     users = torch.arange(30).repeat_interleave(5)
     drawn = [
-        NegativeSampler(sequences, CPU, kernels=kernels).sample(
+        NegativeSampler(histories, CPU, kernels=kernels).sample(
             users, 4, torch.Generator().manual_seed(0)
         )
         for kernels in (False, True)
@@ -76,8 +76,8 @@ COUNTS = {item: sum(history.count(item) for history in HISTORIES) for item in ra
 
 @pytest.mark.parametrize("power", [0.5, 1.0])
 def test_popular_items_are_drawn_by_a_power_of_their_popularity(power: float) -> None:
-    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
-    sampler = NegativeSampler(sequences, CPU, power)
+    histories = histories_of(HISTORIES, 9)
+    sampler = NegativeSampler(histories, CPU, power)
     users = torch.arange(4).repeat(3000)
     drawn = sampler.sample(users, 5, torch.Generator().manual_seed(0))
     for user, history in enumerate(HISTORIES):
@@ -90,8 +90,8 @@ def test_popular_items_are_drawn_by_a_power_of_their_popularity(power: float) ->
 
 
 def test_shared_negatives_count_where_they_are_outside_the_history() -> None:
-    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
-    sampler = NegativeSampler(sequences, CPU)
+    histories = histories_of(HISTORIES, 9)
+    sampler = NegativeSampler(histories, CPU)
     items, counted = sampler.shared(torch.tensor([0, 2, 3]), 200, torch.Generator().manual_seed(0))
     assert items.shape == (200,)
     for row, user in zip(counted, (0, 2, 3), strict=True):
@@ -104,8 +104,8 @@ def test_shared_negatives_count_where_they_are_outside_the_history() -> None:
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_a_sample_of_the_catalogue_has_what_it_expects(in_batch: float, power: float) -> None:
     """The batch is everyone's targets."""
-    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
-    sampler = CatalogueSampler(sequences, CPU, power, in_batch, MOST)
+    histories = histories_of(HISTORIES, 9)
+    sampler = CatalogueSampler(histories, CPU, power, in_batch, MOST)
     batch = torch.tensor(TARGETS)
     exists = torch.ones(len(batch), dtype=torch.bool)
     rounds, found, expected = 2000, np.zeros(10), np.zeros(10)
@@ -125,7 +125,7 @@ def test_a_sample_of_the_catalogue_has_what_it_expects(in_batch: float, power: f
 
 
 def test_the_batch_gives_only_items_that_exist() -> None:
-    sampler = CatalogueSampler(sequences_of(HISTORIES, [[9]] * 4, 9), CPU, 0.0, 0.9, MOST)
+    sampler = CatalogueSampler(histories_of(HISTORIES, 9), CPU, 0.0, 0.9, MOST)
     targets, exists = torch.tensor([4, 0, 0, 2]), torch.tensor([True, False, False, True])
     items, _ = sampler.sample(targets, exists, 100, torch.Generator().manual_seed(0))
     assert (items >= 1).all()
@@ -134,8 +134,8 @@ def test_the_batch_gives_only_items_that_exist() -> None:
 
 def test_the_estimated_sum_has_the_expectation_of_the_full_one() -> None:
     """That of e^x over the sample, divided by what is expected of each."""
-    sequences = sequences_of(HISTORIES, [[9]] * 4, 9)
-    sampler = CatalogueSampler(sequences, CPU, 0.5, 0.25, MOST)
+    histories = histories_of(HISTORIES, 9)
+    sampler = CatalogueSampler(histories, CPU, 0.5, 0.25, MOST)
     batch = torch.tensor(TARGETS)
     exists = torch.ones(len(batch), dtype=torch.bool)
     scores = torch.randn(10, generator=torch.Generator().manual_seed(1))
@@ -156,10 +156,9 @@ def test_the_estimated_sum_has_the_expectation_of_the_full_one() -> None:
 def test_targets_are_counted_as_the_batches_show_them(
     histories: list[list[int]], max_length: int
 ) -> None:
-    histories = [*histories, [1, 2]]
-    sequences = sequences_of(histories, [[1]] * len(histories), 9)
-    counts = target_counts(sequences, max_length)
-    batches = Batches(sequences, 100, max_length, CPU)
+    known = histories_of([*histories, [1, 2]], 9)
+    counts = target_counts(known, max_length)
+    batches = Batches(known, 100, max_length, CPU)
     (users,) = batches.epoch(torch.Generator())
     positives, exists = batches.batch(users).positives(1)
     assert counts.tolist() == np.bincount(positives[exists], minlength=10)[1:].tolist()

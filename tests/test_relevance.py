@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_srs.errors import ConfigError
-from tune_srs.relevance import LearnedRelevance, loss_weights, relevance, time_weights
+from tune_srs.relevance import (
+    LearnedRelevance,
+    gradient_only,
+    loss_weights,
+    relevance,
+    time_weights,
+    with_gradient_scaled,
+)
 from tune_srs.report.relevance_plot import relevance_figure, write_relevance_plot
 
 NAMES = ("fixed", "linear", "power", "exponential", "reciprocal", "gaussian")
@@ -108,8 +115,8 @@ def test_learned_weights_come_to_where_their_criterion_is_least(rate: float) -> 
     lost = torch.tensor([0.2, 0.5, 0.9, 1.0])
     learned = LearnedRelevance(4, rate)
     assert learned.weights().tolist() == [1, 1, 1, 1]
-    optimizer = torch.optim.Adam(learned.parameters(), 0.02)
-    for _ in range(3000):
+    optimizer = torch.optim.Adam(learned.parameters(), 0.05)
+    for _ in range(600):
         optimizer.zero_grad()
         weights, penalty = learned(exists)
         assert penalty.item() == 0  # the loss reported is that of the model
@@ -120,6 +127,16 @@ def test_learned_weights_come_to_where_their_criterion_is_least(rate: float) -> 
     assert weights.mean().item() == pytest.approx(1, rel=1e-5)
     assert offsets.tolist() == pytest.approx([offsets[0].item()] * 4, abs=1e-3)
     assert weights.diff().max() < 0
+
+
+def test_a_scaled_gradient_leaves_the_values_and_a_gradient_alone_leaves_nothing() -> None:
+    values = torch.tensor([3.0, 5.0], requires_grad=True)
+    scaled = with_gradient_scaled(values, torch.tensor([2.0, 0.5]))
+    assert scaled.tolist() == [3, 5]
+    assert torch.autograd.grad(scaled.sum(), values)[0].tolist() == [2, 0.5]
+    nothing = gradient_only((values**2).sum())
+    assert nothing.item() == 0
+    assert torch.autograd.grad(nothing, values)[0].tolist() == [6, 10]
 
 
 def test_places_that_do_not_occur_take_no_weight_from_the_others() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tune_srs.config.settings import DataConfig as DataConfig
 from tune_srs.config.settings import TrialConfig as TrialConfig
 from tune_srs.config.validation import dotted_keys
-from tune_srs.datasets.columns import Say
-from tune_srs.datasets.sequences import PreparedData, Sequences
-from tune_srs.errors import ConfigError
+from tune_srs.datasets.histories import Histories, Split
+from tune_srs.datasets.prepared import PreparedData
+from tune_srs.errors import ConfigError, Say
 from tune_srs.errors import TuneSRSError as TuneSRSError
 from tune_srs.exports.recommend import Recommender as Recommender
 from tune_srs.runs.run import Run as Run
@@ -41,27 +41,29 @@ def prepare(
     return prepared(config, Path(data_folder), say)
 
 
-def train(config: TrialConfig, sequences: Sequences) -> Iterator["EpochReport"]:
-    """Train one configuration on the histories of `sequences`; a report an epoch.
+def train(config: TrialConfig, split: Split | Histories) -> Iterator["EpochReport"]:
+    """Train one configuration on the training histories of `split`; yield one report per epoch.
 
-    `sequences` is the `validation` of prepared data: its futures are scored after each epoch. See
-    `tune_srs.training.loop.train`.
+    A split holds the histories that train, and the futures to be predicted from which histories.
+    `split` is the `validation` of prepared data, which never holds test futures: its futures are
+    scored after each epoch. With `Histories`, such as `everything` of prepared data, nothing is
+    scored. See `tune_srs.training.loop.train`.
 
     >>> from tempfile import TemporaryDirectory
     >>> config = TrialConfig().with_overrides(
     ...     {"data.name": "synthetic", "model.hidden_units": 8, "train.max_epochs": 2}
     ... )
     >>> with TemporaryDirectory() as folder:
-    ...     sequences = prepare(config.data, folder).validation
-    ...     reports = [(one.epoch, one.metrics["val/ndcg@10"]) for one in train(config, sequences)]
+    ...     split = prepare(config.data, folder).validation
+    ...     reports = [(one.epoch, one.metrics["val/ndcg@10"]) for one in train(config, split)]
     >>> [epoch for epoch, _ in reports], all(0 < value < 1 for _, value in reports)
     ([1, 2], True)
     """
     from tune_srs.training.loop import train as epochs
 
-    if not isinstance(sequences, Sequences):
-        raise ConfigError("train: give the sequences of a split, such as prepare(...).validation")
-    return epochs(config, sequences)
+    if not isinstance(split, Split | Histories):
+        raise ConfigError("train: give a split, such as prepare(...).validation")
+    return epochs(config, split)
 
 
 def search(

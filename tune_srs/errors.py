@@ -1,9 +1,12 @@
-"""Errors that a user can fix.
+"""Errors that a user can fix, and the messages of work in progress.
 
-A message says in one line what is wrong, where, and how to fix it; the console command prints it
-and exits with the error's `exit_code`. Programming mistakes raise Python's own exceptions.
+An error says in one line what is wrong, where, and how to fix it; the console command prints it and
+exits with the error's `exit_code`. Programming mistakes raise Python's own exceptions.
 """
 
+from collections.abc import Callable
+
+Say = Callable[[str], None]  # called with each message for the user, such as `print`
 LONGEST = 500  # characters of a reason that goes into a table
 
 

@@ -1,4 +1,4 @@
-"""What a model learns to score low: items drawn by popularity^a, outside a history or anywhere.
+"""Negatives: items that a model learns to score low, drawn by popularity^a.
 
 Shapes: T tokens, N negatives, U users, I items.
 """
@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import DataError
 from tune_srs.tensors import tensor_of
 
@@ -17,49 +17,50 @@ TOTAL = 2**32  # into which popularities are divided: exact, and good for 2^31 u
 Masses = npt.NDArray[np.int64]
 
 
-def masses(sequences: Sequences, popularity: float) -> Masses:
-    """(I,) what each item is drawn with, in whole numbers >= 1: all 1 if `popularity` is 0.
+def masses(histories: Histories, popularity: float) -> Masses:
+    """Return the mass that each item is drawn with: (I,) whole numbers >= 1.
 
-    Proportional to popularity^a, of the training interactions, of which all together get 2^32;
-    what never occurs there, or next to never, gets 1.
+    All masses are 1 if `popularity`, the exponent a, is 0. Otherwise they are proportional to
+    popularity^a in the training histories and add up to 2^32; an item that never occurs there, or
+    next to never, has mass 1.
     """
     if popularity == 0:
-        return np.ones(sequences.num_items, np.int64)
-    counts = np.bincount(sequences.training.items, minlength=sequences.num_items + 1)[1:]
+        return np.ones(histories.num_items, np.int64)
+    counts = np.bincount(histories.items, minlength=histories.num_items + 1)[1:]
     weights = np.where(counts > 0, counts.astype(np.float64) ** popularity, 0)
     rounded: Masses = np.rint(weights * (TOTAL / weights.sum())).astype(np.int64)
     return np.maximum(1, rounded)
 
 
 class NegativeSampler:
-    """Items outside a user's training history, without a rejected draw.
+    """Draws items outside a user's training history, without rejecting any draw.
 
-    Lay the items side by side, each as wide as its mass, and take the user's out. The place r in
-    what is left is in the whole r + the widths of all history items h that were taken out before
-    it: those with C(h) - (widths of the history items before h) <= r, where h begins at C(h).
+    Lay the items side by side, each as wide as its mass, and take the user's items out. A point r
+    of what is left is the point r + (widths of the history items h taken out before it) of the
+    whole. These are the h with C(h) - (widths of the history items before h) <= r, where h begins
+    at C(h).
     """
 
     def __init__(
         self,
-        sequences: Sequences,
+        histories: Histories,
         device: torch.device,
         popularity: float = 0.0,
         kernels: bool | None = None,
     ) -> None:
-        """With `kernels`, by default uniform draws on a CPU, by a compiled kernel."""
+        """Draw by a compiled kernel if `kernels`: by default on a CPU if all masses are equal."""
         self._kernels = device.type == "cpu" and popularity == 0 if kernels is None else kernels
-        self._range = sequences.num_items + 1
-        sequences = sequences.training
-        users, items = sequences.users(), sequences.items.astype(np.int64) - 1
+        self._range = histories.num_items + 1
+        users, items = histories.users(), histories.items.astype(np.int64) - 1
         known = np.unique(users * self._range + items)
         users, items = known // self._range, known % self._range
-        sizes = np.bincount(users, minlength=sequences.num_users)
-        if sizes.max(initial=0) >= sequences.num_items:
+        sizes = np.bincount(users, minlength=histories.num_users)
+        if sizes.max(initial=0) >= histories.num_items:
             raise DataError(
-                f"user {int(sizes.argmax())} has interacted with all {sequences.num_items} items, "
+                f"user {int(sizes.argmax())} has interacted with all {histories.num_items} items, "
                 f"so no negative can be drawn; leave such users out"
             )
-        widths = masses(sequences, popularity)
+        widths = masses(histories, popularity)
         ends = np.cumsum(widths)
         starts = np.append(0, np.cumsum(sizes))
         taken = np.append(0, np.cumsum(widths[items]))  # by the history items so far, of all users
@@ -68,18 +69,18 @@ class NegativeSampler:
         self._stride = int(ends[-1]) + 1
         if self._kernels:
             shifted = shifted.astype(np.int32)
-        else:  # each user's in a range of its own: one search for all of them
+        else:  # a separate range per user, so that one search finds all
             shifted += users * self._stride
-        own = taken[starts[1:]] - taken[starts[:-1]]
+        of_user = taken[starts[1:]] - taken[starts[:-1]]
         self._shifted = tensor_of(shifted, device)  # (distinct interactions,) ascending in a user
         self._starts = tensor_of(starts, device)  # (U + 1,)
-        self._others = tensor_of(ends[-1] - own, device)  # (U,) mass of what is not the user's
+        self._others = tensor_of(ends[-1] - of_user, device)  # (U,) mass of all other items
         self._taken = tensor_of(taken, device)
         self._ends = tensor_of(ends, device)  # (I,)
         self._known = tensor_of(known, device)
 
     def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """`users` (T,) → (T, count) items, drawn with replacement."""
+        """Return `count` items per entry of `users` (T,), drawn with replacement: (T, count)."""
         draws = torch.rand(
             (len(users), count), dtype=torch.float64, generator=generator, device=users.device
         )
@@ -90,8 +91,8 @@ class NegativeSampler:
         nth = (draws * others).long().minimum(others - 1)
         row = users[:, None]
         found = torch.searchsorted(self._shifted, row * self._stride + nth, right=True)
-        place = nth + self._taken[found] - self._taken[self._starts[row]]
-        return torch.searchsorted(self._ends, place, right=True) + 1
+        point = nth + self._taken[found] - self._taken[self._starts[row]]
+        return torch.searchsorted(self._ends, point, right=True) + 1
 
     def _outside(self, users: Tensor, draws: Tensor) -> Tensor:
         from tune_srs.kernels.items import outside  # here: training on a GPU needs no Numba
@@ -104,64 +105,66 @@ class NegativeSampler:
     def shared(
         self, users: Tensor, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Items for all tokens (N,), and where they are outside the history of `users` (T, N)."""
+        """Return items for all tokens, (N,), and where they are outside a history, (T, N).
+
+        Row t of the latter is of the history of `users[t]`.
+        """
         items = draw(self._ends, count, generator)
         keys = users[:, None] * self._range + (items - 1)
-        place = torch.searchsorted(self._known, keys).clamp_(max=len(self._known) - 1)
-        return items, self._known[place] != keys
+        nearest = torch.searchsorted(self._known, keys).clamp_(max=len(self._known) - 1)
+        return items, self._known[nearest] != keys
 
 
 class CatalogueSampler:
-    """Items of the whole catalogue for sampled softmax, and how often each is to be expected."""
+    """Draws items of the whole catalogue for sampled softmax; tells how often each is expected."""
 
     def __init__(
         self,
-        sequences: Sequences,
+        histories: Histories,
         device: torch.device,
         popularity: float,
         in_batch: float,
         max_length: int,
     ) -> None:
-        widths = masses(sequences, popularity)
-        counts = target_counts(sequences, max_length)
+        widths = masses(histories, popularity)
+        counts = target_counts(histories, max_length)
         self._ends = tensor_of(np.cumsum(widths), device)  # (I,)
         self._chance = tensor_of(widths / widths.sum(), device)  # (I,)
         self._frequency = tensor_of(counts / counts.sum(), device)  # (I,)
         self._in_batch = in_batch
 
     def sample(
-        self, targets: Tensor, exists: Tensor, count: int, generator: torch.Generator
+        self, targets: Tensor, exist: Tensor, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Negatives (N,), and the logarithm of how many of each are expected among them (N,).
+        """Return negatives (N,), and the log of how many of each are expected among them (N,).
 
-        A share comes from the `targets` (T,) of the batch, where such `exists` (T,): over all
-        batches they come as often as `target_counts` (Yi et al., RecSys 2019). The rest is drawn by
-        popularity (mixed negative sampling, Yang et al., WWW 2020).
+        The share `in_batch` comes from the `targets` (T,) of the batch, where they `exist` (T,):
+        over all batches targets occur as often as `target_counts` (Yi et al., RecSys 2019). The
+        rest is drawn by popularity (mixed negative sampling, Yang et al., WWW 2020).
         """
         near = round(count * self._in_batch)
         items = draw(self._ends, count - near, generator)
         if near:
-            places = torch.multinomial(exists.float(), near, True, generator=generator)
-            items = torch.cat([targets[places], items])
+            chosen = torch.multinomial(exist.float(), near, True, generator=generator)
+            items = torch.cat([targets[chosen], items])
         expected = near * self._frequency + (count - near) * self._chance
         return items, expected[items - 1].log().float()
 
 
-def target_counts(sequences: Sequences, max_length: int) -> Masses:
-    """(I,) how often an epoch has each item as the next one of a position."""
-    training = sequences.training
-    ends = training.offsets[1:]
-    starts = ends - np.minimum(training.lengths, max_length + 1) + 1  # behind the first one seen
-    seen = np.zeros(len(training.items) + 1, np.int64)
+def target_counts(histories: Histories, max_length: int) -> Masses:
+    """Return how often each item is the next one of a position in an epoch: (I,)."""
+    ends = histories.offsets[1:]
+    starts = ends - np.minimum(histories.lengths, max_length + 1) + 1  # behind the first one seen
+    seen = np.zeros(len(histories.items) + 1, np.int64)
     np.add.at(seen, np.minimum(starts, ends), 1)
     np.add.at(seen, ends, -1)
-    targets = training.items[np.cumsum(seen[:-1]) > 0]
-    return np.bincount(targets, minlength=sequences.num_items + 1)[1:]
+    targets = histories.items[np.cumsum(seen[:-1]) > 0]
+    return np.bincount(targets, minlength=histories.num_items + 1)[1:]
 
 
 def draw(ends: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count,) items from 1, each with the chance of its width; `ends` (I,) where widths end."""
+    """Draw `count` items, each with the chance of its width; `ends` (I,) where the widths end."""
     total = ends[-1]
     uniform = torch.rand(count, dtype=torch.float64, generator=generator, device=ends.device)
-    place = (uniform * total).long().minimum(total - 1)
-    return torch.searchsorted(ends, place, right=True) + 1
+    point = (uniform * total).long().minimum(total - 1)
+    return torch.searchsorted(ends, point, right=True) + 1

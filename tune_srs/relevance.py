@@ -1,7 +1,7 @@
-"""The relevance of several futures: the nearer, the more relevant. For losses and metrics alike.
+"""The relevance of several futures: the nearer, the more relevant. For losses and for metrics.
 
 From "Integrating Item Relevance in Training Loss for Sequential Recommender Systems"
-(arXiv 2305.10824), generalised by a rate, and four more.
+(arXiv 2305.10824), generalised by a rate, and four more functions.
 
 Shapes: K futures, P positives of a position, T positions.
 """
@@ -15,18 +15,18 @@ DEFAULT_RATES = {"power": 2.0, "exponential": 1.0, "reciprocal": 1.0, "gaussian"
 
 
 def relevance(name: str, count: int, rate: float | None = None) -> Tensor:
-    """Relevance of the j-th of `count` = K futures, j = 1 nearest. Returns (K,) float64 > 0.
+    """Return the relevance of the j-th of `count` = K futures, j = 1 nearest: (K,) float64 > 0.
 
-    With p or r the `rate`, or if None what stands in brackets: fixed 1; linear K - j + 1;
+    p or r is the `rate`, or the default in brackets if that is None: fixed 1; linear K - j + 1;
     power (K - j + 1)^p [2]; exponential e^(r (K - j + 1)) [1]; reciprocal 1 / j^p [1];
-    gaussian e^(-(r (j - 1) / K)^2 / 2) [2], so that K places are r standard deviations.
+    gaussian e^(-(r (j - 1) / K)^2 / 2) [2], so that K futures span r standard deviations.
     """
-    place = torch.arange(1, count + 1, dtype=torch.float64)  # (K,) j
-    closeness = count + 1 - place  # (K,) K, K - 1, …, 1
+    position = torch.arange(1, count + 1, dtype=torch.float64)  # (K,) j
+    closeness = count + 1 - position  # (K,) K, K - 1, …, 1
     rate = DEFAULT_RATES.get(name, 1.0) if rate is None else rate
     match name:
         case "fixed":
-            return torch.ones_like(place)
+            return torch.ones_like(position)
         case "linear":
             return closeness
         case "power":
@@ -34,14 +34,14 @@ def relevance(name: str, count: int, rate: float | None = None) -> Tensor:
         case "exponential":
             return closeness.mul(rate).exp()
         case "reciprocal":
-            return place.pow(-rate)
+            return position.pow(-rate)
         case "gaussian":
-            return (-0.5 * (rate * (place - 1) / count).square()).exp()
+            return (-0.5 * (rate * (position - 1) / count).square()).exp()
     raise ValueError(f"unknown relevance {name}")
 
 
 def loss_weights(name: str, count: int, rate: float | None, normalization: str) -> Tensor:
-    """Weights of the j-th of `count` = P positives in a loss. Returns (P,) float32.
+    """Return the weights of the j-th of `count` = P positives in a loss: (P,) float32.
 
     `mean`: the weights have mean 1, so relevance leaves the balance of positives and negatives
     alone. `original`: all but fixed divided by P (P + 1) / 2, as in the paper's code; their sum
@@ -56,12 +56,12 @@ def loss_weights(name: str, count: int, rate: float | None, normalization: str) 
 
 
 def time_weights(days: Tensor, exists: Tensor, rate: float | None, normalization: str) -> Tensor:
-    """Weights that decay with the time to a positive: e^(-rate days), rate 1 if None.
+    """Return weights that decay with the time to a positive, e^(-rate days): (T, P) float32.
 
-    `days` (T, P) from the position's item to each of its next P items, where they `exist` (T, P);
-    what is negative, as in histories merged on purpose, counts as 0. `mean`: a position's existing
-    positives have mean 1. `original`: divided by P (P + 1) / 2. Returns (T, P) float32, 0 where
-    none exists.
+    `days` (T, P) lie between the position's item and each of its next P items, where these `exist`
+    (T, P); elsewhere the weight is 0. Negative days, as in histories merged on purpose, count as 0.
+    `rate` is 1 if None. `mean`: a position's existing positives have mean 1. `original`: divided by
+    P (P + 1) / 2.
     """
     decay = -(1.0 if rate is None else rate) * days.clamp(min=0)
     decay = decay.masked_fill(~exists, -math.inf)
@@ -75,11 +75,11 @@ def time_weights(days: Tensor, exists: Tensor, rate: float | None, normalization
 class LearnedRelevance(nn.Module):
     """P free weights, positive and of mean 1, learned with the model from its training loss alone.
 
-    With l_j the mean loss of the j-th positives they minimise
+    With l_j the mean loss of the j-th positives, the weights minimise
     mean_j w_j l_j - rate mean_j log w_j: the balance of several tasks by their uncertainty (Kendall
-    et al., CVPR 2018, arXiv 1705.07115), held to mean 1. At its minimum w_j = rate / (l_j + c):
-    what the model predicts better weighs more, and no weight falls to 0. The smaller the rate, the
-    more they differ.
+    et al., CVPR 2018, arXiv 1705.07115), held to mean 1. At the minimum w_j = rate / (l_j + c): the
+    better the model predicts a position, the more it weighs, and no weight falls to 0. The smaller
+    the rate, the more the weights differ.
     """
 
     def __init__(self, count: int, rate: float | None) -> None:
@@ -88,27 +88,37 @@ class LearnedRelevance(nn.Module):
         self.rate = 1.0 if rate is None else rate
 
     def weights(self) -> Tensor:
-        """(P,) all 1 at first."""
+        """Return the weights (P,), all 1 at first."""
         return len(self.logits) * self.logits.softmax(dim=0)
 
     def forward(self, exists: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (P,) for a batch whose positives `exist` (T, P), and what to add to its loss.
+        """Return weights (P,) for a batch whose positives `exist` (T, P), and a penalty to add.
 
-        Places that no position of the batch has are left out. What is added is 0, with the gradient
-        of the logarithms. The batch's loss is a mean over pairs, of which nearer places have more:
-        the gradient of the weights is scaled such that the logits see l_j of each place alike.
+        The j-th weight is left out where no position of the batch has a j-th positive. The penalty
+        is -rate mean_j log w_j, moved to the value 0: it changes the gradient and not the loss that
+        is reported. The batch's loss is a mean over pairs, of which there are more for small j;
+        therefore the gradient of the weights is scaled such that every l_j counts the same.
         """
         number = exists.sum(dim=0)  # (P,)
         present = number > 0
-        places = present.sum()
+        counted = present.sum()
         logs = self.logits.masked_fill(~present, -math.inf).log_softmax(dim=0)
-        weights = places * logs.exp()
-        alike = number.sum() / (places * number.clamp(min=1))
-        weights = weights.detach() + alike * (weights - weights.detach())
-        penalty = -self.rate * logs.masked_fill(~present, 0).sum() / places
-        return weights, penalty - penalty.detach()
+        weights = counted * logs.exp()
+        scale = number.sum() / (counted * number.clamp(min=1))
+        penalty = -self.rate * logs.masked_fill(~present, 0).sum() / counted
+        return with_gradient_scaled(weights, scale), gradient_only(penalty)
+
+
+def with_gradient_scaled(values: Tensor, scale: Tensor) -> Tensor:
+    """Return `values` as they are; their gradient is multiplied by `scale`."""
+    return values.detach() + scale * (values - values.detach())
+
+
+def gradient_only(value: Tensor) -> Tensor:
+    """Return 0 with the gradient of `value`."""
+    return value - value.detach()
 
 
 def triangle(count: int) -> float:
-    """P (P + 1) / 2, the sum of linear relevance."""
+    """Return P (P + 1) / 2, the sum of linear relevance."""
     return count * (count + 1) / 2

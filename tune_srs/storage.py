@@ -1,7 +1,5 @@
 """Where trials keep their checkpoints: a folder, or an object store, of whole files only."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -10,26 +8,27 @@ import pyarrow
 from pyarrow import fs
 
 from tune_srs.errors import ConfigError
+from tune_srs.files import sweep_aside, write_aside
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A place by its path or URI (`s3://bucket/path`, `gs://…`); what lies there has a name.
+    """Files by name below a path or URI (`s3://bucket/path`, `gs://…`).
 
-    A name may hold slashes. Every machine that trains must reach the place by the same words.
+    A name may hold slashes. Every machine that trains must reach the files by the same `place`.
     """
 
     place: str
 
     def within(self, name: str) -> "Storage":
-        """The place called `name` in this one."""
+        """Return the storage called `name` below this one."""
         if "://" not in self.place:
             return Storage(str(Path(self.place).resolve() / name))
         parts = urlsplit(self.place)
         return Storage(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, None if there is none."""
+        """Return the content of a file, or None if there is no such file."""
         system, base = self._resolve()
         try:
             with system.open_input_file(f"{base}/{name}") as file:
@@ -38,19 +37,15 @@ class Storage:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file there in place of one of the same name: whole, or not at all."""
+        """Write a file, in place of one of the same name: whole, or not at all."""
         system, base = self._resolve()
         path = f"{base}/{name}"
         if not isinstance(system, fs.LocalFileSystem):  # an object is there when it is whole
             with system.open_output_stream(path) as file:
                 file.write(content)
             return
-        folder = Path(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder) as aside:
-            whole = Path(aside) / Path(path).name
-            whole.write_bytes(content)
-            whole.replace(path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_aside(Path(path), lambda aside: aside.write_bytes(content))
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
@@ -61,7 +56,7 @@ class Storage:
             return
 
     def names(self) -> list[str]:
-        """Of all files that are there."""
+        """Return the names of all files."""
         system, base = self._resolve()
         selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
         found = (info for info in system.get_file_info(selector) if info.is_file)
@@ -71,8 +66,7 @@ class Storage:
         """Delete what was being written when a writer was killed; nobody may be writing."""
         system, base = self._resolve()
         if isinstance(system, fs.LocalFileSystem):
-            for left in Path(base).glob("**/.aside-*"):
-                shutil.rmtree(left)
+            sweep_aside(Path(base))
 
     def _resolve(self) -> tuple[fs.FileSystem, str]:
         try:
@@ -91,5 +85,5 @@ class Storage:
 
 
 def trial_name(trial: int) -> str:
-    """The folder of a trial, in the storage and beside it."""
+    """Return the name of a trial's folder, in the storage and beside it."""
     return f"trial_{trial:05d}"

@@ -9,9 +9,10 @@ from torch import Tensor
 
 
 def tensor_of(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """`array` on `device`. On the CPU it shares memory, also with read-only arrays
+    """Return `array` on `device`.
 
-    (memory-mapped, or in Ray's object store); such a tensor must not be written to.
+    On the CPU it shares memory, also with read-only arrays (memory-mapped, or in Ray's object
+    store); such a tensor must not be written to.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -19,8 +20,8 @@ def tensor_of(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 
 def rows_between(values: Tensor, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """`values[starts[b]:ends[b]]` of each row, aligned left: (B, W), and what is there: (B, W)."""
+    """Return `values[starts[b]:ends[b]]` per row b, aligned left, and where values are: (B, W)."""
     columns = torch.arange(int((ends - starts).max()), device=values.device)
-    place = (starts[:, None] + columns).clamp_(max=len(values) - 1)
-    rows = values.index_select(0, place.flatten()).view(*place.shape, *values.shape[1:])
+    positions = (starts[:, None] + columns).clamp_(max=len(values) - 1)
+    rows = values.index_select(0, positions.flatten()).view(*positions.shape, *values.shape[1:])
     return rows, columns < (ends - starts)[:, None]

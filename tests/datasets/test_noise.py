@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.raw_data import histories_of, silent, table_of_histories
+from support.raw_data import lists_of, silent, table_of_histories
 
 from tune_srs.config.settings import DataConfig, NoiseConfig, SyntheticConfig
+from tune_srs.datasets.histories import Histories
 from tune_srs.datasets.noise import add_noise
 from tune_srs.datasets.prepare import split
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.datasets.synthetic import generate
 
 SIZE = SyntheticConfig(users=101, items=120, mean_length=30)
@@ -31,14 +32,13 @@ def noisy_histories(histories: list[list[int]], noise: NoiseConfig) -> list[list
     """`histories` with `noise`, by way of flat arrays."""
     items = np.array([item for history in histories for item in history], dtype=np.int32)
     offsets = np.cumsum([0, *map(len, histories)])
-    unused = np.empty((len(histories), 0), dtype=np.int32)
-    noisy = add_noise(Sequences(items, offsets, unused, num_items=30), noise)
+    noisy = add_noise(Histories(items, offsets, num_items=30), noise)
     assert noisy.items.dtype == np.int32
     assert noisy.offsets.dtype == np.int64
     assert len(noisy.offsets) == len(offsets)
     assert noisy.offsets[-1] == len(noisy.items)
     assert noisy.times is None
-    return histories_of(noisy)
+    return lists_of(noisy)
 
 
 def is_subsequence(part: Iterable[int], whole: Iterable[int]) -> bool:
@@ -65,7 +65,7 @@ def test_the_futures_stay_as_they_are(noise: NoiseConfig) -> None:
     assert noisy.validation.num_users == CLEAN.validation.num_users
     assert noisy.fingerprint != CLEAN.fingerprint
     assert noisy.manifest["interactions"] == CLEAN.manifest["interactions"]
-    assert noisy.manifest["training_interactions"] == len(noisy.validation.items)
+    assert noisy.manifest["training_interactions"] == len(noisy.validation.training.items)
 
 
 @KINDS
@@ -78,7 +78,7 @@ def test_a_seed_gives_the_same_noise_again(noise: NoiseConfig) -> None:
 def test_no_noise_changes_nothing() -> None:
     without = prepared(NoiseConfig(accidental=0, shared=0, seed=9))
     assert without.fingerprint == CLEAN.fingerprint
-    assert histories_of(without.validation) == histories_of(CLEAN.validation)
+    assert lists_of(without.validation.training) == lists_of(CLEAN.validation.training)
 
 
 @given(histories=HISTORIES, accidental=st.floats(0, 1), shared=st.floats(0, 1))
@@ -100,8 +100,8 @@ def test_histories_are_only_added_to_and_from_what_trains(
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
 def test_as_many_clicks_are_inserted_as_asked(rate: float) -> None:
     """Within four standard deviations of a binomial count."""
-    interactions = len(CLEAN.validation.items)
-    inserted = len(prepared(NoiseConfig(accidental=rate)).validation.items) - interactions
+    interactions = len(CLEAN.validation.training.items)
+    inserted = len(prepared(NoiseConfig(accidental=rate)).validation.training.items) - interactions
     spread = (interactions * rate * (1 - rate)) ** 0.5
     assert abs(inserted - rate * interactions) < 4 * spread
 
@@ -118,7 +118,7 @@ def test_an_item_that_only_a_future_holds_is_never_inserted() -> None:
     config = DataConfig(name="toy", num_futures=2, noise=NoiseConfig(accidental=1))
     noisy = split(table, config, silent)
     assert noisy.validation.num_items == 12
-    assert set(noisy.validation.items.tolist()) == set(range(1, 9))
+    assert set(noisy.validation.training.items.tolist()) == set(range(1, 9))
 
 
 # Shared accounts
@@ -143,8 +143,8 @@ def test_the_two_take_turns_as_they_come() -> None:
 @pytest.mark.parametrize(("share", "paired"), [(0.01, 0), (0.2, 20), (0.5, 50), (1.0, 100)])
 def test_as_many_users_are_paired_as_asked(share: float, paired: int) -> None:
     """Of 101 users; one without a partner keeps its own history."""
-    before = histories_of(CLEAN.validation)
-    after = histories_of(prepared(NoiseConfig(shared=share)).validation)
+    before = lists_of(CLEAN.validation.training)
+    after = lists_of(prepared(NoiseConfig(shared=share)).validation.training)
     assert len(before) == 101
     changed = [user for user in range(len(before)) if before[user] != after[user]]
     assert len(changed) == paired

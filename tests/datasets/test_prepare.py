@@ -1,4 +1,4 @@
-"""From a table to prepared sequences: what is kept, how it is split, what the cache gives back."""
+"""From a table to prepared data: what is kept, how it is split, what the cache gives back."""
 
 import itertools
 import json
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_data import (
     Row,
-    histories_of,
     in_original_ids,
+    lists_of,
     silent,
     small_config,
     table_of_histories,
@@ -23,12 +23,12 @@ from support.raw_data import (
 
 from tune_srs.config.settings import DataConfig
 from tune_srs.datasets import prepare as prepare_module
-from tune_srs.datasets import sequences
-from tune_srs.datasets.catalogue import DATASETS, Dataset, RawFile
-from tune_srs.datasets.columns import COLUMNS, ITEM, USER, Say
+from tune_srs.datasets import prepared
+from tune_srs.datasets.columns import COLUMNS, ITEM, USER
 from tune_srs.datasets.prepare import known, prepare, prepared_folder, split, split_chunks
-from tune_srs.datasets.sequences import PreparedData
-from tune_srs.errors import ConfigError, DataError
+from tune_srs.datasets.prepared import PreparedData
+from tune_srs.datasets.published import DATASETS, Dataset, RawFile
+from tune_srs.errors import ConfigError, DataError, Say
 
 # The split
 
@@ -39,7 +39,7 @@ def test_a_tiny_table_is_split_as_by_hand() -> None:
 
     assert data.user_ids.tolist() == [3, 7]
     assert data.item_ids.tolist() == [10, 20, 30, 40, 50, 60]
-    assert histories_of(data.validation) == [[6], [1, 2]]
+    assert lists_of(data.validation.histories) == [[6], [1, 2]]
     assert data.validation.futures.tolist() == [[5, 4], [3, 4]]
     assert data.test_futures.tolist() == [[3, 2], [5, 6]]
     assert data.validation.num_items == 6
@@ -52,7 +52,7 @@ def test_a_tiny_table_is_split_as_by_hand() -> None:
 def test_the_test_histories_are_training_and_validation() -> None:
     table = table_of_histories({7: [10, 20, 30, 40, 50, 60], 3: [60, 50, 40, 30, 20]})
     data = split(table, small_config(num_futures=2), silent)
-    assert histories_of(data.test) == [[6, 5, 4], [1, 2, 3, 4]]
+    assert lists_of(data.test.histories) == [[6, 5, 4], [1, 2, 3, 4]]
     assert data.test.futures.tolist() == [[3, 2], [5, 6]]
 
 
@@ -136,7 +136,7 @@ TABLES = st.lists(
 )
 
 
-def sequences_by_hand(rows: Sequence[Row], num_futures: int) -> dict[int, list[int]]:
+def histories_by_hand(rows: Sequence[Row], num_futures: int) -> dict[int, list[int]]:
     """User → items in time order, users with fewer than 2 K + 1 left out."""
     users = sorted({user for user, _, _, _ in rows})
     by_time = {
@@ -151,7 +151,7 @@ def sequences_by_hand(rows: Sequence[Row], num_futures: int) -> dict[int, list[i
 def test_the_parts_are_the_users_sequences_and_no_test_future_is_seen_before(
     rows: list[Row], num_futures: int
 ) -> None:
-    expected = sequences_by_hand(rows, num_futures)
+    expected = histories_by_hand(rows, num_futures)
     if not expected:
         with pytest.raises(DataError):
             split(table_of_rows(rows), small_config(num_futures), silent)
@@ -160,7 +160,7 @@ def test_the_parts_are_the_users_sequences_and_no_test_future_is_seen_before(
     assert in_original_ids(data, data.test) == expected
     before_test = {user: items[:-num_futures] for user, items in expected.items()}
     assert in_original_ids(data, data.validation) == before_test
-    assert data.validation.lengths.min() >= 1
+    assert data.validation.histories.lengths.min() >= 1
     assert data.validation.num_items == len({item for items in expected.values() for item in items})
 
 
@@ -171,10 +171,10 @@ def test_what_search_may_see_does_not_depend_on_the_test_futures(
 ) -> None:
     """Each interaction gets an item of its own: then an item tells its place in the log."""
     unique = [(user, place, rating, time) for place, (user, _, rating, time) in enumerate(rows)]
-    if not sequences_by_hand(unique, num_futures):
+    if not histories_by_hand(unique, num_futures):
         return
     data = split(table_of_rows(unique), small_config(num_futures), silent)
-    seen = {*data.validation.items.tolist(), *data.validation.futures.ravel().tolist()}
+    seen = {*data.validation.histories.items.tolist(), *data.validation.futures.ravel().tolist()}
     assert seen.isdisjoint(data.test_futures.ravel().tolist())
     assert len(seen) + data.test_futures.size == data.manifest["interactions"]
 
@@ -261,7 +261,7 @@ def test_the_second_call_reads_the_cache(tmp_path: Path, reader: Reader) -> None
     assert second.manifest == first.manifest
     assert second.item_ids.equals(first.item_ids)
     assert second.user_ids.equals(first.user_ids)
-    np.testing.assert_array_equal(second.test.items, first.test.items)
+    np.testing.assert_array_equal(second.test.histories.items, first.test.histories.items)
 
 
 @pytest.mark.usefixtures("reader")
@@ -338,7 +338,7 @@ def test_other_settings_have_another_folder(tmp_path: Path, change: dict[str, ob
 
 def test_another_format_has_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = prepared_folder(CONFIG, tmp_path)
-    monkeypatch.setattr(prepare_module, "FORMAT_VERSION", sequences.FORMAT_VERSION + 1)
+    monkeypatch.setattr(prepare_module, "FORMAT_VERSION", prepared.FORMAT_VERSION + 1)
     assert prepared_folder(CONFIG, tmp_path) != now
 
 
@@ -346,10 +346,10 @@ def test_another_format_has_another_folder(tmp_path: Path, monkeypatch: pytest.M
 def test_the_arrays_are_mapped_and_cannot_be_written(tmp_path: Path) -> None:
     prepare(CONFIG, tmp_path, silent)
     data = prepare(CONFIG, tmp_path, silent)
-    train = data.validation
-    assert train.times is not None
-    arrays = (train.items, train.offsets, train.futures, train.times, data.test_futures)
-    for array in arrays:
+    training = data.validation.training
+    assert training.times is not None
+    futures = (data.validation.futures, data.test_futures)
+    for array in (training.items, training.offsets, training.times, *futures):
         assert isinstance(array.base, np.memmap)
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
@@ -441,7 +441,7 @@ def test_an_empty_folder_is_damaged_data(tmp_path: Path) -> None:
 
 def folder_to_be(data_folder: Path) -> Path:
     """Where `CONFIG` is going to be prepared: the raw file is there already."""
-    DATASETS["toy"].bring("toy", data_folder / "raw" / "toy", silent)
+    DATASETS["toy"].fetch("toy", data_folder / "raw" / "toy", silent)
     return prepared_folder(CONFIG, data_folder)
 
 
@@ -464,19 +464,19 @@ def test_an_interrupted_save_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     interruption: BaseException,
 ) -> None:
-    save = sequences.save
+    save = prepared.save
 
-    def interrupted_save(data: sequences.PreparedData, folder: Path) -> None:
+    def interrupted_save(data: prepared.PreparedData, folder: Path) -> None:
         save(data, folder)
         (folder / "manifest.json").unlink()
         raise interruption
 
-    monkeypatch.setattr(sequences, "save", interrupted_save)
+    monkeypatch.setattr(prepared, "save", interrupted_save)
     with pytest.raises(type(interruption)):
         prepare(CONFIG, tmp_path, silent)
     assert list((tmp_path / "prepared").iterdir()) == []
 
-    monkeypatch.setattr(sequences, "save", save)
+    monkeypatch.setattr(prepared, "save", save)
     assert prepare(CONFIG, tmp_path, silent).manifest["users"] == 3
     assert reader.calls == 2
 
@@ -484,15 +484,15 @@ def test_an_interrupted_save_leaves_nothing(
 @pytest.mark.usefixtures("reader")
 def test_two_at_a_time_share_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process finishes the same data while this one saves its own."""
-    save = sequences.save
+    save = prepared.save
     folder = folder_to_be(tmp_path)
 
-    def save_after_the_other(data: sequences.PreparedData, aside: Path) -> None:
+    def save_after_the_other(data: prepared.PreparedData, aside: Path) -> None:
         folder.mkdir()
         save(data, folder)
         save(data, aside)
 
-    monkeypatch.setattr(sequences, "save", save_after_the_other)
+    monkeypatch.setattr(prepared, "save", save_after_the_other)
     data = prepare(CONFIG, tmp_path, silent)
     assert data.manifest == json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert list((tmp_path / "prepared").iterdir()) == [folder]

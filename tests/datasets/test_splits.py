@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_data import (
     Row,
-    histories_of,
     in_original_ids,
+    lists_of,
     silent,
     small_config,
     table_of_histories,
@@ -19,9 +19,8 @@ from support.raw_data import (
 )
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets import sequences
 from tune_srs.datasets.prepare import split
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData, arrays_of, fingerprint, load, save, verify
 from tune_srs.errors import DataError
 from tune_srs.evaluation.baselines import Popularity
 from tune_srs.negatives import NegativeSampler
@@ -70,8 +69,8 @@ def test_validation_and_test_have_a_number_of_futures_each() -> None:
     }
     assert data.validation.futures.shape == (2, 3)
     assert data.test_futures.shape == (2, 1)
-    assert histories_of(data.validation) == [[6], [1, 2]]
-    assert data.validation.training is data.validation
+    assert lists_of(data.validation.histories) == [[6], [1, 2]]
+    assert data.validation.training is data.validation.histories
 
 
 # Users held out
@@ -87,8 +86,8 @@ def test_users_held_out_are_never_learned_from(
     if data is None:
         return
     whole = by_user(log)
-    assert data.test_users is not None
-    validating, testing = set(data.user_ids), set(data.test_users.ids)
+    assert data.test_histories is not None
+    validating, testing = set(data.user_ids), set(data.test_user_ids)
     assert len(validating) == len(testing) == max(1, len(log) // 5)
     assert validating.isdisjoint(testing)
     assert in_original_ids(data, data.validation) == {user: whole[user] for user in validating}
@@ -98,7 +97,7 @@ def test_users_held_out_are_never_learned_from(
     assert learned == {
         item for user in whole if user not in validating | testing for item in whole[user]
     }
-    seen = learned | ids(data, data.validation.items) | ids(data, data.validation.futures)
+    seen = learned | ids(data, data.validation.histories.items) | ids(data, data.validation.futures)
     assert seen.isdisjoint(ids(data, data.test_futures))
 
 
@@ -130,15 +129,15 @@ def test_nothing_after_the_moment_is_learned_from(
     second = min(when[item] for item in ids(data, data.test_futures))
     assert max(when[item] for item in learned) < first
     assert max(when[item] for item in ids(data, data.validation.futures)) < second
-    assert max(when[item] for item in ids(data, data.test.items)) < second
-    assert ids(data, data.validation.items) <= learned
+    assert max(when[item] for item in ids(data, data.test.histories.items)) < second
+    assert ids(data, data.validation.histories.items) <= learned
 
     whole = by_user(log)
-    assert data.test_users is not None
+    assert data.test_histories is not None
     found = in_original_ids(data, data.validation)
     assert set(found) == set(data.user_ids)
     tested = in_original_ids(data, data.test)
-    assert set(tested) == set(data.test_users.ids)
+    assert set(tested) == set(data.test_user_ids)
     for user, sequence in [*found.items(), *tested.items()]:
         assert sequence == whole[user][: len(sequence)]
     moment = sorted(when.values())[min(int(len(when) * (1 - 2 * share)), len(when) - 1)]
@@ -154,7 +153,7 @@ def test_a_moment_by_hand() -> None:
     data = split(table_of_rows(rows), config, said.append)
     assert in_original_ids(data, data.validation) == {1: [1, 3, 6, 7], 3: [5, 8]}
     assert in_original_ids(data, data.test) == {2: [2, 4, 9]}  # user 4 has no history
-    assert histories_of(data.validation.training) == [[1, 3, 6], [2, 4], [5]]
+    assert lists_of(data.validation.training) == [[1, 3, 6], [2, 4], [5]]
     assert data.validation.num_items == 10
     assert said[0].startswith("toy: 3 users train before 6, 2 validate from then on, 1 test from 8")
 
@@ -172,8 +171,10 @@ def test_noise_is_in_what_trains_alone(kind: str) -> None:
     np.testing.assert_array_equal(noisy.test_futures, clean.test_futures)
     assert len(noisy.validation.training.items) > 1.3 * len(clean.validation.training.items)
     if kind == "users":  # whose past is no part of the training
-        np.testing.assert_array_equal(noisy.validation.items, clean.validation.items)
-        np.testing.assert_array_equal(noisy.test.items, clean.test.items)
+        np.testing.assert_array_equal(
+            noisy.validation.histories.items, clean.validation.histories.items
+        )
+        np.testing.assert_array_equal(noisy.test.histories.items, clean.test.histories.items)
 
 
 # What others see of it
@@ -192,15 +193,15 @@ def data(request: pytest.FixtureRequest) -> PreparedData:
 
 def test_training_samples_from_those_who_train(data: PreparedData) -> None:
     training = data.validation.training
-    batches = Batches(data.validation, 1000, 50, torch.device("cpu"))
+    batches = Batches(data.validation.training, 1000, 50, torch.device("cpu"))
     users = torch.cat(list(batches.epoch(torch.Generator())))
     assert sorted(users.tolist()) == np.flatnonzero(training.lengths > 1).tolist()
-    negatives = NegativeSampler(data.validation, torch.device("cpu"))
-    histories = [set(history) for history in histories_of(training)]
+    negatives = NegativeSampler(data.validation.training, torch.device("cpu"))
+    histories = [set(history) for history in lists_of(training)]
     drawn = negatives.sample(users, 20, torch.Generator()).tolist()
     for user, items in zip(users.tolist(), drawn, strict=True):
         assert histories[user].isdisjoint(items)
-    counts = Popularity(data.validation).scores(torch.zeros(1, 1), slice(1, 26))[0]
+    counts = Popularity(data.validation.training).scores(torch.zeros(1, 1), slice(1, 26))[0]
     assert counts.sum() == len(training.items)
 
 
@@ -211,14 +212,14 @@ def test_a_model_trains_and_is_scored(data: PreparedData) -> None:
 
 
 def test_it_is_kept_as_it_is(data: PreparedData, tmp_path: Path) -> None:
-    sequences.save(data, tmp_path)
-    sequences.verify(tmp_path)
-    kept = sequences.load(tmp_path)
+    save(data, tmp_path)
+    verify(tmp_path)
+    kept = load(tmp_path)
     assert kept.fingerprint == data.fingerprint
-    assert kept.test_users is not None
-    assert data.test_users is not None
-    assert kept.test_users.ids.equals(data.test_users.ids)
+    assert kept.test_histories is not None
+    assert data.test_histories is not None
+    assert kept.test_user_ids.equals(data.test_user_ids)
     assert in_original_ids(kept, kept.test) == in_original_ids(data, data.test)
-    assert histories_of(kept.validation.training) == histories_of(data.validation.training)
-    again = sequences.fingerprint(sequences.arrays_of(kept).values())
+    assert lists_of(kept.validation.training) == lists_of(data.validation.training)
+    again = fingerprint(arrays_of(kept).values())
     assert again == data.fingerprint

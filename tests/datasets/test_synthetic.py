@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tune_srs.config.settings import SyntheticConfig
 from tune_srs.datasets.columns import COLUMNS
+from tune_srs.datasets.readers.times import DAY_US
 from tune_srs.datasets.synthetic import generate
-from tune_srs.datasets.times import DAY_US
 
 CONFIG = SyntheticConfig(users=60, items=40, mean_length=15, seed=3)
 

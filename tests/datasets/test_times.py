@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.raw_data import histories_of, silent, small_config, table_of_rows
+from support.raw_data import lists_of, silent, small_config, table_of_rows
 
 from tune_srs.config.settings import DataConfig, NoiseConfig
-from tune_srs.datasets import sequences
 from tune_srs.datasets.columns import ORDER, TIMESTAMP
+from tune_srs.datasets.histories import Histories
 from tune_srs.datasets.noise import add_noise
 from tune_srs.datasets.prepare import prepare, prepared_folder, split
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.prepared import PreparedData, load, save, verify
 from tune_srs.errors import DataError
 
 SPLITS = ({"kind": "last"}, {"kind": "users", "share": 0.2}, {"kind": "time", "share": 0.2})
@@ -23,9 +23,9 @@ LOGS = st.lists(st.lists(st.integers(0, 40), min_size=4, max_size=14), min_size=
 FIXED_LOG = [sorted(np.random.default_rng(user).integers(0, 99, 12).tolist()) for user in range(9)]
 
 
-def times_by_user(data: Sequences) -> list[list[int]]:
-    assert data.times is not None
-    return [part.tolist() for part in np.split(data.times, data.offsets[1:-1])]
+def times_by_user(histories: Histories) -> list[list[int]]:
+    assert histories.times is not None
+    return [part.tolist() for part in np.split(histories.times, histories.offsets[1:-1])]
 
 
 # Units
@@ -40,7 +40,7 @@ def prepared_file(tmp_path: Path, name: str, content: str, time_format: str) -> 
     data = prepare(config, tmp_path / "data", silent)
     kept = {path.name for path in prepared_folder(config, tmp_path / "data").iterdir()}
     assert ("times.npy" in kept) == ("times.npy" in data.manifest["files"])
-    assert ("times.npy" in kept) == (data.validation.times is not None)
+    assert ("times.npy" in kept) == (data.validation.histories.times is not None)
     return data
 
 
@@ -68,9 +68,9 @@ def test_times_of_any_unit_are_whole_seconds(
     times = [*values, values[1], values[1]]
     rows = "".join(f"1,{item},{time}\n" for item, time in enumerate(times))
     data = prepared_file(tmp_path, "log.csv", f"user,item,time\n{rows}", time_format)
-    assert times_by_user(data.validation) == [[1_400_000_000, 1_400_000_061]]
-    assert data.validation.times is not None
-    assert data.validation.times.dtype == np.int64
+    assert times_by_user(data.validation.training) == [[1_400_000_000, 1_400_000_061]]
+    assert data.validation.training.times is not None
+    assert data.validation.training.times.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_times_of_any_unit_are_whole_seconds(
 )
 def test_an_order_has_no_times(tmp_path: Path, name: str, content: str, time_format: str) -> None:
     data = prepared_file(tmp_path, name, content, time_format)
-    assert histories_of(data.validation) == [[1, 2, 3]]
-    assert data.validation.times is None
+    assert lists_of(data.validation.histories) == [[1, 2, 3]]
+    assert data.validation.histories.times is None
 
 
 # Splits and noise
@@ -108,7 +108,7 @@ def expected(data: PreparedData, log: list[list[int]], scale: int) -> list[list[
     ids = data.item_ids.tolist()
     return [
         [sorted(log[ids[item - 1] // 100])[ids[item - 1] % 100] * scale // 10**6 for item in items]
-        for items in histories_of(data.validation.training)
+        for items in lists_of(data.validation.training)
     ]
 
 
@@ -123,9 +123,9 @@ def test_every_split_keeps_the_times_of_what_trains(
     if data is None:
         return
     assert times_by_user(data.validation.training) == expected(data, log, scale)
-    assert data.test.times is None
-    if data.validation.learned_from is not None:
-        assert data.validation.times is None
+    assert data.test.histories.times is None
+    if data.validation.training is not data.validation.histories:
+        assert data.validation.histories.times is None
 
 
 @pytest.mark.parametrize("how", SPLITS, ids=lambda how: str(how["kind"]))
@@ -154,9 +154,9 @@ def test_clicks_come_at_some_times_and_interactions_keep_theirs(rate: float, see
     """No time occurs twice, so that it names its interaction."""
     items, times = np.ones(20, np.int32), np.arange(100, 120)
     items[10] = 2
-    offsets, futures = np.array([0, 10, 20]), np.zeros((2, 0), np.int32)
+    offsets = np.array([0, 10, 20])
     noise = NoiseConfig(accidental=rate, seed=seed)
-    noisy = add_noise(Sequences(items, offsets, futures, 2, times=times), noise)
+    noisy = add_noise(Histories(items, offsets, 2, times), noise)
     assert noisy.times is not None
     assert len(noisy.times) == len(noisy.items) == noisy.offsets[-1]
     first = np.unique(noisy.times, return_index=True)[1]
@@ -173,17 +173,17 @@ def test_clicks_come_at_some_times_and_interactions_keep_theirs(rate: float, see
 def test_the_times_are_kept(tmp_path: Path, how: dict[str, Any]) -> None:
     data = prepared(FIXED_LOG, 10**6, split=how)
     assert data is not None
-    sequences.save(data, tmp_path)
-    kept = sequences.load(tmp_path).validation
+    save(data, tmp_path)
+    kept = load(tmp_path).validation
     assert times_by_user(kept.training) == times_by_user(data.validation.training)
-    assert (kept.times is None) == (data.validation.times is None)
+    assert (kept.histories.times is None) == (data.validation.histories.times is None)
     assert kept.training.times is not None
     assert isinstance(kept.training.times.base, np.memmap)
     name = "times.npy" if how["kind"] == "last" else "training_times.npy"
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     with pytest.raises(DataError, match=f"{name} is not what was written"):
-        sequences.verify(tmp_path)
+        verify(tmp_path)
 
 
 @pytest.mark.parametrize("how", SPLITS, ids=lambda how: str(how["kind"]))
@@ -200,16 +200,17 @@ def test_times_are_no_part_of_the_fingerprint(tmp_path: Path, how: dict[str, Any
         in_seconds.validation.training
     )
     assert ranked.validation.training.times is None
-    sequences.save(ranked, tmp_path)
+    save(ranked, tmp_path)
     assert not list(tmp_path.glob("*times*"))
-    assert sequences.load(tmp_path).validation.training.times is None
+    assert load(tmp_path).validation.training.times is None
 
 
 def test_times_that_are_not_of_the_items_are_damage(tmp_path: Path) -> None:
     data = prepared(FIXED_LOG, 10**6)
     assert data is not None
-    assert data.validation.times is not None
-    fewer = replace(data.validation, times=data.validation.times[1:])
-    sequences.save(replace(data, validation=fewer), tmp_path)
+    assert data.validation.training.times is not None
+    histories = replace(data.validation.training, times=data.validation.training.times[1:])
+    fewer = replace(data.validation, training=histories, histories=histories)
+    save(replace(data, validation=fewer), tmp_path)
     with pytest.raises(DataError, match="its times are not those of its items"):
-        sequences.load(tmp_path)
+        load(tmp_path)

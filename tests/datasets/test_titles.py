@@ -12,11 +12,11 @@ import pytest
 from support.raw_data import as_large_as_movielens_100k, silent, write_movielens_parquet, zip_with
 
 from tune_srs.config.settings import DataConfig
-from tune_srs.datasets import formats
-from tune_srs.datasets.catalogue import DATASETS, ML_100K_PACKAGE
+from tune_srs.datasets import publishers
 from tune_srs.datasets.fetch import Member
-from tune_srs.datasets.formats import PARQUET_TITLES, MovielensTitles
 from tune_srs.datasets.prepare import prepare
+from tune_srs.datasets.published import DATASETS, ML_100K_PACKAGE
+from tune_srs.datasets.publishers import PARQUET_TITLES, MovielensTitles
 from tune_srs.errors import DataError
 from tune_srs.exports.exported import items_of
 
@@ -60,7 +60,7 @@ def test_damaged_titles_are_refused(tmp_path: Path) -> None:
         MovielensTitles("u", "|", "utf-8")(path)
     (tmp_path / PARQUET_TITLES).write_bytes(b"PAR1")
     with pytest.raises(DataError, match="damaged or cut short"):
-        formats.movielens_parquet_titles(tmp_path / "ml-100k.parquet")
+        publishers.movielens_parquet_titles(tmp_path / "ml-100k.parquet")
 
 
 def titles_table() -> pd.DataFrame:
@@ -83,7 +83,7 @@ def test_they_are_kept_beside_the_ids_and_change_no_fingerprint(tmp_path: Path) 
     assert made.fingerprint == kept.fingerprint == plain.fingerprint
     assert plain.item_titles is None
     for data in (made, kept):
-        items = items_of(data.item_ids, data.item_titles, data.validation)
+        items = items_of(data.item_ids, data.item_titles, data.validation.training)
         assert items["title"][items["item"] == 7].isna().all()
         others = items[items["item"] != 7]
         assert (others["title"] == "Film " + others["item"].astype(str)).all()
@@ -123,7 +123,7 @@ def test_the_package_gives_titles_along_with_ratings(
     right = replace(package, sha256=hashlib.sha256(b"ratings").hexdigest(), beside=beside)
     right(raw / "ml-100k.parquet")
     assert sorted(path.name for path in raw.iterdir()) == [PARQUET_TITLES, "ml-100k.parquet"]
-    titles = formats.movielens_parquet_titles(raw / "ml-100k.parquet")
+    titles = publishers.movielens_parquet_titles(raw / "ml-100k.parquet")
     assert titles is not None
     assert titles[12] == "Film 12"
     with pytest.raises(DataError, match="has another checksum than expected; not used"):

@@ -1,20 +1,21 @@
 """Evaluation against a plain ranking, user by user, item by item."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_data import original_model, random_sequences, sequences_of
+from support.small_data import original_model, random_split, split_of
 from torch import Tensor
 
 from tune_srs.config.settings import EvaluationConfig, RelevanceName
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError
+from tune_srs.evaluation import device_histories
 from tune_srs.evaluation import evaluator as evaluate
-from tune_srs.evaluation import histories
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.evaluation.metrics import per_user
 from tune_srs.metric_names import RANKING_NAMES
@@ -63,13 +64,13 @@ def plain_ranks(
 
 
 def plain_evaluation(
-    table: Table, sequences: Sequences, exclude_history: bool, cutoffs: tuple[int, ...]
+    table: Table, split: Split, exclude_history: bool, cutoffs: tuple[int, ...]
 ) -> dict[str, list[float]]:
     """Every metric of every user, in the multi-future and in the traditional protocol."""
     values: dict[str, list[float]] = {}
-    for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
-        history = sequences.items[start:end].tolist()
-        futures = sequences.futures[user].tolist()
+    for user, (start, end) in enumerate(pairwise(split.histories.offsets.tolist())):
+        history = split.histories.items[start:end].tolist()
+        futures = split.futures[user].tolist()
         scores = table.table[history[-1]].tolist()
         for prefix, known in (("", futures), ("next/", futures[:1])):
             ranks = plain_ranks(scores, history, known, exclude_history)
@@ -92,10 +93,10 @@ def test_a_plain_ranking_of_the_catalogue_agrees(
     seed: int, users: int, futures: int, exclude_history: bool
 ) -> None:
     # items repeat within histories, within futures, and between the two
-    sequences = random_sequences(seed, users, ITEMS, futures)
+    split = random_split(seed, users, ITEMS, futures)
     config = EvaluationConfig(cutoffs=(1, 3, 8), exclude_history=exclude_history)
-    result = Evaluator(sequences, config, CPU)(table_of(seed)).per_user
-    expected = plain_evaluation(table_of(seed), sequences, exclude_history, (1, 3, 8))
+    result = Evaluator(split, config, CPU)(table_of(seed)).per_user
+    expected = plain_evaluation(table_of(seed), split, exclude_history, (1, 3, 8))
     for name, values in result.items():
         assert values.tolist() == pytest.approx(expected[name]), name
 
@@ -111,9 +112,9 @@ def test_a_plain_ranking_of_sampled_candidates_agrees(seed: int, count: int) -> 
     random = torch.Generator().manual_seed(seed)
     histories = [torch.randint(1, 6, (4,), generator=random).tolist() for _ in range(6)]
     futures = [torch.randint(3, 8, (3,), generator=random).tolist() for _ in range(6)]
-    sequences = sequences_of(histories, futures, ITEMS)
+    split = split_of(histories, futures, ITEMS)
     config = EvaluationConfig(candidates="sampled", num_candidates=count, cutoffs=(2, 5))
-    evaluator = Evaluator(sequences, config, CPU)
+    evaluator = Evaluator(split, config, CPU)
     result = evaluator(table_of(seed)).per_user
     for user, (history, known) in enumerate(zip(histories, futures, strict=True)):
         negatives = negatives_of(evaluator)[user].tolist()
@@ -134,10 +135,10 @@ def test_a_plain_ranking_of_sampled_candidates_agrees(seed: int, count: int) -> 
 
 
 def test_next_is_an_evaluation_of_the_nearest_future_alone() -> None:
-    sequences = random_sequences(3, users=20, items=ITEMS, futures=4)
-    nearest = Sequences(sequences.items, sequences.offsets, sequences.futures[:, :1], ITEMS)
+    split = random_split(3, users=20, items=ITEMS, futures=4)
+    nearest = replace(split, futures=split.futures[:, :1])
     config = EvaluationConfig(cutoffs=(1, 3))
-    several = Evaluator(sequences, config, CPU)(table_of(3)).per_user
+    several = Evaluator(split, config, CPU)(table_of(3)).per_user
     alone = Evaluator(nearest, config, CPU)(table_of(3)).per_user
     for name in RANKING_NAMES:
         assert torch.equal(several[f"next/{name}@3"], alone[f"{name}@3"])
@@ -146,8 +147,8 @@ def test_next_is_an_evaluation_of_the_nearest_future_alone() -> None:
 @pytest.mark.parametrize("candidates", ["all", "sampled"])
 @pytest.mark.parametrize("value", [0.0, math.nan])
 def test_a_scorer_without_an_opinion_gets_nothing(value: float, candidates: str) -> None:
-    sequences = random_sequences(1, users=15, items=ITEMS)
-    everywhere_3 = sequences_of([[1, 2]] * 15, sequences.futures.tolist(), ITEMS)
+    split = random_split(1, users=15, items=ITEMS)
+    everywhere_3 = split_of([[1, 2]] * 15, split.futures.tolist(), ITEMS)
     config = EvaluationConfig(cutoffs=(1, 2), candidates=candidates, num_candidates=7)
     table = Table(torch.full((ITEMS + 1, ITEMS + 1), value))
     means = Evaluator(everywhere_3, config, CPU)(table).means()
@@ -156,10 +157,10 @@ def test_a_scorer_without_an_opinion_gets_nothing(value: float, candidates: str)
 
 
 def test_a_score_that_is_no_number_counts_against_the_model() -> None:
-    sequences = sequences_of([[1]], [[5]], ITEMS)
+    split = split_of([[1]], [[5]], ITEMS)
     scores = torch.zeros(ITEMS + 1, ITEMS + 1)
     scores[1, 5] = math.nan
-    assert Evaluator(sequences, EvaluationConfig(), CPU)(Table(scores)).means()["hit@10"] == 0
+    assert Evaluator(split, EvaluationConfig(), CPU)(Table(scores)).means()["hit@10"] == 0
 
 
 @settings(max_examples=100)
@@ -174,12 +175,12 @@ def test_ranks_count_candidates_only_whatever_the_scores(
     table = table_of(seed)
     generator = torch.Generator().manual_seed(seed)
     table.table[torch.rand(table.table.shape, generator=generator) < 0.2] = odd
-    sequences = random_sequences(seed, users=8, items=ITEMS, futures=4)
+    split = random_split(seed, users=8, items=ITEMS, futures=4)
     config = EvaluationConfig(exclude_history=exclude_history)
-    ranks, next_ranks = Evaluator(sequences, config, CPU).ranks(table)
-    for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
-        history = sequences.items[start:end].tolist()
-        futures = sequences.futures[user].tolist()
+    ranks, next_ranks = Evaluator(split, config, CPU).ranks(table)
+    for user, (start, end) in enumerate(pairwise(split.histories.offsets.tolist())):
+        history = split.histories.items[start:end].tolist()
+        futures = split.futures[user].tolist()
         scores = table.table[history[-1]].tolist()
         expected = plain_ranks(scores, history, futures, exclude_history)
         for j, item in enumerate(futures):
@@ -197,7 +198,7 @@ def test_sampled_ranks_count_candidates_only_whatever_the_scores(
     table = Table(torch.zeros(ITEMS + 1, ITEMS + 1))
     table.table[:, 5] = odd
     config = EvaluationConfig(candidates="sampled", num_candidates=3)
-    evaluator = Evaluator(sequences_of([[1, 2]], [futures], ITEMS), config, CPU)
+    evaluator = Evaluator(split_of([[1, 2]], [futures], ITEMS), config, CPU)
     ranks, next_ranks = evaluator.ranks(table)
     # behind the three negatives, and behind item 4 where that is a future too
     assert ranks[0, 0] == 3 + len({*futures} - {5})
@@ -210,7 +211,7 @@ def test_the_gain_in_ndcg_rel_is_the_one_asked_for(name: RelevanceName) -> None:
     scores = torch.zeros(ITEMS + 1, ITEMS + 1)
     scores[1, 7], scores[1, 5] = 2, 1
     config = EvaluationConfig(cutoffs=(2,), relevance=name)
-    means = Evaluator(sequences_of([[1]], [[5, 6]], ITEMS), config, CPU)(Table(scores)).means()
+    means = Evaluator(split_of([[1]], [[5, 6]], ITEMS), config, CPU)(Table(scores)).means()
     near, far = {
         "fixed": (1, 1),
         "linear": (2, 1),
@@ -233,9 +234,9 @@ def test_a_scorer_is_asked_without_gradients_and_in_small_batches(
             sizes.append(len(items))
             return super().queries(items, lengths)
 
-    monkeypatch.setattr(histories, "MAX_ROWS", 4)
-    sequences = random_sequences(0, users=13, items=ITEMS)
-    Evaluator(sequences, EvaluationConfig(), CPU)(Watching(table_of(0).table))
+    monkeypatch.setattr(device_histories, "MAX_ROWS", 4)
+    split = random_split(0, users=13, items=ITEMS)
+    Evaluator(split, EvaluationConfig(), CPU)(Watching(table_of(0).table))
     assert sizes == [4, 4, 4, 1]
 
 
@@ -243,14 +244,14 @@ def test_a_scorer_is_asked_without_gradients_and_in_small_batches(
 def test_how_users_and_items_are_chunked_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, candidates: str
 ) -> None:
-    sequences = random_sequences(5, users=30, items=ITEMS)
+    split = random_split(5, users=30, items=ITEMS)
     config = EvaluationConfig(candidates=candidates, num_candidates=1)
-    whole = Evaluator(sequences, config, CPU)(table_of(5)).per_user
+    whole = Evaluator(split, config, CPU)(table_of(5)).per_user
     for users, items in ((1, 100), (7, 100), (100, 5), (100, 1), (3, ITEMS - 1)):
-        monkeypatch.setattr(histories, "MAX_ROWS", 2 * users + 1)
+        monkeypatch.setattr(device_histories, "MAX_ROWS", 2 * users + 1)
         monkeypatch.setattr(evaluate, "MAX_USERS", users)
         monkeypatch.setattr(evaluate, "MAX_ITEMS", items)
-        chunked = Evaluator(sequences, config, CPU)(table_of(5)).per_user
+        chunked = Evaluator(split, config, CPU)(table_of(5)).per_user
         for name, values in whole.items():
             assert torch.equal(chunked[name], values)
 
@@ -260,11 +261,13 @@ def test_how_users_and_items_are_chunked_does_not_matter(
 def test_the_order_of_users_does_not_matter_and_means_are_of_users(
     seed: int, order: list[int]
 ) -> None:
-    sequences = random_sequences(seed, users=7, items=ITEMS)
-    histories = [sequences.items[a:b].tolist() for a, b in pairwise(sequences.offsets.tolist())]
-    futures = sequences.futures.tolist()
-    shuffled = sequences_of([histories[u] for u in order], [futures[u] for u in order], ITEMS)
-    first = Evaluator(sequences, EvaluationConfig(), CPU)(table_of(seed))
+    split = random_split(seed, users=7, items=ITEMS)
+    histories = [
+        split.histories.items[a:b].tolist() for a, b in pairwise(split.histories.offsets.tolist())
+    ]
+    futures = split.futures.tolist()
+    shuffled = split_of([histories[u] for u in order], [futures[u] for u in order], ITEMS)
+    first = Evaluator(split, EvaluationConfig(), CPU)(table_of(seed))
     second = Evaluator(shuffled, EvaluationConfig(), CPU)(table_of(seed))
     for name, values in first.per_user.items():
         assert torch.equal(values[order], second.per_user[name])
@@ -272,34 +275,34 @@ def test_the_order_of_users_does_not_matter_and_means_are_of_users(
 
 
 def test_a_model_ranks_the_same_in_batches_and_alone() -> None:
-    sequences = random_sequences(7, users=40, items=ITEMS, futures=3)
+    split = random_split(7, users=40, items=ITEMS, futures=3)
     shape = original_model(max_length=5, hidden_units=8, num_heads=2)
     model = SASRec(shape, ITEMS, torch.Generator().manual_seed(0)).eval()
-    together = Evaluator(sequences, EvaluationConfig(), CPU)(model).per_user
-    for user, (start, end) in enumerate(pairwise(sequences.offsets.tolist())):
-        history = sequences.items[start:end].tolist()
-        single = sequences_of([history], [sequences.futures[user].tolist()], ITEMS)
+    together = Evaluator(split, EvaluationConfig(), CPU)(model).per_user
+    for user, (start, end) in enumerate(pairwise(split.histories.offsets.tolist())):
+        history = split.histories.items[start:end].tolist()
+        single = split_of([history], [split.futures[user].tolist()], ITEMS)
         alone = Evaluator(single, EvaluationConfig(), CPU)(model).per_user
         for name, values in alone.items():
             assert values[0] == together[name][user]
 
 
 def test_sampled_candidates_are_drawn_once_by_their_seed() -> None:
-    sequences = random_sequences(2, users=20, items=40)
+    split = random_split(2, users=20, items=40)
 
     def drawn(seed: int) -> Tensor:
         config = EvaluationConfig(candidates="sampled", num_candidates=5, seed=seed)
-        return negatives_of(Evaluator(sequences, config, CPU))
+        return negatives_of(Evaluator(split, config, CPU))
 
     assert torch.equal(drawn(0), drawn(0))
     assert not torch.equal(drawn(0), drawn(1))
 
 
 def test_more_candidates_than_there_are_is_an_error() -> None:
-    sequences = sequences_of([[1, 2, 3]], [[4]], ITEMS)
+    split = split_of([[1, 2, 3]], [[4]], ITEMS)
     config = EvaluationConfig(candidates="sampled", num_candidates=9)
     with pytest.raises(DataError, match="8 items left to draw from; lower it"):
-        Evaluator(sequences, config, CPU)
+        Evaluator(split, config, CPU)
     fewer = EvaluationConfig(candidates="sampled", num_candidates=8)
-    drawn = negatives_of(Evaluator(sequences, fewer, CPU))
+    drawn = negatives_of(Evaluator(split, fewer, CPU))
     assert sorted(drawn[0].tolist()) == list(range(5, 13))

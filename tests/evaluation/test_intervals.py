@@ -33,16 +33,5 @@ def test_nineteen_of_twenty_hold_the_true_mean() -> None:
     assert 180 <= held <= 198
 
 
-def test_how_many_are_drawn_at_once_matters_as_little_as_the_draw(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    values = metrics_of(30)
-    whole = mean_intervals(values)
-    monkeypatch.setattr(intervals, "DRAWS", 30 * 7)
-    for name, found in mean_intervals(values).items():
-        assert found == pytest.approx(whole[name], abs=0.03)
-        assert found == mean_intervals(values)[name]
-
-
 def test_a_metric_without_variation_has_no_width() -> None:
     assert mean_intervals({"jaccard@10": np.ones(9)}) == {"jaccard@10": (1.0, 1.0)}

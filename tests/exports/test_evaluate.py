@@ -11,7 +11,7 @@ from support.exports import silent, untrained
 
 from tune_srs.config.settings import DataConfig, TrialConfig
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.exports.evaluate import Appraisal, appraise
@@ -46,7 +46,7 @@ def own(tmp_path: Path) -> tuple[Exported, PreparedData]:
     name = write_log(tmp_path / "own.csv", drawn(0))
     data = DataConfig.model_validate({"name": name, "log": LOG, "num_futures": 2})
     prepared = prepare(data, tmp_path / "data", silent)
-    of = untrained(prepared.validation, prepared.item_ids.to_list())
+    of = untrained(prepared.validation.training, prepared.item_ids.to_list())
     config = TrialConfig(data=data, model=of.config.model)
     learned = {"name": name, "fingerprint": prepared.fingerprint, "inputs": prepared.inputs}
     facts = {"data": learned, "refit": False}
@@ -67,14 +67,14 @@ def test_on_its_own_data_it_is_what_the_evaluator_says(
     assert not [line for line in said if "warning" in line or "matched" in line]
     means = found.summary.set_index(["split", "candidates", "metric"])
     users = found.per_user.set_index(["split", "candidates"])
-    for split, sequences in (("validation", data.validation), ("test", data.test)):
+    for part, split in (("validation", data.validation), ("test", data.test)):
         for kind in ("all", "sampled"):
             config = of.config.with_overrides(ALL | {"evaluation.candidates": kind}).evaluation
-            expected = Evaluator(sequences, config, CPU)(of.model)
-            rows = users.loc[[(split, kind)]]
+            expected = Evaluator(split, config, CPU)(of.model)
+            rows = users.loc[[(part, kind)]]
             assert rows["user"].to_list() == data.user_ids.to_list()
             for name, value in expected.means().items():
-                (row,) = means.loc[[(split, kind, name)]].to_dict("records")
+                (row,) = means.loc[[(part, kind, name)]].to_dict("records")
                 assert row["mean"] == value
                 assert row["low"] <= value <= row["high"]
                 assert rows[name].to_list() == expected.per_user[name].tolist()

@@ -17,16 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.exports import untrained, with_titles
-from support.small_data import random_sequences
+from support.small_data import random_split
 
-from tune_srs.datasets.sequences import described
 from tune_srs.errors import ConfigError, DataError, TuneSRSError
 from tune_srs.exports import card, exported
 from tune_srs.exports.exported import Exported, check_free, items_of, read, seal, write
+from tune_srs.files import described
 
 ITEMS = 12
 LETTERS = [f"i{number}" for number in range(1, ITEMS + 1)]
-SEQUENCES = random_sequences(0, users=9, items=ITEMS)
+SPLIT = random_split(0, users=9, items=ITEMS)
 FACTS: dict[str, Any] = {
     "run": "tiny",
     "trial": 4,
@@ -48,7 +48,7 @@ FACTS: dict[str, Any] = {
 
 def complete(ids: list[int] | list[str] = LETTERS) -> Exported:
     """An export with all that a card tells, invented."""
-    of = untrained(SEQUENCES, ids)
+    of = untrained(SPLIT.training, ids)
     names = [f"{row}@{k}" for row in card.ROWS for k in (5, 10, 20)]
     metrics = {
         split: {
@@ -100,9 +100,9 @@ def test_what_is_written_is_read_again(tmp_path: Path, ids: list[int] | list[str
 
 
 def test_items_are_counted_where_the_model_has_learned_them() -> None:
-    items = items_of(pd.Series(LETTERS), None, SEQUENCES)
+    items = items_of(pd.Series(LETTERS), None, SPLIT.training)
     assert items["count"].to_list() == [
-        int((SEQUENCES.items == number).sum()) for number in range(1, ITEMS + 1)
+        int((SPLIT.histories.items == number).sum()) for number in range(1, ITEMS + 1)
     ]
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from pyarrow import parquet
 from support.exports import silent, untrained, with_titles
-from support.small_data import random_sequences
+from support.small_data import random_split
 
 from tune_srs.errors import ConfigError, DataError
-from tune_srs.evaluation import histories
+from tune_srs.evaluation import device_histories
 from tune_srs.exports import top_items
 from tune_srs.exports.exported import Exported
 from tune_srs.exports.recommend import Id, Recommender, read_histories
@@ -26,7 +26,7 @@ NUMBERS = list(range(100, 100 + ITEMS))
 
 
 def exported(ids: list[int] | list[str] = LETTERS) -> Exported:
-    return untrained(random_sequences(0, users=30, items=ITEMS), ids)
+    return untrained(random_split(0, users=30, items=ITEMS).training, ids)
 
 
 def plainly(
@@ -87,7 +87,7 @@ def test_how_histories_and_items_are_chunked_does_not_matter(
     model, asked = Recommender(exported()), drawn(LETTERS, 2)
     whole = model.recommend(asked, 5, warn=silent)
     for users, items in ((1, 100), (7, 4), (100, 1), (3, ITEMS - 1)):
-        monkeypatch.setattr(histories, "MAX_ROWS", 2 * users + 1)
+        monkeypatch.setattr(device_histories, "MAX_ROWS", 2 * users + 1)
         monkeypatch.setattr(top_items, "MAX_USERS", users)
         monkeypatch.setattr(top_items, "MAX_ITEMS", items)
         parts = model.recommend(asked, 5, warn=silent)

@@ -9,10 +9,10 @@ from scipy import stats
 from support.small_study import METRICS, keep_run, study_of
 
 from tune_srs.errors import DataError
+from tune_srs.evaluation.resampling import Array
 from tune_srs.studies import comparison, run, significance
 from tune_srs.studies.comparison import Results, changes, compare
 from tune_srs.studies.run import Task
-from tune_srs.studies.significance import Array
 from tune_srs.studies.spec import Study
 
 SEEDS = 4

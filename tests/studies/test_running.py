@@ -15,7 +15,7 @@ import tune_srs as ts
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.yaml import read_yaml
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import reason_of
 from tune_srs.runs.plan import Plan
 from tune_srs.studies import run as runs

@@ -10,8 +10,9 @@ import torch
 
 from support.searches import FIXED, SPACE
 from tune_srs.config.settings import ModelConfig, TrialConfig
+from tune_srs.datasets.histories import Histories
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.exports.exported import Exported, items_of
 from tune_srs.model.sasrec import SASRec
 from tune_srs.runs.journal import Journal
@@ -59,12 +60,12 @@ def write_run(folder: Path) -> PreparedData:
     return data
 
 
-def untrained(sequences: Sequences, ids: list[int] | list[str], **changes: object) -> Exported:
-    """An export of random weights, as of a model that has learned from `sequences`."""
+def untrained(histories: Histories, ids: list[int] | list[str], **changes: object) -> Exported:
+    """An export of random weights, as of a model that has learned from `histories`."""
     model = {"hidden_units": 8, "max_length": 6, "num_heads": 2} | changes
     config = TrialConfig(model=ModelConfig.model_validate(model))
     network = SASRec(config.model, len(ids), torch.Generator().manual_seed(3)).eval()
-    items = items_of(pd.Series(ids), None, sequences)
+    items = items_of(pd.Series(ids), None, histories)
     facts = {
         "data": {"name": "mine", "fingerprint": "f", "inputs": []},
         "versions": {},

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from tune_srs.config.settings import DataConfig
-from tune_srs.datasets.catalogue import Reader
 from tune_srs.datasets.columns import COLUMNS, TIMESTAMP
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.histories import Histories, Split
+from tune_srs.datasets.prepared import PreparedData
+from tune_srs.datasets.published import Reader
 
 Row = tuple[int, int, int, int]  # user, item, rating, timestamp
 
@@ -68,22 +69,19 @@ def table_from(reader: Reader, path: Path) -> pd.DataFrame:
     return table.assign(**{TIMESTAMP: table[TIMESTAMP] // 1_000_000})
 
 
-def histories_of(sequences: Sequences) -> list[list[int]]:
+def lists_of(histories: Histories) -> list[list[int]]:
     """Each user's history as a list of item indices."""
-    return [part.tolist() for part in np.split(sequences.items, sequences.offsets[1:-1])]
+    return [part.tolist() for part in np.split(histories.items, histories.offsets[1:-1])]
 
 
-def in_original_ids(data: PreparedData, sequences: Sequences) -> dict[Any, list[Any]]:
+def in_original_ids(data: PreparedData, split: Split) -> dict[Any, list[Any]]:
     """User id → the item ids of its history and futures, one after the other."""
     item_ids = data.item_ids.to_numpy()
-    user_ids = data.user_ids if sequences is data.validation or data.test_users is None else None
-    if user_ids is None and data.test_users is not None:
-        user_ids = data.test_users.ids
-    assert user_ids is not None
+    user_ids = data.user_ids if split is data.validation else data.test_user_ids
     return {
         user: [item_ids[item - 1] for item in [*history, *futures]]
         for user, history, futures in zip(
-            user_ids, histories_of(sequences), sequences.futures.tolist(), strict=True
+            user_ids, lists_of(split.histories), split.futures.tolist(), strict=True
         )
     }
 

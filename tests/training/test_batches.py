@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_data import random_sequences, sequences_of
+from support.small_data import histories_of, random_split
 
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import DataError
 from tune_srs.training.batches import Batch, Batches
 
@@ -30,19 +30,19 @@ def rows_of(batch: Batch) -> list[list[tuple[int, int, int]]]:
 
 
 def epoch_of(
-    sequences: Sequences, batch_size: int, max_length: int, seed: int = 0, padded: bool = False
+    histories: Histories, batch_size: int, max_length: int, seed: int = 0, padded: bool = False
 ) -> list[list[int]]:
     """The users of each batch, after a check of every row they came with."""
-    batches = Batches(sequences, batch_size, max_length, CPU, padded)
-    longest = min(sequences.lengths.max(), max_length + 1)
+    batches = Batches(histories, batch_size, max_length, CPU, padded)
+    longest = min(histories.lengths.max(), max_length + 1)
     visited = []
     for users in batches.epoch(torch.Generator().manual_seed(seed)):
         batch = batches.batch(users)
         there = []
         for row in rows_of(batch):
             user = row[0][0]
-            start, end = sequences.offsets[user], sequences.offsets[user + 1]
-            window = sequences.items[start:end][-(max_length + 1) :].tolist()
+            start, end = histories.offsets[user], histories.offsets[user + 1]
+            window = histories.items[start:end][-(max_length + 1) :].tolist()
             if padded and not any(following for _, _, following in row):  # fills the batch
                 window = [0]
             inputs = window[:-1]
@@ -62,16 +62,16 @@ def epoch_of(
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_positives_are_the_items_that_follow(padded: bool) -> None:
-    sequences = random_sequences(0, users=40)
-    batches = Batches(sequences, 8, 5, CPU, padded)
+    histories = random_split(0, users=40).training
+    batches = Batches(histories, 8, 5, CPU, padded)
     for users in batches.epoch(torch.Generator().manual_seed(0)):
         batch = batches.batch(users)
         positives, exists = batch.positives(3)
         found = [row[there].tolist() for row, there in zip(positives, exists, strict=True)]
         expected = []
         for user, following in zip(batch.users.tolist(), batch.following.tolist(), strict=True):
-            end = sequences.offsets[user + 1]
-            expected.append(sequences.items[end - following : end][:3].tolist())
+            end = histories.offsets[user + 1]
+            expected.append(histories.items[end - following : end][:3].tolist())
         assert found == expected
 
 
@@ -86,23 +86,23 @@ def test_positives_are_the_items_that_follow(padded: bool) -> None:
 def test_an_epoch_visits_every_trainable_user_once(
     seed: int, users: int, batch_size: int, max_length: int, padded: bool
 ) -> None:
-    sequences = random_sequences(seed, users)
-    trainable = np.flatnonzero(sequences.lengths >= 2).tolist()
+    histories = random_split(seed, users).training
+    trainable = np.flatnonzero(histories.lengths >= 2).tolist()
     if not trainable:
         return
-    visited = epoch_of(sequences, batch_size, max_length, padded=padded)
+    visited = epoch_of(histories, batch_size, max_length, padded=padded)
     assert sorted(user for batch in visited for user in batch) == trainable
     assert [len(batch) for batch in visited[:-1]] == [batch_size] * (len(visited) - 1)
 
 
 def test_the_order_follows_the_generator() -> None:
-    sequences = random_sequences(0, users=40)
-    assert epoch_of(sequences, 8, 5, seed=1) == epoch_of(sequences, 8, 5, seed=1)
-    assert epoch_of(sequences, 8, 5, seed=1) != epoch_of(sequences, 8, 5, seed=2)
+    histories = random_split(0, users=40).training
+    assert epoch_of(histories, 8, 5, seed=1) == epoch_of(histories, 8, 5, seed=1)
+    assert epoch_of(histories, 8, 5, seed=1) != epoch_of(histories, 8, 5, seed=2)
 
 
 def test_every_epoch_has_an_order_of_its_own() -> None:
-    batches = Batches(random_sequences(0, users=40), 8, 5, CPU)
+    batches = Batches(random_split(0, users=40).training, 8, 5, CPU)
     generator = torch.Generator().manual_seed(0)
     first, second = ([users.tolist() for users in batches.epoch(generator)] for _ in range(2))
     assert sorted(chain.from_iterable(first)) == sorted(chain.from_iterable(second))
@@ -112,4 +112,4 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
 
 def test_nobody_to_train_on_is_an_error() -> None:
     with pytest.raises(DataError, match=r"lower data\.num_futures"):
-        Batches(sequences_of([[1], [2]], [[3], [3]], 5), 2, 5, CPU)
+        Batches(histories_of([[1], [2]], 5), 2, 5, CPU)

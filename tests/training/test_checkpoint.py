@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tune_srs.config.settings import TrialConfig
+from tune_srs.datasets.histories import Split
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import Sequences
 from tune_srs.errors import DataError
 from tune_srs.space.objective import Mode, Objective
 from tune_srs.storage import Storage, trial_name
@@ -21,7 +21,7 @@ METRIC = "val/ndcg@10"
 
 
 @pytest.fixture(scope="module")
-def sequences(tmp_path_factory: pytest.TempPathFactory) -> Sequences:
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     folder = tmp_path_factory.mktemp("data")
     return prepare(config_of().data, folder).validation
 
@@ -47,36 +47,36 @@ def scores(report: EpochReport) -> dict[str, float]:
 
 
 def saved(
-    config: TrialConfig, sequences: Sequences, epochs: int, storage: Storage
+    config: TrialConfig, split: Split, epochs: int, storage: Storage
 ) -> tuple[list[EpochReport], Best]:
     """Reports and the best of a trial 7 that was cut after so many epochs."""
     best, reports = Best(Objective(METRIC)), []
-    for report in islice(train(config, sequences), epochs):
+    for report in islice(train(config, split), epochs):
         best.update(report)
         Checkpoint.of(config, report, best).write(storage, 7)
         reports.append(report)
     return reports, best
 
 
-def test_resuming_changes_nothing(sequences: Sequences, tmp_path: Path) -> None:
+def test_resuming_changes_nothing(split: Split, tmp_path: Path) -> None:
     config, storage = config_of(), Storage(str(tmp_path))
-    undisturbed = [scores(report) for report in train(config, sequences)]
+    undisturbed = [scores(report) for report in train(config, split)]
 
-    reports, best = saved(config, sequences, 2, storage)
+    reports, best = saved(config, split, 2, storage)
     loaded = Best(Objective(METRIC))
-    again = load_last(storage, 7, config, sequences.num_items, loaded)
+    again = load_last(storage, 7, config, split.num_items, loaded)
     assert again is not None
     assert (again.epoch, again.metrics) == (2, reports[-1].metrics)
-    resumed = [scores(report) for report in train(config, sequences, again.state)]
+    resumed = [scores(report) for report in train(config, split, again.state)]
     assert resumed == undisturbed[2:]
     assert (loaded.epoch, loaded.metrics) == (best.epoch, best.metrics)
 
 
-def test_the_best_epoch_keeps_its_own_weights(sequences: Sequences, tmp_path: Path) -> None:
+def test_the_best_epoch_keeps_its_own_weights(split: Split, tmp_path: Path) -> None:
     config, storage = config_of(), Storage(str(tmp_path))
     best = Best(Objective(METRIC))
     weights, values = {}, {}
-    for report in train(config, sequences):
+    for report in train(config, split):
         best.update(report)
         Checkpoint.of(config, report, best).write(storage, 7)
         values[report.epoch] = report.metrics[METRIC]
@@ -90,8 +90,8 @@ def test_the_best_epoch_keeps_its_own_weights(sequences: Sequences, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("max", 2), ("min", 3)])
-def test_better_is_what_the_mode_says(sequences: Sequences, mode: Mode, expected: int) -> None:
-    (report,) = islice(train(config_of(), sequences), 1)
+def test_better_is_what_the_mode_says(split: Split, mode: Mode, expected: int) -> None:
+    (report,) = islice(train(config_of(), split), 1)
     best = Best(Objective("train/loss", mode))
     for epoch, value in enumerate((0.2, 0.9, 0.1, 0.9), start=1):
         best.update(EpochReport(epoch, {"train/loss": value}, report.state))
@@ -106,16 +106,16 @@ def test_before_the_first_epoch_there_is_none(tmp_path: Path) -> None:
         load_best(storage, 7, best)
 
 
-def test_one_of_another_configuration_counts_as_none(sequences: Sequences, tmp_path: Path) -> None:
+def test_one_of_another_configuration_counts_as_none(split: Split, tmp_path: Path) -> None:
     storage, best = Storage(str(tmp_path)), Best(Objective(METRIC))
-    saved(config_of(), sequences, 1, storage)
+    saved(config_of(), split, 1, storage)
     other = config_of(**{"train.lr": 0.5})
-    assert load_last(storage, 7, other, sequences.num_items, best) is None
+    assert load_last(storage, 7, other, split.num_items, best) is None
     assert best.epoch == 0
 
 
-def test_what_a_trial_keeps_is_bounded(sequences: Sequences, tmp_path: Path) -> None:
-    saved(config_of(), sequences, 4, Storage(str(tmp_path)))
+def test_what_a_trial_keeps_is_bounded(split: Split, tmp_path: Path) -> None:
+    saved(config_of(), split, 4, Storage(str(tmp_path)))
     folder = tmp_path / trial_name(7)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert set(sizes) == {"last.safetensors", "best.safetensors"}
@@ -125,10 +125,10 @@ def test_what_a_trial_keeps_is_bounded(sequences: Sequences, tmp_path: Path) -> 
 
 
 def test_one_that_cannot_be_written_leaves_the_one_before(
-    sequences: Sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, best, storage = config_of(), Best(Objective(METRIC)), Storage(str(tmp_path))
-    reports = train(config, sequences)
+    reports = train(config, split)
     report = next(reports)
     best.update(report)
     Checkpoint.of(config, report, best).write(storage, 7)
@@ -145,20 +145,18 @@ def test_one_that_cannot_be_written_leaves_the_one_before(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_damaged_ones_are_refused_wherever_they_are_cut(
-    sequences: Sequences, tmp_path: Path
-) -> None:
+def test_damaged_ones_are_refused_wherever_they_are_cut(split: Split, tmp_path: Path) -> None:
     config, storage = config_of(), Storage(str(tmp_path))
-    saved(config, sequences, 1, storage)
+    saved(config, split, 1, storage)
     path = tmp_path / trial_name(7) / "last.safetensors"
     whole = path.read_bytes()
     for length in (0, 4, 8, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"last\.safetensors: damaged"):
-            load_last(storage, 7, config, sequences.num_items, Best(Objective(METRIC)))
+            load_last(storage, 7, config, split.num_items, Best(Objective(METRIC)))
     path.write_bytes(pickle.dumps({"model": Planted()}))
     with pytest.raises(DataError, match="damaged"):
-        load_last(storage, 7, config, sequences.num_items, Best(Objective(METRIC)))
+        load_last(storage, 7, config, split.num_items, Best(Objective(METRIC)))
 
 
 class Planted:

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 import torch
-from support.small_data import random_sequences, sequences_of
+from support.small_data import random_split, split_of
 from torch import Tensor
 
 from tune_srs.config.settings import DataConfig, TrialConfig
@@ -34,7 +34,7 @@ from tune_srs.training.loop import (
 )
 
 CPU = torch.device("cpu")
-SEQUENCES = random_sequences(seed=0, users=30)
+SPLIT = random_split(seed=0, users=30)
 
 
 def config_of(**overrides: object) -> TrialConfig:
@@ -54,7 +54,7 @@ def scores(report: EpochReport) -> dict[str, float]:
 
 
 def run(**overrides: object) -> list[dict[str, float]]:
-    return [scores(report) for report in train(config_of(**overrides), SEQUENCES)]
+    return [scores(report) for report in train(config_of(**overrides), SPLIT)]
 
 
 def test_a_seed_repeats_a_run_and_another_does_not() -> None:
@@ -78,8 +78,8 @@ def test_steps_have_dropout_and_evaluation_has_none(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("tune_srs.training.loop.train_step", watched)
     config = config_of(**{"model.dropout": 0.5})
-    evaluator = Evaluator(SEQUENCES, config.evaluation, torch.device("cpu"))
-    for report in train(config, SEQUENCES):
+    evaluator = Evaluator(SPLIT, config.evaluation, torch.device("cpu"))
+    for report in train(config, SPLIT):
         again = evaluator(report.state.model.eval()).means()
         assert {name: report.metrics[f"val/{name}"] for name in again} == again
     assert modes
@@ -94,7 +94,7 @@ def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPa
         return losses[-1]
 
     monkeypatch.setattr("tune_srs.training.loop.train_step", watched)
-    report = next(train(config_of(), SEQUENCES))
+    report = next(train(config_of(), SPLIT))
     assert len(losses) > 1
     assert report.metrics["train/loss"] == pytest.approx(torch.stack(losses).mean().item())
 
@@ -102,13 +102,13 @@ def test_the_loss_reported_is_the_mean_of_the_steps(monkeypatch: pytest.MonkeyPa
 def test_a_step_forgets_the_gradient_before_and_goes_as_far_as_the_rate() -> None:
     config = config_of(**{"train.lr": 0.01})
     cpu = torch.device("cpu")
-    loss_of = BatchLoss(config, SEQUENCES, cpu)
-    clean, polluted = (new_state(config, SEQUENCES.num_items) for _ in range(2))
+    loss_of = BatchLoss(config, SPLIT.training, cpu)
+    clean, polluted = (new_state(config, SPLIT.num_items) for _ in range(2))
     for parameter in polluted.model.parameters():
         parameter.grad = torch.full_like(parameter, 100)
     before = clean.model.items.weight.detach().clone()
     for state in (clean, polluted):
-        batches = Batches(SEQUENCES, 100, 6, cpu)
+        batches = Batches(SPLIT.training, 100, 6, cpu)
         (users,) = batches.epoch(state.order)
         train_step(state, batches.batch(users), loss_of)
     for one, other in zip(clean.model.parameters(), polluted.model.parameters(), strict=True):
@@ -121,22 +121,29 @@ def test_a_step_forgets_the_gradient_before_and_goes_as_far_as_the_rate() -> Non
 def test_what_else_draws_random_numbers_does_not_matter() -> None:
     alone = run()
     torch.manual_seed(99)
-    first, second = train(config_of(), SEQUENCES), train(config_of(), SEQUENCES)
+    first, second = train(config_of(), SPLIT), train(config_of(), SPLIT)
     for expected, one, two in zip(alone, first, second, strict=True):
         torch.rand(7)
         assert scores(one) == scores(two) == expected
 
 
 def test_reports_count_epochs_and_name_metrics() -> None:
-    reports = list(train(config_of(), SEQUENCES))
+    reports = list(train(config_of(), SPLIT))
     assert [report.epoch for report in reports] == [1, 2, 3]
     assert {"train/loss", "time/train_s", "time/evaluate_s"} < set(reports[0].metrics)
     assert {"val/ndcg@10", "val/ndcg_rel@5", "val/next/hr@20"} < set(reports[0].metrics)
     assert all(math.isfinite(value) for value in reports[0].metrics.values())
 
 
+def test_without_futures_it_trains_the_same_and_scores_nothing() -> None:
+    scored, alone = train(config_of(), SPLIT), train(config_of(), SPLIT.training)
+    for one, other in zip(scored, alone, strict=True):
+        assert one.metrics["train/loss"] == other.metrics["train/loss"]
+        assert not [name for name in other.metrics if name.startswith("val/")]
+
+
 def test_the_generator_stops_where_its_caller_does() -> None:
-    assert [report.epoch for report in islice(train(config_of(), SEQUENCES), 2)] == [1, 2]
+    assert [report.epoch for report in islice(train(config_of(), SPLIT), 2)] == [1, 2]
 
 
 def test_stopped_by_another_thread_it_ends_within_the_epoch(
@@ -151,15 +158,15 @@ def test_stopped_by_another_thread_it_ends_within_the_epoch(
         return steps[-1]
 
     monkeypatch.setattr("tune_srs.training.loop.train_step", watched)
-    reports = list(train(config_of(), SEQUENCES, stop=stop))
+    reports = list(train(config_of(), SPLIT, stop=stop))
     assert [report.epoch for report in reports] == [1]
     assert len(steps) == 6
 
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"train\.device: cuda asked"):
-        next(train(config_of(**{"train.device": "cuda"}), SEQUENCES))
+    with pytest.raises(ConfigError, match=r"train\.device: cuda is set"):
+        next(train(config_of(**{"train.device": "cuda"}), SPLIT))
 
 
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
@@ -187,7 +194,7 @@ def test_it_learns_and_beats_the_baselines_on_synthetic_data(tmp_path: Path) -> 
     evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
     model = evaluator(reports[-1].state.model.eval()).means()["ndcg@10"]
     baselines = {
-        name: evaluator(make(data.validation)).means()["ndcg@10"]
+        name: evaluator(make(data.validation.training)).means()["ndcg@10"]
         for name, make in BASELINES.items()
     }
     assert model > 1.3 * baselines["popularity"]
@@ -201,12 +208,12 @@ def test_the_training_core_needs_neither_ray_nor_optuna() -> None:
 
 
 def test_touched_embeddings_move_and_no_other() -> None:
-    sequences = sequences_of([[1, 2, 3], [2, 1]], [[4], [4]], 500)
+    split = split_of([[1, 2, 3], [2, 1]], [[4], [4]], 500)
     config = config_of(**{"train.embedding_update": "touched"})
     state = new_state(config, 500)
     before = state.model.items.weight.detach().clone()
-    loss_of = BatchLoss(config, sequences, CPU, touched=True)
-    batches = Batches(sequences, 2, 6, CPU)
+    loss_of = BatchLoss(config, split.training, CPU, touched=True)
+    batches = Batches(split.training, 2, 6, CPU)
     (users,) = batches.epoch(state.order)
     train_step(state, batches.batch(users), loss_of)
     moved = (state.model.items.weight != before).any(dim=1)
@@ -223,14 +230,14 @@ def test_a_large_catalogue_moves_touched_embeddings_only() -> None:
 
 
 def test_where_all_is_touched_the_first_step_is_the_same() -> None:
-    sequences = sequences_of([list(range(1, 9)) * 3] * 4, [[9]] * 4, 9)
+    split = split_of([list(range(1, 9)) * 3] * 4, [[9]] * 4, 9)
     after = []
     for update in ("all", "touched"):
         config = config_of(**{"train.embedding_update": update, "model.max_length": 24})
         state = new_state(config, 9)
-        batches = Batches(sequences, 4, 24, CPU)
+        batches = Batches(split.training, 4, 24, CPU)
         (users,) = batches.epoch(state.order)
-        loss_of = BatchLoss(config, sequences, CPU, update == "touched")
+        loss_of = BatchLoss(config, split.training, CPU, update == "touched")
         train_step(state, batches.batch(users), loss_of)
         after.append(state.model.items.weight.detach())
     torch.testing.assert_close(*after)
@@ -239,7 +246,7 @@ def test_where_all_is_touched_the_first_step_is_the_same() -> None:
 def test_bfloat16_trains_close_to_float32() -> None:
     still = {"model.dropout": 0}
     exact, low = (
-        [report.metrics["train/loss"] for report in train(config_of(**still | changes), SEQUENCES)]
+        [report.metrics["train/loss"] for report in train(config_of(**still | changes), SPLIT)]
         for changes in ({"train.fused_attention": True}, {"train.precision": "bfloat16"})
     )
     assert exact != low
@@ -249,7 +256,7 @@ def test_bfloat16_trains_close_to_float32() -> None:
 def test_fused_attention_repeats_itself_whatever_else_draws() -> None:
     def losses() -> list[float]:
         config = config_of(**{"train.fused_attention": True, "model.dropout": 0.5})
-        return [report.metrics["train/loss"] for report in train(config, SEQUENCES)]
+        return [report.metrics["train/loss"] for report in train(config, SPLIT)]
 
     first = losses()
     torch.rand(5)
@@ -258,7 +265,7 @@ def test_fused_attention_repeats_itself_whatever_else_draws() -> None:
 
 def test_a_cuda_graph_needs_a_gpu() -> None:
     with pytest.raises(ConfigError, match=r"train\.cuda_graph"):
-        next(train(config_of(**{"train.cuda_graph": True, "train.device": "cpu"}), SEQUENCES))
+        next(train(config_of(**{"train.cuda_graph": True, "train.device": "cpu"}), SPLIT))
 
 
 def test_kernels_are_compiled_where_they_are_used_and_nothing_else_changes() -> None:
@@ -288,19 +295,19 @@ def test_a_state_saved_after_an_epoch_goes_on_as_if_never_interrupted(
     whole = run(**overrides)
     storage = Storage(str(tmp_path))
     best = Best(Objective("train/loss", "min"))
-    first = next(train(config, SEQUENCES))
+    first = next(train(config, SPLIT))
     best.update(first)
     Checkpoint.of(config, first, best).write(storage, 0)
-    again = load_last(storage, 0, config, SEQUENCES.num_items, Best(Objective("train/loss", "min")))
+    again = load_last(storage, 0, config, SPLIT.num_items, Best(Objective("train/loss", "min")))
     assert again is not None
-    rest = [scores(report) for report in train(config, SEQUENCES, again.state)]
+    rest = [scores(report) for report in train(config, SPLIT, again.state)]
     assert [scores(first), *rest] == whole
 
 
 def test_weight_decay_shrinks_matrices_and_spares_biases_and_padding() -> None:
     """Next to a gradient of 0, Adam moves nothing: what shrinks, decay has shrunk."""
     config = config_of(**{"train.weight_decay": 0.5, "train.lr": 0.1, "model.item_bias": True})
-    state = new_state(config, SEQUENCES.num_items)
+    state = new_state(config, SPLIT.num_items)
     before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
     for parameter in state.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -313,10 +320,10 @@ def test_weight_decay_shrinks_matrices_and_spares_biases_and_padding() -> None:
 
 def test_a_clipped_gradient_has_the_norm_asked_for() -> None:
     config = config_of(**{"train.clip_norm": 1e-3})
-    state = new_state(config, SEQUENCES.num_items)
-    batches = Batches(SEQUENCES, 100, 6, CPU)
+    state = new_state(config, SPLIT.num_items)
+    batches = Batches(SPLIT.training, 100, 6, CPU)
     (users,) = batches.epoch(state.order)
-    train_step(state, batches.batch(users), BatchLoss(config, SEQUENCES, CPU), 1e-3)
+    train_step(state, batches.batch(users), BatchLoss(config, SPLIT.training, CPU), 1e-3)
     norms = [p.grad.norm() for p in state.model.parameters() if p.grad is not None]
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
@@ -324,7 +331,7 @@ def test_a_clipped_gradient_has_the_norm_asked_for() -> None:
 def test_the_rate_of_a_schedule_reaches_the_optimiser() -> None:
     states = [
         report.state.optimizers[-1].param_groups[0]["lr"]
-        for report in train(config_of(**{"train.schedule": "cosine"}), SEQUENCES)
+        for report in train(config_of(**{"train.schedule": "cosine"}), SPLIT)
     ]
     assert states == sorted(states, reverse=True)
     assert states[-1] < 0.1 * states[0]

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.plain_losses import Position, loss_in_loops, weights_in_loops
-from support.small_data import original_model, random_sequences
+from support.small_data import original_model, random_split
 from torch import Tensor
 
 from tune_srs.config.settings import LossConfig, TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import ConfigError
 from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import LearnedRelevance
@@ -46,20 +47,20 @@ MORE = [
 ]
 
 
-def timed_sequences(seed: int) -> Sequences:
+def timed_histories(seed: int) -> Histories:
     """Random histories with repeats, and times of minutes to weeks between the items."""
-    sequences = random_sequences(seed, users=5, items=20)
+    histories = random_split(seed, users=5, items=20).training
     random = np.random.default_rng(seed)
-    gaps = (10 ** random.uniform(1, 6, len(sequences.items))).astype(np.int64)
+    gaps = (10 ** random.uniform(1, 6, len(histories.items))).astype(np.int64)
     times = np.cumsum(gaps)
-    return Sequences(sequences.items, sequences.offsets, sequences.futures, 20, times=times)
+    return replace(histories, times=times)
 
 
 class Setup:
     """A batch of everyone, a model, and the loss as the trainer makes it."""
 
     def __init__(self, loss: dict[str, Any], seed: int = 0, **changes: Any) -> None:
-        self.sequences = timed_sequences(seed)
+        self.histories = timed_histories(seed)
         shape = {"max_length": MOST, "hidden_units": 8, "num_heads": 2, "dropout": 0.0}
         model = original_model(**shape | changes.pop("model", {}))
         sample = {"num_negatives": 10} if loss["type"] == "sampled_softmax" else {}
@@ -73,11 +74,11 @@ class Setup:
         if config.relevance == "learned":
             self.learned = LearnedRelevance(config.num_positives, config.rate)
             torch.nn.init.normal_(self.learned.logits, generator=torch.Generator().manual_seed(2))
-        batches = Batches(self.sequences, 100, MOST, CPU, changes.pop("padded", False))
+        batches = Batches(self.histories, 100, MOST, CPU, changes.pop("padded", False))
         (users,) = batches.epoch(generator)
         self.batch: Batch = batches.batch(users)
         self.loss_of = BatchLoss(
-            self.config, self.sequences, CPU, relevance=self.learned, **changes
+            self.config, self.histories, CPU, relevance=self.learned, **changes
         )
         self.drawn: Tensor | None = None
         self.place_weights: Tensor | None = None  # of learned relevance
@@ -127,8 +128,8 @@ class Setup:
         near = round(num_negatives(config) * config.in_batch_negatives)
 
         def expected(item: int) -> float:
-            counts = np.bincount(self.sequences.items, minlength=21)[1:]
-            users = range(self.sequences.num_users)
+            counts = np.bincount(self.histories.items, minlength=21)[1:]
+            users = range(self.histories.num_users)
             targets = [target for user in users for target in self._window(user)[1:]]
             a = config.negative_popularity
             chance = counts**a / (counts**a).sum() if a else np.full(20, 1 / 20)
@@ -161,7 +162,7 @@ class Setup:
     def _features(self) -> dict[tuple[int, int], Tensor]:
         """Of the user's t-th input, by the encoder row by row."""
         found: dict[tuple[int, int], Tensor] = {}
-        for user in range(self.sequences.num_users):
+        for user in range(self.histories.num_users):
             window = self._window(user)
             count = len(window) - 1
             if count > 0:
@@ -171,8 +172,8 @@ class Setup:
         return found
 
     def _window(self, user: int) -> list[int]:
-        start, stop = self.sequences.offsets[user : user + 2]
-        items: list[int] = self.sequences.items[start:stop].tolist()
+        start, stop = self.histories.offsets[user : user + 2]
+        items: list[int] = self.histories.items[start:stop].tolist()
         return items[-MOST - 1 :]
 
     def _positions(self, features: dict[tuple[int, int], Tensor]) -> Iterator[Position]:
@@ -189,8 +190,8 @@ class Setup:
 
             scores = table @ features[user, t].double() + (0 if bias is None else bias.double())
             score = scores.unbind().__getitem__
-            stop = self.sequences.offsets[user + 1]
-            times = self.sequences.times
+            stop = self.histories.offsets[user + 1]
+            times = self.histories.times
             assert times is not None
             own = times[stop - len(window) : stop]
             days = [(own[t + 1 + j] - own[t]) / 86_400 for j in range(len(positives))]
@@ -210,8 +211,8 @@ class Setup:
         if self.drawn is None:
             return []
         items: list[int] = (self.drawn if self.drawn.dim() == 1 else self.drawn[token]).tolist()
-        start, stop = self.sequences.offsets[user : user + 2]
-        known = set(self.sequences.items[start:stop].tolist())
+        start, stop = self.histories.offsets[user : user + 2]
+        known = set(self.histories.items[start:stop].tolist())
         if self.config.loss.type == "sampled_softmax":
             return items
         outside = [item for item in items if item not in known]
@@ -343,7 +344,7 @@ def test_gbce_without_calibration_is_bce_with_summed_negatives() -> None:
 def test_time_asked_of_data_without_times_is_refused() -> None:
     config = TrialConfig(loss=LossConfig(num_positives=2, relevance="time"))
     with pytest.raises(ConfigError, match="needs the times"):
-        BatchLoss(config, random_sequences(0), CPU)
+        BatchLoss(config, random_split(0).training, CPU)
 
 
 @pytest.mark.parametrize(

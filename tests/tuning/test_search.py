@@ -222,7 +222,7 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
 
 
 def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
-    longer = FIXED | {"train.max_epochs": 300}
+    longer = FIXED | {"train.max_epochs": 150}
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
     write_space(tmp_path, fixed=longer, params=rates, search=search, first=[])
@@ -253,10 +253,10 @@ def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
     assert "search --resume --name mine" in output
 
 
-def test_workers_share_one_copy_of_the_sequences(tmp_path: Path) -> None:
+def test_workers_share_one_copy_of_the_data(tmp_path: Path) -> None:
     data = prepare(DATA, tmp_path)
     with connected(Resources(), data.validation):
         shared = ray.get(ray.put(data.validation))
-        for array in (shared.items, shared.offsets, shared.futures):
+        for array in (shared.training.items, shared.training.offsets, shared.futures):
             assert not array.flags.owndata
             assert not array.flags.writeable  # it lies in the object store

@@ -13,7 +13,7 @@ from support.exports import EPOCHS, EPOCHS_OF_THE_STOPPED, silent, write_run
 import tune_srs as ts
 from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.exports import exported
 from tune_srs.training.loop import train
 
@@ -121,12 +121,11 @@ def test_everything_is_every_interaction_of_every_user(tmp_path: Path, kind: str
     everything = data.everything
     assert everything.num_users == data.manifest["users"]
     assert len(everything.items) == data.manifest["interactions"]
-    assert everything.num_futures == 0
     test = data.test
     ends = everything.offsets[1:][-test.num_users :]  # in both kinds those who test come last
     for user, end in enumerate(ends):
-        history = test.items[test.offsets[user] : test.offsets[user + 1]]
-        whole = np.concatenate([history, test.futures[user]])
+        start, stop = test.histories.offsets[user : user + 2]
+        whole = np.concatenate([test.histories.items[start:stop], test.futures[user]])
         assert everything.items[end - len(whole) : end].tolist() == whole.tolist()
 
 

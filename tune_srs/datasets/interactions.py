@@ -1,4 +1,4 @@
-"""Interactions as numbers, in the order of users and times: what filters and splits work on."""
+"""Interactions as numbers, in the order of users and times, for filters and splits."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,15 +10,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from tune_srs.datasets.columns import ITEM, ORDER, RATING, TIMESTAMP, USER
-from tune_srs.datasets.times import coarsest
 from tune_srs.errors import ConfigError, DataError
 
 Codes = npt.NDArray[np.int32]
 Times = npt.NDArray[np.int64]
 
+SECOND = 1_000_000  # microseconds
+
 
 class Counts(NamedTuple):
-    """How many of each occur."""
+    """The number of each."""
 
     interactions: int
     users: int
@@ -29,22 +30,22 @@ class Counts(NamedTuple):
 class Interactions:
     """T interactions, user after user, each user's in time order; equal times as in the file."""
 
-    users: Codes  # (T,) places in `user_ids`, ascending
-    items: Codes  # (T,) places in `item_ids`
+    users: Codes  # (T,) positions in `user_ids`, ascending
+    items: Codes  # (T,) positions in `item_ids`
     times: Times  # (T,)
     user_ids: pd.Index  # ascending
     item_ids: pd.Index  # ascending
-    ticks: int | None  # units of `times` in a second; None where they only rank
+    ticks: int | None  # units of `times` per second; None where they are only an order
 
     def __len__(self) -> int:
         return len(self.items)
 
     def only(self, kept: npt.NDArray[np.bool_]) -> "Interactions":
-        """Those where `kept` (T,) is True; the ids stay."""
+        """Return those where `kept` (T,) is True; the ids stay."""
         return replace(self, users=self.users[kept], items=self.items[kept], times=self.times[kept])
 
     def compact(self) -> "Interactions":
-        """Without the ids that no longer occur."""
+        """Return the same without the ids that no longer occur."""
         users, user_ids = _dense(self.users, self.user_ids)
         items, item_ids = _dense(self.items, self.item_ids)
         if users is self.users and items is self.items:
@@ -53,7 +54,7 @@ class Interactions:
 
     @property
     def counts(self) -> Counts:
-        """Users and items that occur."""
+        """Interactions, and the users and items that occur."""
         users, items = (np.count_nonzero(np.bincount(codes)) for codes in (self.users, self.items))
         return Counts(len(self), int(users), int(items))
 
@@ -66,10 +67,10 @@ class Interactions:
 def collect(
     chunks: Iterable[pd.DataFrame], min_rating: float | None
 ) -> tuple[Interactions, Counts]:
-    """The interactions of a table that comes in chunks, rated enough, and what there was in all.
+    """Return the interactions with at least `min_rating` of a table in chunks, and counts of all.
 
-    Of each chunk its numbers stay: 16 bytes an interaction where ids are text or fit 32 bits.
-    Raises `ConfigError` for a rating asked of a table that has none.
+    Memory holds 16 bytes per interaction where ids are text or fit 32 bits. Raises `ConfigError`
+    for `min_rating` where there are no ratings.
     """
     users, items = _Column(USER), _Column(ITEM)
     times, rated = [np.empty(0, np.int64)], [np.empty(0, bool)]
@@ -105,7 +106,7 @@ def _sorted(
 ) -> Interactions:
     from tune_srs.kernels.interactions import by_user_and_time  # here: a cache needs no Numba
 
-    ticks = None if ranked else coarsest(times)
+    ticks = None if ranked else _coarsest(times)
     lengths = np.bincount(users, minlength=len(user_ids))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     sorted_items, sorted_times = np.empty_like(items), np.empty_like(times)
@@ -114,8 +115,19 @@ def _sorted(
     return Interactions(sorted_users, sorted_items, sorted_times, user_ids, item_ids, ticks)
 
 
+def _coarsest(times: Times) -> int:
+    """Convert microseconds (T,) to seconds, in place, if no fraction of a second occurs.
+
+    Returns how many units of `times` are a second from then on.
+    """
+    if len(times) and not (times[:1000] % SECOND).any() and not (times % SECOND).any():
+        times //= SECOND
+        return 1
+    return SECOND
+
+
 class _Column:
-    """Ids as numbers, for a column that is seen chunk by chunk."""
+    """Numbers the ids of a column that comes in chunks."""
 
     def __init__(self, role: str) -> None:
         self._role = role
@@ -134,8 +146,8 @@ class _Column:
         self._parts.append(_narrow(column.to_numpy()) if integers else self._numbered(column))
 
     def _numbered(self, column: pd.Series) -> npt.NDArray[np.int32]:
-        """The number of each text, by first appearance."""
-        places, texts = pd.factorize(column)
+        """Return the number of each text, by first appearance."""
+        positions, texts = pd.factorize(column)
         found = pd.Index(texts)
         if self._text is None:
             self._text = found[:0]
@@ -143,17 +155,17 @@ class _Column:
         new = numbers < 0
         numbers[new] = len(self._text) + np.arange(new.sum())
         self._text = self._text.append(found[new])
-        return numbers[places].astype(np.int32)
+        return numbers[positions].astype(np.int32)
 
     def codes(self) -> tuple[Codes, pd.Index]:
-        """(T,) the place of each id in the ascending ids, and these."""
+        """Return the position of each id in the ascending ids, (T,), and these ids."""
         values = np.concatenate(self._parts) if self._parts else np.empty(0, np.int32)
         self._parts.clear()
         if self._text is not None:
             order = self._text.argsort()
-            places = np.empty(len(order), np.int32)
-            places[order] = np.arange(len(order), dtype=np.int32)
-            return places[values], self._text[order]
+            positions = np.empty(len(order), np.int32)
+            positions[order] = np.arange(len(order), dtype=np.int32)
+            return positions[values], self._text[order]
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
         if high - low <= 4 * len(values) + 1024:  # a table of all ids between is quickest
             values -= low
@@ -164,17 +176,17 @@ class _Column:
 
 
 def _narrow(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
-    """In 32 bits, if all fit."""
+    """Return the values in 32 bits if all fit."""
     small = np.iinfo(np.int32)
     fits = values.min() >= small.min and values.max() <= small.max
     return values.astype(np.int32) if fits else values.astype(np.int64, copy=False)
 
 
 def _dense(codes: Codes, ids: pd.Index) -> tuple[Codes, pd.Index]:
-    """The same with the ids that occur only, as a plain index."""
+    """Return the same with only the ids that occur, as a plain index."""
     occurs = np.zeros(len(ids), dtype=bool)
     occurs[codes] = True
     if occurs.all():
         return codes, ids
-    places = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
-    return places[codes], pd.Index(ids.to_numpy()[occurs], dtype=ids.dtype)
+    positions = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return positions[codes], pd.Index(ids.to_numpy()[occurs], dtype=ids.dtype)

@@ -1,40 +1,24 @@
-"""Any interaction log: its format and columns found, said, and read."""
+"""Any interaction log: its format and columns are recognised, reported, and read."""
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tune_srs.config.settings import LogConfig
 from tune_srs.config.validation import nearest
-from tune_srs.datasets import delimited, records
-from tune_srs.datasets.columns import (
-    ITEM,
-    NUMBER,
-    ORDER,
-    RATING,
-    TIMESTAMP,
-    USER,
-    Place,
-    Say,
-    checked_ids,
-    checked_ratings,
-)
-from tune_srs.datasets.delimited import Layout, has_padded_numbers
-from tune_srs.datasets.files import DAMAGED, PEEK, damaged, text_file
-from tune_srs.datasets.times import Times
-from tune_srs.errors import DataError
+from tune_srs.datasets.columns import ITEM, NUMBER, RATING, TIMESTAMP, USER, Location
+from tune_srs.datasets.readers import checked, delimited, parquet, records
+from tune_srs.datasets.readers.delimited import Layout, has_padded_numbers
+from tune_srs.datasets.readers.raw_files import DAMAGED, PEEK, damaged, text_file
+from tune_srs.errors import DataError, Say
 
 Kind = Literal["table", "sequence lines", "JSON lines", "Parquet"]
-Chunks = Iterable[tuple[pd.DataFrame, Place]]
 
 # in lower case, the commonest first
 USUAL_NAMES = {
@@ -48,13 +32,12 @@ USUAL_NAMES = {
     "created_at event_timestamp rating_timestamp t_dat",
 }
 OPTIONS = {USER: "--user-col", ITEM: "--item-col", RATING: "--rating-col", TIMESTAMP: "--time-col"}
-ROWS = 1_000_000  # of Parquet at once
 ATOMIC = r":(token|float|token_seq|float_seq)$"  # of a column's name in RecBole's atomic files
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a log was found to be, from its first bytes."""
+    """The format and the columns of a log, recognised from its first bytes."""
 
     kind: Kind
     names: list[str]
@@ -63,10 +46,10 @@ class Found:
 
 
 def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
-    """The interactions of the log at `path`, a chunk at a time, in the order of the file.
+    """Yield the interactions of the log at `path` in chunks, in the order of the file.
 
-    `say` is told which column was taken for what. Raises `DataError` for a file that is no log, for
-    columns that are not there, and for the first row that cannot be used.
+    `say` reports the role of each column. Raises `DataError` for a file that is not a log, for
+    columns that do not exist, and for the first row that cannot be used.
     """
     found = inspect(path, config)
     columns = choose(found.names, config, found.kind, path)
@@ -74,7 +57,8 @@ def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
     order = "" if TIMESTAMP in columns else ", in the order of its lines"
     say(f"{path}: {_described(found)}, {roles}{order}")
     empty = True
-    for chunk in _interactions(_tables(path, found, columns, config), config):
+    tables = _tables(path, found, columns, config)
+    for chunk in checked.interactions(tables, config.time_format, config.text_ids):
         empty = False
         yield chunk
     if empty:
@@ -82,12 +66,11 @@ def read(path: Path, config: LogConfig, say: Say) -> Iterator[pd.DataFrame]:
 
 
 def inspect(path: Path, config: LogConfig) -> Found:
-    """Format, columns and layout, from the name and the first bytes of the file."""
+    """Return format, columns and layout, from the name and the first bytes of the file."""
     if path.is_dir():
         raise DataError(f"{path}: a folder; give a file of interactions")
-    if _is_parquet(path):
-        with _parquet(path) as file:
-            return Found("Parquet", file.schema_arrow.names)
+    if parquet.is_parquet(path):
+        return Found("Parquet", parquet.column_names(path))
     start = _beginning(path)
     text = start.decode("utf-8-sig", errors="replace")
     lines = [line for line in io.StringIO(text, newline="") if line.strip()]
@@ -100,7 +83,7 @@ def inspect(path: Path, config: LogConfig) -> Found:
             _, first = next(records.records(stream, records.json_object, source))
             return Found("JSON lines", list(first))
     if text.lstrip().startswith("["):
-        raise DataError(f"{path}: one JSON array; write one object a line (JSON lines)")
+        raise DataError(f"{path}: one JSON array; write one object per line (JSON lines)")
     if _are_sequence_lines(lines, config):
         names = [USER, ITEM]
         layout = Layout(r"\s+", 2, header=False, quoted=False)
@@ -110,7 +93,7 @@ def inspect(path: Path, config: LogConfig) -> Found:
 
 
 def _beginning(path: Path) -> bytes:
-    """The first `PEEK` bytes of the text, or all if it is shorter."""
+    """Return the first `PEEK` bytes of the text, or all if it is shorter."""
     with text_file(path) as (stream, source):
         try:
             return stream.read(PEEK)
@@ -118,16 +101,8 @@ def _beginning(path: Path) -> bytes:
             raise damaged(source, error) from error
 
 
-def _is_parquet(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-
-
 def _are_sequence_lines(lines: list[str], config: LogConfig) -> bool:
-    """`user item` on each line, as the SASRec family has it: no header, ordered by time."""
+    """Return whether each line is `user item`, as in SASRec's data: no header, ordered by time."""
     if config.separator is not None or config.time_column is not None:
         return False
     plain = re.compile(r"\d+[ \t]\d+\s*")
@@ -151,13 +126,13 @@ def _found_table(path: Path, lines: list[str], config: LogConfig) -> Found:
         names = [str(position) for position in range(len(rows[0]))]
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"{path}: line 1: the column name {name!r} stands twice; rename one")
+            raise DataError(f"{path}: line 1: the column name {name!r} occurs twice; rename one")
     layout = Layout(separator, len(names), config.header, quoted=not atomic)
     return Found("table", names, layout, _numeric(names, rows))
 
 
 def _separator(lines: list[str]) -> str:
-    """The one that cuts the first line into the most fields."""
+    """Return the separator that cuts the first line into the most fields."""
     fields = {
         candidate: len(next(csv.reader(lines[:1], delimiter=candidate)))
         for candidate in (",", "\t", ";", "|", " ")
@@ -166,7 +141,7 @@ def _separator(lines: list[str]) -> str:
 
 
 def _numeric(names: list[str], rows: list[list[str]]) -> frozenset[str]:
-    """Columns whose sample holds whole numbers only, written as a computer writes them."""
+    """Return the columns whose sample holds only whole numbers without padding."""
     columns: dict[str, list[str]] = {name: [] for name in names}
     for row in rows:
         for name, field in zip(names, row, strict=False):
@@ -179,18 +154,18 @@ def _numeric(names: list[str], rows: list[list[str]]) -> frozenset[str]:
 
 
 def choose(names: list[str], config: LogConfig, kind: Kind, path: Path) -> dict[str, str]:
-    """Role → column: as the settings say or, where they are silent, by the usual names."""
-    given = {
+    """Return role → column: by the settings or, where they name none, by the usual names."""
+    set_by_user = {
         USER: config.user_column,
         ITEM: config.item_column,
         RATING: config.rating_column,
         TIMESTAMP: config.time_column,
     }
     columns: dict[str, str] = {}
-    for role, name in given.items():
+    for role, name in set_by_user.items():
         if name is not None and name not in names:
             raise DataError(f"{path}: there is no column {name}{nearest(name, names)}")
-        taken = {*columns.values(), *(other for other in given.values() if other)}
+        taken = {*columns.values(), *(other for other in set_by_user.values() if other)}
         name = name or _usual(role, [other for other in names if other not in taken])
         if name is not None:
             columns[role] = name
@@ -227,10 +202,10 @@ def _described(found: Found) -> str:
 
 def _tables(
     path: Path, found: Found, columns: Mapping[str, str], config: LogConfig
-) -> Iterator[tuple[pd.DataFrame, Place]]:
-    """The wanted columns under the names of their roles, unchecked."""
+) -> Iterator[tuple[pd.DataFrame, Location]]:
+    """Yield tables of the wanted columns under the names of their roles, unchecked."""
     if found.kind == "Parquet":
-        yield from _parquet_tables(path, columns)
+        yield from parquet.chunks(path, columns)
         return
     if found.layout is None:
         with text_file(path) as (stream, source):
@@ -242,58 +217,3 @@ def _tables(
     text = frozenset(role for role in (USER, ITEM) if columns[role] not in numeric)
     positions = {role: found.names.index(name) for role, name in columns.items()}
     yield from delimited.chunks(text_file(path), found.layout, positions, text)
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except DAMAGED as error:
-        raise damaged(path, error) from error
-
-
-def _parquet_tables(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[pd.DataFrame, Place]]:
-    place, done = Place(str(path), unit="row"), 0
-    names = {name: role for role, name in columns.items()}
-    with _parquet(path) as file:
-        for batch in file.iter_batches(ROWS, columns=list(names)):
-            table = pa.table({names[name]: _plain(batch[name]) for name in batch.schema.names})
-            frame = table.to_pandas(date_as_object=False)
-            frame.index = pd.RangeIndex(done, done + len(frame))
-            done += len(frame)
-            yield frame, place
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Not as places in a dictionary."""
-    coded = pa.types.is_dictionary(column.type)
-    return column.cast(column.type.value_type) if coded else column
-
-
-def _interactions(tables: Chunks, config: LogConfig) -> Iterator[pd.DataFrame]:
-    """Checked: ids, ratings and times as they should be, or a `DataError` for the first row."""
-    times: Times | None = None
-    rows = 0
-    for table, place in tables:
-        times = times or Times(config.time_format, place)
-        if not len(table):
-            continue
-        columns = {
-            role: checked_ids(_as_text(table[role], config), role, place) for role in (USER, ITEM)
-        }
-        if RATING in table:
-            columns[RATING] = checked_ratings(table[RATING], place)
-        if TIMESTAMP in table:
-            name = ORDER if config.time_format == "order" else TIMESTAMP
-            columns[name] = times.numbers(table[TIMESTAMP])
-        else:
-            columns[ORDER] = pd.Series(range(rows, rows + len(table)), index=table.index)
-        rows += len(table)
-        yield pd.DataFrame(columns)
-
-
-def _as_text(ids: pd.Series, config: LogConfig) -> pd.Series:
-    if not config.text_ids or pd.api.types.is_string_dtype(ids.dtype):
-        return ids
-    return ids.astype("str").where(ids.notna())

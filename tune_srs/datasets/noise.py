@@ -1,6 +1,6 @@
-"""Noise on purpose, in training histories only: the means to test a loss's robustness.
+"""Noise on purpose, in training histories only, to test how robust a loss is.
 
-Futures are never touched, so noisy and clean data are scored on the same interactions.
+Futures never change, so that noisy and clean data are scored on the same interactions.
 """
 
 from dataclasses import replace
@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from tune_srs.config.settings import NoiseConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 
 
-def add_noise(histories: Sequences, noise: NoiseConfig) -> Sequences:
-    """Histories with accidental clicks inserted and then shares of the users merged.
+def add_noise(histories: Histories, noise: NoiseConfig) -> Histories:
+    """Return histories with accidental clicks inserted and then some users merged.
 
     The same `noise` gives the same result.
     """
@@ -24,8 +24,8 @@ def add_noise(histories: Sequences, noise: NoiseConfig) -> Sequences:
     return histories
 
 
-def _insert_clicks(histories: Sequences, rate: float, random: np.random.Generator) -> Sequences:
-    """After each interaction, with probability `rate`, an item drawn from those that train.
+def _insert_clicks(histories: Histories, rate: float, random: np.random.Generator) -> Histories:
+    """Insert, with probability `rate` after each interaction, an item drawn from those that train.
 
     It has the time of the interaction that it follows.
     """
@@ -42,25 +42,25 @@ def _insert_clicks(histories: Sequences, rate: float, random: np.random.Generato
     )
 
 
-def _merge_users(histories: Sequences, share: float, random: np.random.Generator) -> Sequences:
-    """`share` of the users, in pairs: both get the two histories, shuffled like cards.
+def _merge_users(histories: Histories, share: float, random: np.random.Generator) -> Histories:
+    """Merge `share` of the users in pairs: both get the two histories, interleaved at random.
 
     Every interaction keeps its time, so that times no longer ascend.
     """
     items, times = histories.items, histories.times
-    places = np.split(np.arange(len(items)), histories.offsets[1:-1])  # of each user
-    pairs = int(share * len(places)) // 2
-    chosen = random.permutation(len(places))[: 2 * pairs].reshape(pairs, 2)
+    positions = np.split(np.arange(len(items)), histories.offsets[1:-1])  # of each user
+    pairs = int(share * len(positions)) // 2
+    chosen = random.permutation(len(positions))[: 2 * pairs].reshape(pairs, 2)
     for first, second in chosen:
-        lengths = [len(places[first]), len(places[second])]
+        lengths = [len(positions[first]), len(positions[second])]
         turn = random.permutation(np.repeat([0, 1], lengths))
         merged = np.empty(sum(lengths), dtype=np.int64)
-        merged[turn == 0], merged[turn == 1] = places[first], places[second]
-        places[first] = places[second] = merged
-    order = np.concatenate(places)
+        merged[turn == 0], merged[turn == 1] = positions[first], positions[second]
+        positions[first] = positions[second] = merged
+    order = np.concatenate(positions)
     return replace(
         histories,
         items=items[order],
-        offsets=np.concatenate([[0], np.cumsum([len(one) for one in places])]),
+        offsets=np.concatenate([[0], np.cumsum([len(one) for one in positions])]),
         times=None if times is None else times[order],
     )

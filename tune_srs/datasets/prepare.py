@@ -1,8 +1,7 @@
-"""From raw data to prepared sequences: found, read, filtered, split, and kept for the next time."""
+"""From raw data to prepared data: fetched, read, filtered, split, and kept for the next time."""
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,14 +13,14 @@ import pandas as pd
 from tune_srs import __version__
 from tune_srs.config.settings import DataConfig, LogConfig
 from tune_srs.config.validation import nearest
-from tune_srs.datasets import catalogue, filters, logs, sequences, splits, synthetic
-from tune_srs.datasets.catalogue import DATASETS
-from tune_srs.datasets.columns import Say
-from tune_srs.datasets.files import sha256_of
+from tune_srs.datasets import filters, logs, prepared, published, splits, synthetic
+from tune_srs.datasets.hashes import recalled_sha256
 from tune_srs.datasets.interactions import collect
-from tune_srs.datasets.sequences import FORMAT_VERSION, OtherUsers, PreparedData
+from tune_srs.datasets.prepared import FORMAT_VERSION, PreparedData
+from tune_srs.datasets.published import DATASETS
 from tune_srs.datasets.statistics import statistics
-from tune_srs.errors import ConfigError, DataError
+from tune_srs.errors import ConfigError, DataError, Say
+from tune_srs.files import folder_aside
 
 SYNTHETIC = "synthetic"
 
@@ -29,52 +28,54 @@ SYNTHETIC = "synthetic"
 def prepare(
     config: DataConfig, data_folder: Path, say: Say = print, verify: bool = False
 ) -> PreparedData:
-    """The prepared data of `config`, from the cache under `data_folder` or made now.
+    """Return the prepared data of `config`, from the cache under `data_folder` or made now.
 
-    Raises `ConfigError` for a name that is not known, `DataError` for data that cannot be had or
-    that is too short for the futures asked. `say` is told what is fetched, taken for what, and
-    dropped. With `verify` every byte of a cache is checked, not only its sizes.
+    `say` reports what is fetched, recognised and dropped. With `verify` every byte of a cache is
+    checked, not only its sizes. Raises `ConfigError` for an unknown name, `DataError` for data that
+    are not available or too short for the number of futures.
     """
     _check_name(config)
-    _bring(config, data_folder, say)
+    _fetch(config, data_folder, say)
     folder = prepared_folder(config, data_folder)
     made = not folder.exists()
     if made:
-        data = _made(config, data_folder, say)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as aside:
-            whole = Path(aside) / folder.name
-            whole.mkdir()
-            sequences.save(data, whole)
-            try:
-                whole.rename(folder)
-            except OSError:
-                if not folder.exists():  # otherwise another process was quicker, with the same data
-                    raise
+        _keep(_made(config, data_folder, say), folder)
     elif verify:
-        sequences.verify(folder)
-    data = sequences.load(folder)
+        prepared.verify(folder)
+    data = prepared.load(folder)
     if not made:
         for note in data.manifest["notes"]:
             say(note)
     return data
 
 
+def _keep(data: PreparedData, folder: Path) -> None:
+    """Write `data` to `folder`, unless another process was quicker, with the same data."""
+    try:
+        with folder_aside(folder) as aside:
+            prepared.save(data, aside)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
 def prepared_folder(config: DataConfig, data_folder: Path) -> Path:
-    """Where data of these settings are kept: other settings, input or format, another folder."""
-    inputs = [sha256_of(path, data_folder / "hashes") for path in inputs_of(config, data_folder)]
+    """Return the folder of data of these settings, this input and this format."""
+    inputs = [
+        recalled_sha256(path, data_folder / "hashes") for path in inputs_of(config, data_folder)
+    ]
     key = json.dumps([FORMAT_VERSION, config.model_dump(mode="json"), inputs], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return data_folder / "prepared" / f"{Path(config.name).name}-{digest}"
 
 
 def known(data_folder: Path) -> pd.DataFrame:
-    """The data sets known by name: sizes as published, and what of each is under `data_folder`."""
+    """Return one row per known data set: sizes as published, and what is under `data_folder`."""
     rows = []
     for name, dataset in DATASETS.items():
-        prepared = any((data_folder / "prepared").glob(f"{name}-????????????"))
+        is_prepared = any((data_folder / "prepared").glob(f"{name}-????????????"))
         raw = dataset.find(data_folder / "raw" / name) is not None
-        here = "prepared" if prepared else "raw" if raw else "no"
+        here = "prepared" if is_prepared else "raw" if raw else "no"
         if here == "no" and not dataset.fetched:
             here = "no, by hand"
         sizes = (dataset.users, dataset.items, dataset.interactions)
@@ -86,7 +87,7 @@ def known(data_folder: Path) -> pd.DataFrame:
 
 
 def inputs_of(config: DataConfig, data_folder: Path) -> list[Path]:
-    """The raw files that `config` is read from, as far as they are here."""
+    """Return the raw files of `config` that are here."""
     if config.name in DATASETS:
         raw = data_folder / "raw" / config.name
         found = DATASETS[config.name].find(raw)
@@ -95,12 +96,12 @@ def inputs_of(config: DataConfig, data_folder: Path) -> list[Path]:
 
 
 def is_known(name: str) -> bool:
-    """Whether `name` is that of a known data set; otherwise it is the path of a log."""
+    """Return whether `name` is that of a known data set; otherwise it is the path of a log."""
     return name in {*DATASETS, SYNTHETIC}
 
 
 def _check_name(config: DataConfig) -> None:
-    """Raises `ConfigError` or `DataError` for a name that stands for nothing."""
+    """Raise `ConfigError` or `DataError` for a name that stands for nothing."""
     named, path = is_known(config.name), Path(config.name)
     if named and config.log != LogConfig():
         raise ConfigError(
@@ -114,13 +115,13 @@ def _check_name(config: DataConfig) -> None:
     raise ConfigError(f"data.name: unknown data set {config.name}{close}")
 
 
-def _bring(config: DataConfig, data_folder: Path, say: Say) -> None:
+def _fetch(config: DataConfig, data_folder: Path, say: Say) -> None:
     if config.name in DATASETS:
-        DATASETS[config.name].bring(config.name, data_folder / "raw" / config.name, say)
+        DATASETS[config.name].fetch(config.name, data_folder / "raw" / config.name, say)
 
 
 def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
-    """Read and split; what is said stands in the manifest, too, for those who find it there."""
+    """Return data read and split; the manifest keeps the messages for later runs."""
     notes: list[str] = []
 
     def note(message: str) -> None:
@@ -131,7 +132,7 @@ def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
         {
             "file": path.name,
             "bytes": path.stat().st_size,
-            "sha256": sha256_of(path, data_folder / "hashes"),
+            "sha256": recalled_sha256(path, data_folder / "hashes"),
         }
         for path in inputs_of(config, data_folder)
     ]
@@ -141,7 +142,7 @@ def _made(config: DataConfig, data_folder: Path, say: Say) -> PreparedData:
 
 
 def _titles(config: DataConfig, data_folder: Path, item_ids: pd.Series) -> pd.Series | None:
-    """The title of each item, missing where it has none; None where none has."""
+    """Return the title of each item, missing where there is none; None if no item has one."""
     raw = data_folder / "raw" / config.name
     file = DATASETS[config.name].find(raw) if config.name in DATASETS else None
     titles = file.titles(raw / file.name) if file is not None and file.titles else None
@@ -152,18 +153,18 @@ def _titles(config: DataConfig, data_folder: Path, item_ids: pd.Series) -> pd.Se
 
 
 def _chunks(config: DataConfig, data_folder: Path, say: Say) -> Iterable[pd.DataFrame]:
-    """The interactions of `config.name`, whose raw file is here."""
+    """Return the interactions of `config.name`, whose raw file is here."""
     if config.name == SYNTHETIC:
         return [synthetic.generate(config.synthetic)]
     if config.name in DATASETS:
         raw = data_folder / "raw" / config.name
-        file = DATASETS[config.name].bring(config.name, raw, say)
-        return catalogue.read(file, raw / file.name, say)
+        file = DATASETS[config.name].fetch(config.name, raw, say)
+        return published.read(file, raw / file.name, say)
     return logs.read(Path(config.name), config.log, say)
 
 
 def split(table: pd.DataFrame, config: DataConfig, say: Say = print) -> PreparedData:
-    """A whole interactions table → prepared data, see `split_chunks`."""
+    """Return prepared data of a whole interactions table, see `split_chunks`."""
     return split_chunks([table], config, say)
 
 
@@ -173,10 +174,10 @@ def split_chunks(
     say: Say = print,
     inputs: Iterable[dict[str, Any]] = (),
 ) -> PreparedData:
-    """Interactions, a chunk at a time (see `columns`) → filtered, split, with noise.
+    """Return prepared data of interactions in chunks (see `columns`): filtered, split, with noise.
 
     Equal timestamps of a user keep their order. `inputs` is for the manifest. Raises `DataError` if
-    nobody is left.
+    no user is left.
     """
     log, counts = collect(chunks, config.min_rating)
     removals = []
@@ -198,9 +199,6 @@ def _prepared(
     inputs: Iterable[dict[str, Any]],
 ) -> PreparedData:
     log = parts.log
-    test_users = None
-    if parts.test is not None and parts.test_users is not None:
-        test_users = OtherUsers(*parts.test, pd.Series(log.user_ids[parts.test_users], name="user"))
     facts = statistics(log)
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -221,8 +219,9 @@ def _prepared(
         parts.test_futures,
         pd.Series(log.item_ids, name="item"),
         pd.Series(log.user_ids[parts.users], name="user"),
+        pd.Series(log.user_ids[parts.test_users], name="user"),
         manifest,
-        test_users,
+        parts.test_histories,
     )
-    manifest["fingerprint"] = sequences.fingerprint(sequences.arrays_of(data).values())
+    manifest["fingerprint"] = prepared.fingerprint(prepared.arrays_of(data).values())
     return data

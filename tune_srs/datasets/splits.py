@@ -1,58 +1,58 @@
-"""Which interactions train, validate and test: three ways to cut histories from futures.
+"""Which interactions train, validate and test: three ways to cut futures from histories.
 
-In all of them noise goes into the training part alone, and into what is told of a user's past
-where that is the training part.
+In all of them noise is added only to the training histories, and therefore to a user's past where
+that is the training history.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tune_srs.config.settings import DataConfig
-from tune_srs.datasets.columns import Say
+from tune_srs.datasets.histories import Histories, Items, Offsets, Split, Times
 from tune_srs.datasets.interactions import Interactions
 from tune_srs.datasets.noise import add_noise
-from tune_srs.datasets.sequences import Items, Offsets, Sequences, Times
-from tune_srs.errors import DataError
+from tune_srs.errors import DataError, Say
 
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 Whole = TypeVar("Whole", np.int32, np.int64)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A split log. Users are places in `log.user_ids`."""
+    """A split log. Users are positions in `log.user_ids`."""
 
-    log: Interactions  # what of it is left
-    validation: Sequences
-    users: Places  # those of `validation`
-    test_futures: Items  # (V, K)
-    test: tuple[Items, Offsets] | None = None  # their histories, where not those of validation
-    test_users: Places | None = None  # where others than `users`
+    log: Interactions  # what is left of it
+    validation: Split
+    users: Positions  # (V,) those of `validation`
+    test_futures: Items  # (W, K)
+    test_users: Positions  # (W,)
+    test_histories: Histories | None = None  # of W users, where they are not those of `validation`
 
 
 def split(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """As `config.split` says. Raises `DataError` if nobody is left to be scored."""
+    """Split as `config.split` says. Raises `DataError` if no user is left to be scored."""
     ways = {"last": _last, "users": _held_out_users, "time": _after_a_moment}
     return ways[config.split.kind](log, config, say)
 
 
 def _last(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """The last K of each user test, the K before them validate, the rest trains."""
+    """Test each user's last K interactions, validate on the K before them, train on the rest."""
     validation, test = config.validation_futures, config.num_futures
     log = _of_length(log, validation + test + 1, config, say)
     ends = np.cumsum(log.lengths)  # (U,)
     starts, lengths = ends - log.lengths, log.lengths - validation - test
     training, items = _training(log, starts, lengths, config), _items(log)
     futures = _next(items, ends - validation - test, validation)
-    sequences = replace(training, futures=futures)
-    return Parts(log, sequences, np.arange(len(ends)), _next(items, ends - test, test))
+    users = np.arange(len(ends))
+    split = Split(training, training, futures)
+    return Parts(log, split, users, _next(items, ends - test, test), users)
 
 
 def _of_length(log: Interactions, needed: int, config: DataConfig, say: Say) -> Interactions:
-    """Users with at least `needed` interactions; `say` is told how many others there were."""
+    """Keep users with at least `needed` interactions; `say` reports how many are left out."""
     enough = log.lengths >= needed
     if not enough.any():
         raise _nobody(
@@ -67,7 +67,7 @@ def _of_length(log: Interactions, needed: int, config: DataConfig, say: Say) -> 
 
 
 def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """Some users validate, others test, by their last K; only the rest trains, whole."""
+    """Validate on some users and test on others, by their last K; train on all others, whole."""
     log = log.compact()
     validation, test = config.validation_futures, config.num_futures
     eligible = np.flatnonzero(log.lengths > max(validation, test))
@@ -75,7 +75,7 @@ def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
     if len(eligible) < 2 * count or len(log.user_ids) <= 2 * count:
         raise _nobody(
             config,
-            f"{count} users to validate and {count} to test are asked, but {len(eligible)} of "
+            f"{count} users are needed to validate and {count} to test, but {len(eligible)} of "
             f"{len(log.user_ids)} have more than {max(validation, test)} interactions",
         )
     drawn = np.random.default_rng(config.split.seed).permutation(eligible)[: 2 * count]
@@ -90,29 +90,30 @@ def _held_out_users(log: Interactions, config: DataConfig, say: Say) -> Parts:
     training = _training(log, starts[trains], lengths[trains], config)
     past = _cut(items, starts[validating], lengths[validating] - validation)
     futures = _next(items, (starts + lengths)[validating] - validation, validation)
+    test_past = _cut(items, starts[testing], lengths[testing] - test)
     return Parts(
         log,
-        Sequences(*past, futures, len(log.item_ids), training),
+        Split(training, Histories(*past, training.num_items), futures),
         validating,
         _next(items, (starts + lengths)[testing] - test, test),
-        _cut(items, starts[testing], lengths[testing] - test),
         testing,
+        Histories(*test_past, training.num_items),
     )
 
 
 def _after_a_moment(log: Interactions, config: DataConfig, say: Say) -> Parts:
-    """What comes before one moment trains; the next K of each user validate, or test, from two.
+    """Train before a first moment, validate on the next K of each user, test from a second one on.
 
-    The moments leave `share` of all interactions after the second, and as many between both. A user
-    is scored who has a history before the moment and K interactions behind it.
+    The share `share` of all interactions lies after the second moment, and as many between both. A
+    user is scored with a history before the moment and K interactions after it.
     """
     log = log.compact()
     validation, test = config.validation_futures, config.num_futures
     share = config.split.share or 0
     if not len(log):
         raise _nobody(config, "no interactions are left")
-    places = [min(int(len(log) * (1 - n * share)), len(log) - 1) for n in (2, 1)]
-    first, second = np.partition(log.times, places)[places]
+    positions = [min(int(len(log) * (1 - n * share)), len(log) - 1) for n in (2, 1)]
+    first, second = np.partition(log.times, positions)[positions]
     lengths, items = log.lengths, _items(log)
     starts = np.cumsum(lengths) - lengths
     learned, before = (  # (U,) interactions before each moment
@@ -141,25 +142,25 @@ def _after_a_moment(log: Interactions, config: DataConfig, say: Say) -> Parts:
     futures = _next(items, ends[validating], validation)
     return Parts(
         log,
-        Sequences(*past, futures, len(log.item_ids), training),
+        Split(training, Histories(*past, training.num_items), futures),
         validating,
         _next(items, (starts + before)[testing], test),
-        _continued(training, rows[testing], items, ends[testing], (before - learned)[testing]),
         testing,
+        _continued(training, rows[testing], items, ends[testing], (before - learned)[testing]),
     )
 
 
-def _training(log: Interactions, starts: Places, lengths: Places, config: DataConfig) -> Sequences:
-    """Those stretches of the log, with noise, to learn from and not to be scored."""
+def _training(
+    log: Interactions, starts: Positions, lengths: Positions, config: DataConfig
+) -> Histories:
+    """Return those stretches of the log, with noise: the histories that train."""
     items, offsets = _cut(_items(log), starts, lengths)
-    no_futures = np.empty((len(starts), 0), np.int32)
-    times = _seconds(log, starts, lengths)
-    clean = Sequences(items, offsets, no_futures, len(log.item_ids), times=times)
+    clean = Histories(items, offsets, len(log.item_ids), _seconds(log, starts, lengths))
     return add_noise(clean, config.noise)
 
 
-def _seconds(log: Interactions, starts: Places, lengths: Places) -> Times | None:
-    """Whole seconds since 1970 of those stretches of the log, if it has times."""
+def _seconds(log: Interactions, starts: Positions, lengths: Positions) -> Times | None:
+    """Return whole seconds since 1970 of those stretches of the log, if it has times."""
     if log.ticks is None:
         return None
     times, _ = _cut(log.times, starts, lengths)
@@ -169,9 +170,12 @@ def _seconds(log: Interactions, starts: Places, lengths: Places) -> Times | None
 
 
 def _continued(
-    training: Sequences, rows: Places, items: Items, starts: Places, lengths: Places
-) -> tuple[Items, Offsets]:
-    """Training histories `rows` (V,), -1 for none, each with a stretch of `items` behind it."""
+    training: Histories, rows: Positions, items: Items, starts: Positions, lengths: Positions
+) -> Histories:
+    """Return training histories `rows` (W,), each with a stretch of `items` behind it.
+
+    Row -1 stands for an empty history.
+    """
     known = rows >= 0
     old = np.where(known, training.lengths[rows], 0)
     offsets = _offsets(old + lengths)
@@ -180,7 +184,7 @@ def _continued(
         _stretches(np.where(known, training.offsets[rows], 0), old)
     ]
     joined[_stretches(offsets[:-1] + old, lengths)] = items[_stretches(starts, lengths)]
-    return joined, offsets
+    return Histories(joined, offsets, training.num_items)
 
 
 def _nobody(config: DataConfig, why: str) -> DataError:
@@ -191,31 +195,33 @@ def _nobody(config: DataConfig, why: str) -> DataError:
 
 
 def _items(log: Interactions) -> Items:
-    """(T,) items from 1: 0 is padding."""
+    """Return items numbered from 1: (T,)."""
     return log.items + np.int32(1)
 
 
-def _offsets(lengths: Places) -> Offsets:
+def _offsets(lengths: Positions) -> Offsets:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _stretches(starts: Places, lengths: Places) -> Places:
-    """The places starts[i] … starts[i] + lengths[i] - 1 for each i, one after another."""
+def _stretches(starts: Positions, lengths: Positions) -> Positions:
+    """Return the positions starts[i] … starts[i] + lengths[i] - 1 of each i, one after another."""
     offsets = _offsets(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
 
 
 def _cut(
-    items: npt.NDArray[Whole], starts: Places, lengths: Places
+    items: npt.NDArray[Whole], starts: Positions, lengths: Positions
 ) -> tuple[npt.NDArray[Whole], Offsets]:
-    """Copies of those stretches of `items`, one after another; they must ascend and not overlap."""
+    """Copy those stretches of `items`, which must ascend and not overlap, one after another."""
     gaps = starts - np.concatenate([[0], (starts + lengths)[:-1]])
     runs = np.stack([gaps, lengths], axis=1).ravel()
-    kept = np.repeat(np.tile([False, True], len(starts)), runs)  # a byte an item; places take 16
+    kept = np.repeat(
+        np.tile([False, True], len(starts)), runs
+    )  # a byte per item; positions take 16
     return items[: len(kept)][kept], _offsets(lengths)
 
 
-def _next(items: Items, starts: Places, count: int) -> Items:
-    """(V, count) the items from each start."""
+def _next(items: Items, starts: Positions, count: int) -> Items:
+    """Return the `count` items from each start: (V, count)."""
     found: Items = items[starts[:, None] + np.arange(count)]
     return found

@@ -1,4 +1,4 @@
-"""What a data set is like, in numbers."""
+"""A data set in numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ Facts = dict[str, int | float]
 
 
 def statistics(log: Interactions) -> Facts:
-    """Facts of the interactions that were split, by name, in the order to print them.
+    """Return facts of the interactions that were split, by name, in the order to print them.
 
-    `equal_timestamps` is the share of interactions at the very time of the same user's one before,
-    whose order is therefore that of the file.
+    `equal_timestamps` is the share of interactions at the same time as the same user's one before;
+    their order is that of the file.
     """
     users, items = len(log.user_ids), len(log.item_ids)
     quantiles = np.quantile(log.lengths, [0, 0.25, 0.5, 0.75, 1])
@@ -33,7 +33,7 @@ def statistics(log: Interactions) -> Facts:
 
 
 def printable(manifest: Mapping[str, Any]) -> str:
-    """The facts in a manifest as two tables: what was removed, and what is left."""
+    """Return the facts in a manifest as two tables: what was removed, and what is left."""
     facts = {
         name: f"{value:.4g}" if isinstance(value, float) else str(value)
         for name, value in manifest.items()

@@ -1,23 +1,23 @@
-"""A generated interaction log with something to learn in it, for tests and offline trials."""
+"""A generated interaction log with something to learn in it, to test and to try without data."""
 
 import numpy as np
 import pandas as pd
 
 from tune_srs.config.settings import SyntheticConfig
 from tune_srs.datasets.columns import COLUMNS
-from tune_srs.datasets.times import DAY_US
+from tune_srs.datasets.readers.times import DAY_US
 
 GENRES = 12
 
 
 def generate(config: SyntheticConfig) -> pd.DataFrame:
-    """Interactions whose next item depends on taste, popularity and the last two items.
+    """Return interactions whose next item depends on taste, popularity and the last two items.
 
-    Genres follow one another in a circle. Each step draws one unseen item a user from a softmax
+    Genres follow one another in a circle. Each step draws one unseen item per user from a softmax
     over: a Zipf popularity, the user's liking of the item's genre, and a bonus if that genre
     follows the one of the last item, or comes two after that of the last but one. A model that
     reads the order therefore beats popularity by far. Everyone begins on the first day of 1970 and
-    takes a step a day.
+    takes one step per day.
     """
     random = np.random.default_rng(config.seed)
     users, items = config.users, config.items

@@ -1,1 +1,1 @@
-"""A model and sequences → ranks → metrics with intervals."""
+"""A model and a split → ranks → metrics with intervals."""

@@ -1,4 +1,4 @@
-"""Yardsticks that a search must beat. They learn from the training histories only."""
+"""Baselines that a search must beat. They learn from the training histories only."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.tensors import tensor_of
 
 
@@ -16,8 +16,8 @@ class Popularity:
 
     max_length = 1
 
-    def __init__(self, sequences: Sequences) -> None:
-        counts = np.bincount(sequences.training.items, minlength=sequences.num_items + 1)
+    def __init__(self, histories: Histories) -> None:
+        counts = np.bincount(histories.items, minlength=histories.num_items + 1)
         self._counts = torch.from_numpy(counts).double()  # (I + 1,)
 
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -32,11 +32,11 @@ class Markov:
 
     max_length = 1
 
-    def __init__(self, sequences: Sequences) -> None:
-        items, users = sequences.training.items, sequences.training.users()
+    def __init__(self, histories: Histories) -> None:
+        items, users = histories.items, histories.users()
         same_user = users[1:] == users[:-1]
         pairs = (items[:-1][same_user], items[1:][same_user])
-        size = sequences.num_items + 1
+        size = histories.num_items + 1
         ones = np.ones(len(pairs[0]))
         self._follows = sparse.csr_array((ones, pairs), shape=(size, size))
         counts = np.bincount(items, minlength=size)
@@ -50,7 +50,7 @@ class Markov:
         return tensor_of(scores, queries.device)
 
 
-BASELINES: dict[str, Callable[[Sequences], Popularity | Markov]] = {
+BASELINES: dict[str, Callable[[Histories], Popularity | Markov]] = {
     "popularity": Popularity,
     "markov": Markov,
 }

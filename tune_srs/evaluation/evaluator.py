@@ -1,7 +1,6 @@
-"""A scorer and sequences → ranks of the futures → metrics. Batched, no loop over users."""
+"""A scorer and a split → ranks of the futures → metrics. Batched, no loop over users."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tune_srs.config.settings import EvaluationConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError
-from tune_srs.evaluation.histories import Histories
+from tune_srs.evaluation.device_histories import DeviceHistories
 from tune_srs.evaluation.intervals import mean_intervals
 from tune_srs.evaluation.metrics import per_user
 from tune_srs.metric_names import names
@@ -24,22 +23,22 @@ MAX_ITEMS = 2**16  # scored at once: with 64 users 16 MiB of float32
 
 
 class Scorer(Protocol):
-    """Whatever scores items from histories: a model or a baseline."""
+    """Scores items from histories: a model or a baseline."""
 
-    max_length: int  # items of a history it looks at, the last ones
+    max_length: int  # it looks at so many last items of a history
 
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Aligned-left `items` (B, L) with `lengths` (B,) → (B, ...), all that `scores` needs."""
+        """Return what `scores` needs, (B, ...), of `items` (B, L), aligned left, `lengths` (B,)."""
         ...
 
     def scores(self, queries: Tensor, items: slice) -> Tensor:
-        """(B, n) scores of the n `items`, a range of 1 ... I."""
+        """Return scores (B, n) of the n `items`, a range of 1 … I."""
         ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of every user, by name: `ndcg@10`, …, and `next/ndcg@10` for the nearest future."""
+    """Metrics per user, by name: `ndcg@10`, …, and `next/ndcg@10`, … for the nearest future."""
 
     per_user: dict[str, Tensor]  # (U,) float64 each, on the CPU
 
@@ -47,14 +46,14 @@ class Evaluation:
         return {name: values.mean().item() for name, values in self.per_user.items()}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Of each mean, see `intervals.mean_intervals`."""
+        """Return the interval of each mean, see `intervals.mean_intervals`."""
         return mean_intervals({name: values.numpy() for name, values in self.per_user.items()})
 
 
 def measure(
     ranks: Tensor, next_ranks: Tensor, counted: Tensor, config: EvaluationConfig
 ) -> Evaluation:
-    """Every metric of ranks (U, K), of ranks of the nearest future alone (U,), and of `counted`.
+    """Return all metrics of the ranks of all futures (U, K) and of the nearest one alone (U,).
 
     `counted` (U, K) is False for a future that repeats a nearer one.
     """
@@ -67,27 +66,25 @@ def measure(
 
 
 class Evaluator:
-    """Scores of the futures of `sequences`, as the settings say; made once, called often."""
+    """Scores the futures of a split, as the settings say; made once, called often."""
 
-    def __init__(
-        self, sequences: Sequences, config: EvaluationConfig, device: torch.device
-    ) -> None:
+    def __init__(self, split: Split, config: EvaluationConfig, device: torch.device) -> None:
         self.config = config
-        self._sequences = sequences
+        self._split = split
         self._device = device
-        self._histories = Histories(sequences.items, sequences.offsets, device)
-        self._futures = tensor_of(sequences.futures, device).long()  # (U, K)
+        self._histories = DeviceHistories(split.histories.items, split.histories.offsets, device)
+        self._futures = tensor_of(split.futures, device).long()  # (U, K)
         self.counted = _first_occurrences(self._futures)  # (U, K)
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
         self._exclude(config.exclude_history and not sampled)
 
     def __call__(self, scorer: Scorer) -> Evaluation:
-        """Metrics of `scorer`; it is called without gradients and should be in evaluation mode."""
+        """Return the metrics of `scorer`, called without gradients; put it into evaluation mode."""
         return measure(*self.ranks(scorer), self.counted, self.config)
 
     def ranks(self, scorer: Scorer) -> tuple[Tensor, Tensor]:
-        """Ranks, 0 the best, of all futures (U, K), and of the nearest one alone (U,)."""
+        """Return the ranks, 0 the best, of all futures (U, K) and of the nearest one alone (U,)."""
         ranks = torch.empty_like(self._futures)
         next_ranks = torch.empty_like(self._futures[:, 0])
         with torch.no_grad():
@@ -95,35 +92,39 @@ class Evaluator:
                 encoded = scorer.queries(*self._histories.last(rows, scorer.max_length))
                 chunks = zip(*(torch.split(x, MAX_USERS) for x in (rows, encoded)), strict=True)
                 for users, queries in chunks:
-                    scores = _Catalogue(scorer, queries, self._sequences.num_items)
+                    scores = _Catalogue(scorer, queries, self._split.num_items)
                     ranks[users], next_ranks[users] = self._rank(scores, users)
         return ranks, next_ranks
 
     def _rank(self, scores: "_Catalogue", users: Tensor) -> tuple[Tensor, Tensor]:
-        """Ranks of all futures (B, K), and of the nearest alone (B,)."""
+        """Return the ranks of all futures (B, K) and of the nearest one alone (B,)."""
         futures = self._futures[users]  # (B, K)
         if self.negatives is not None:
             return self._rank_among(scores.of(self.negatives[users]), scores.of(futures), users)
         starts, ends = self._excluded_offsets[users], self._excluded_offsets[users + 1]
         excluded, present = rows_between(self._excluded, starts, ends)  # (B, E)
         known = scores.of(torch.cat([futures, excluded], dim=1))
-        own, theirs = known.tensor_split([futures.shape[1]], dim=1)
-        ranks = scores.at_least(own) - _at_least(theirs, own, present) - 1  # itself is at least own
+        of_futures, of_excluded = known.tensor_split([futures.shape[1]], dim=1)
+        # less the future itself, which scores at least as high as it does
+        ranks = scores.at_least(of_futures) - _at_least(of_excluded, of_futures, present) - 1
         # alone, the nearest future does not compete with later ones from the history
         absent = self._repeated[users] & self.counted[users] & (futures != futures[:, :1])
-        return ranks, ranks[:, 0] - _at_least(own, own[:, :1], absent)[:, 0]
+        return ranks, ranks[:, 0] - _at_least(of_futures, of_futures[:, :1], absent)[:, 0]
 
-    def _rank_among(self, rivals: Tensor, own: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, against sampled candidates `rivals` (B, n) and the other futures."""
-        ranks = _at_least(rivals, own)  # (B, K)
-        return ranks + _at_least(own, own, self.counted[users]) - 1, ranks[:, 0]
+    def _rank_among(
+        self, sampled: Tensor, of_futures: Tensor, users: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the ranks among the scores (B, n) of sampled candidates and the other futures."""
+        ranks = _at_least(sampled, of_futures)  # (B, K)
+        others = _at_least(of_futures, of_futures, self.counted[users]) - 1
+        return ranks + others, ranks[:, 0]
 
     def _exclude(self, history: bool) -> None:
-        """Note of each user the items that are no candidates: the history's, but for futures."""
-        sequences, size = self._sequences, self._sequences.num_items + 1
-        users = np.arange(sequences.num_users)
-        futures = users[:, None] * size + sequences.futures  # (U, K) unlike in other users
-        known = np.unique(sequences.users() * size + sequences.items) if history else futures[:0, 0]
+        """Note the items per user that are not candidates: the history's, except futures."""
+        histories, size = self._split.histories, self._split.num_items + 1
+        users = np.arange(self._split.num_users)
+        futures = users[:, None] * size + self._split.futures  # (U, K) unlike in other users
+        known = np.unique(histories.users() * size + histories.items) if history else futures[:0, 0]
         excluded = known[~np.isin(known, futures)]
         offsets = np.searchsorted(excluded, np.arange(len(users) + 1) * size)
         self._excluded = tensor_of(excluded % size, self._device)  # user by user
@@ -131,20 +132,20 @@ class Evaluator:
         self._repeated = tensor_of(np.isin(futures, known), self._device)  # (U, K) in the history
 
     def _sample(self) -> Tensor:
-        """(U, n) distinct negatives a user, in neither history nor futures, from a fixed seed."""
+        """Draw n distinct negatives per user, in neither history nor futures: (U, n)."""
         count = self.config.num_candidates
-        sequences = self._sequences
-        everything = sequences.advanced(sequences.futures)
-        known = everything.users() * (sequences.num_items + 1) + everything.items
-        sizes = np.bincount(np.unique(known) // (sequences.num_items + 1))
-        if sequences.num_items - sizes.max() < count:
+        num_items = self._split.num_items
+        everything = self._split.histories.followed_by(self._split.futures)
+        known = everything.users() * (num_items + 1) + everything.items
+        sizes = np.bincount(np.unique(known) // (num_items + 1))
+        if num_items - sizes.max() < count:
             raise DataError(
-                f"evaluation.num_candidates={count} negatives asked, but user {sizes.argmax()} has "
-                f"{sequences.num_items - sizes.max()} items left to draw from; lower it"
+                f"evaluation.num_candidates={count} is too high: user {sizes.argmax()} has "
+                f"{num_items - sizes.max()} items left to draw from; lower it"
             )
         generator = torch.Generator().manual_seed(self.config.seed)
         sampler = NegativeSampler(everything, torch.device("cpu"))
-        users = torch.arange(sequences.num_users)
+        users = torch.arange(self._split.num_users)
         drawn = sampler.sample(users, count, generator)
         while (repeats := _repeats(drawn)).any():
             again = sampler.sample(users, count, generator)
@@ -162,51 +163,61 @@ class _Catalogue:
     def __init__(self, scorer: Scorer, queries: Tensor, num_items: int) -> None:
         stop = num_items + 1
         self._slices = [slice(i, min(i + MAX_ITEMS, stop)) for i in range(1, stop, MAX_ITEMS)]
-        self._scores = lru_cache(1)(lambda i: scorer.scores(queries, self._slices[i]))  # (B, n)
+        self._scorer, self._queries = scorer, queries
+        self._latest: tuple[slice, Tensor] | None = None
+
+    def _scores(self, items: slice) -> Tensor:
+        """Return the scores (B, n) of a chunk of items; the latest ones are kept.
+
+        In a catalogue of one chunk everything is therefore scored once.
+        """
+        if self._latest is None or self._latest[0] != items:
+            self._latest = items, self._scorer.scores(self._queries, items)
+        return self._latest[1]
 
     def of(self, items: Tensor) -> Tensor:
-        """The scores of `items` (B, M); of what is no item (0) anything."""
+        """Return the scores of `items` (B, M); undefined for padding (0)."""
         found = torch.zeros((), device=items.device)
-        for i, chunk in enumerate(self._slices):
-            scores = self._scores(i)
-            place = (items - chunk.start).clamp_(0, scores.shape[1] - 1)
-            found = torch.where(items >= chunk.start, scores.gather(1, place), found)
+        for chunk in self._slices:
+            scores = self._scores(chunk)
+            column = (items - chunk.start).clamp_(0, scores.shape[1] - 1)
+            found = torch.where(items >= chunk.start, scores.gather(1, column), found)
         return found
 
-    def at_least(self, own: Tensor) -> Tensor:
-        """How many items score no less than each `own` (B, K): (B, K)."""
+    def at_least(self, thresholds: Tensor) -> Tensor:
+        """Return how many items score no less than each of `thresholds` (B, K): (B, K)."""
         return sum(
-            (_at_least(self._scores(i), own) for i in range(len(self._slices))),
-            torch.zeros_like(own, dtype=torch.int64),
+            (_at_least(self._scores(chunk), thresholds) for chunk in self._slices),
+            torch.zeros_like(thresholds, dtype=torch.int64),
         )
 
 
-def _at_least(rivals: Tensor, own: Tensor, candidates: Tensor | None = None) -> Tensor:
-    """For each of `own` (B, K), how many `rivals` (B, n) score no less: (B, K).
+def _at_least(rivals: Tensor, thresholds: Tensor, candidates: Tensor | None = None) -> Tensor:
+    """Return for each of `thresholds` (B, K) how many `rivals` (B, n) score no less: (B, K).
 
-    Only those count that are True in `candidates` (B, n). Counted as "not less" so that a score
-    that is no number counts against the model.
+    Only rivals that are True in `candidates` (B, n) count. They are counted as "not less" so that a
+    score that is not a number counts against the model.
     """
     # float 0 and 1, since adding booleans takes five times as long; exact below 2^24
     less = torch.empty(rivals.shape, device=rivals.device)
-    count = torch.full_like(own[:, :1], rivals.shape[1], dtype=torch.int64)
+    count = torch.full_like(thresholds[:, :1], rivals.shape[1], dtype=torch.int64)
     if candidates is not None:
         count = candidates.sum(dim=1, keepdim=True)
     worse = []
-    for one in own.unbind(1):
+    for one in thresholds.unbind(1):
         torch.lt(rivals, one[:, None], out=less)
         worse.append((less if candidates is None else less * candidates).sum(dim=1))
     return count - torch.stack(worse, dim=1).long()
 
 
 def _first_occurrences(items: Tensor) -> Tensor:
-    """(U, K) True where an item has not stood further left in its row."""
+    """Return where an item occurs for the first time in its row: (U, K)."""
     return ~_repeats(items)
 
 
 def _repeats(items: Tensor) -> Tensor:
-    """(U, n) True where an item has stood further left in its row."""
-    ordered, place = items.sort(dim=1, stable=True)
+    """Return where an item has occurred further left in its row: (U, n)."""
+    ordered, column = items.sort(dim=1, stable=True)
     repeated = torch.zeros_like(items, dtype=torch.bool)
     repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    return torch.empty_like(repeated).scatter_(1, place, repeated)
+    return torch.empty_like(repeated).scatter_(1, column, repeated)

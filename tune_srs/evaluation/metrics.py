@@ -1,4 +1,4 @@
-"""Ranks of several futures → metrics. Pure functions, one value a user.
+"""Ranks of several futures → metrics. Pure functions, one value per user.
 
 Shapes: U users, K futures, nearest first. `ranks` (U, K): how many other candidates score at least
 as high as the future, 0 the best; ties count against the model. `counted` (U, K): False for a
@@ -26,14 +26,15 @@ RBO_PERSISTENCE = 0.9
 def per_user(
     ranks: Tensor, counted: Tensor, cutoffs: Iterable[int], gains: Tensor
 ) -> dict[str, Tensor]:
-    """Every metric at every cutoff k, by name (`ndcg@10`): (U,) float64 each, in 0 … 1.
+    """Return every metric at every cutoff k, by name (`ndcg@10`): (U,) float64 each, in 0 … 1.
 
-    `gains` (K,): what a future is worth in `ndcg_rel`; in `ndcg` each is worth 1.
+    `gains` (K,) are the gains of the futures in `ndcg_rel`; in `ndcg` each gain is 1.
 
     ndcg, ndcg_rel: discounted gain of the futures in the top k over that of the ideal ranking,
     which has min(k, n_u) terms. hr: hits / n_u, as in the paper, at most k / n_u. recall:
-    hits / min(k, n_u). hit: 1 if any future is in the top k. mrr: 1 / place of the best one if in
-    the top k. rbo, jaccard: agreement of the futures' predicted order with their true order.
+    hits / min(k, n_u). hit: 1 if any future is in the top k. mrr: 1 / (rank + 1) of
+    the best one if in the top k. rbo, jaccard: agreement of the futures' predicted order with their
+    true order.
     """
     values: dict[str, Tensor] = {}
     number = counted.sum(dim=1)
@@ -52,7 +53,7 @@ def per_user(
 
 
 def ndcg(ranks: Tensor, counted: Tensor, k: int, gains: Tensor) -> Tensor:
-    """Normalised discounted cumulative gain (Järvelin and Kekäläinen 2002): (U,).
+    """Return the normalised discounted cumulative gain (Järvelin and Kekäläinen 2002): (U,).
 
     sum over futures in the top k of gain / log2(rank + 2), divided by the same of the ideal
     ranking: the counted futures by falling gain, at most k of them.
@@ -67,12 +68,12 @@ def ndcg(ranks: Tensor, counted: Tensor, k: int, gains: Tensor) -> Tensor:
 def rank_biased_overlap(
     ranks: Tensor, counted: Tensor, k: int, persistence: float = RBO_PERSISTENCE
 ) -> Tensor:
-    """Rank-biased overlap (Webber et al. 2010) of true and predicted order of the futures: (U,).
+    """Return the rank-biased overlap (Webber et al. 2010) of true and predicted order: (U,).
 
     sum over depths d = 1 … D of p^(d - 1) |true first d and predicted first d| / d, divided by
     sum p^(d - 1), so that the true order gets 1; D = min(k, n_u).
     """
-    true, predicted = _places(ranks, counted)
+    true, predicted = _positions(ranks, counted)
     number = counted.sum(dim=1)
     total = torch.zeros(len(ranks), dtype=torch.float64, device=ranks.device)
     norm = torch.zeros_like(total)
@@ -85,20 +86,20 @@ def rank_biased_overlap(
 
 
 def jaccard(ranks: Tensor, counted: Tensor, k: int) -> Tensor:
-    """|A and B| / |A or B| of the k nearest futures A and the k best-ranked ones B: (U,).
+    """Return |A and B| / |A or B| of the k nearest futures A and the k best-ranked ones B: (U,).
 
     1 by definition where k >= n_u: then both are all of the futures.
     """
-    true, predicted = _places(ranks, counted)
+    true, predicted = _positions(ranks, counted)
     a, b = (true < k) & counted, (predicted < k) & counted
     return (a & b).sum(dim=1) / (a | b).sum(dim=1).double()
 
 
-def _places(ranks: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of the futures among themselves, true and predicted, 0 first: (U, K) each.
+def _positions(ranks: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions of the futures among themselves, true and predicted: (U, K) each.
 
-    The predicted place is the number of other futures ranked at least as high: ties count
-    against the model here too.
+    0 is the first. The predicted position is the number of other futures ranked at least as high:
+    ties count against the model here too.
     """
     true = counted.cumsum(dim=1) - 1
     ahead = (ranks[:, None, :] <= ranks[:, :, None]) & counted[:, None, :]  # (U, K, K)

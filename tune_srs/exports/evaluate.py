@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tune_srs.config.settings import DataConfig, LogConfig, TrialConfig
-from tune_srs.datasets.columns import Say
+from tune_srs.datasets.histories import Histories, Items, Split
 from tune_srs.datasets.prepare import is_known, prepare
-from tune_srs.datasets.sequences import Items, PreparedData, Sequences
-from tune_srs.errors import ConfigError, DataError
+from tune_srs.datasets.prepared import PreparedData
+from tune_srs.errors import ConfigError, DataError, Say
 from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer
 from tune_srs.exports.exported import Exported
 from tune_srs.exports.vocabulary import numbers_of
@@ -76,19 +76,19 @@ def appraise(
         say(doubt)
     scorer, validation, test = _matched(exported, data, say)
     summaries, users = [], []
-    for split, sequences, ids in (
+    for name, split, ids in (
         ("validation", validation, data.user_ids),
         ("test", test, data.test_user_ids),
     ):
         for kind in ("all", "sampled"):
             among = config.evaluation.model_copy(update={"candidates": kind})
             try:
-                evaluator = Evaluator(sequences, among, CPU)
+                evaluator = Evaluator(split, among, CPU)
             except DataError as error:  # too few items to draw from
-                say(f"{split}, sampled candidates: left out, {error}")
+                say(f"{name}, sampled candidates: left out, {error}")
                 continue
             evaluation = evaluator(scorer)
-            names = {"split": split, "candidates": kind}
+            names = {"split": name, "candidates": kind}
             summaries.append(_summary(evaluation).assign(**names))
             users.append(pd.DataFrame(names | {"user": ids} | evaluation.per_user))
     return Appraisal(
@@ -131,9 +131,7 @@ def _doubts(exported: Exported, config: DataConfig, data: PreparedData) -> Itera
         )
 
 
-def _matched(
-    exported: Exported, data: PreparedData, say: Say
-) -> tuple[Scorer, Sequences, Sequences]:
+def _matched(exported: Exported, data: PreparedData, say: Say) -> tuple[Scorer, Split, Split]:
     """What scores, and validation and test in the model's numbers of the items."""
     vocabulary, ids = pd.Index(exported.items["item"]), pd.Index(data.item_ids)
     if ids.equals(vocabulary):
@@ -157,14 +155,14 @@ def _matched(
     return scorer, validation, test
 
 
-def _renumbered(sequences: Sequences, numbers: Items, num_known: int) -> Sequences:
-    """The same with item j called `numbers[j - 1]`; those above `num_known` are unknown."""
-    return Sequences(
-        numbers[sequences.items - 1],
-        sequences.offsets,
-        numbers[sequences.futures - 1],
-        max(num_known, int(numbers.max())),
+def _renumbered(split: Split, numbers: Items, num_known: int) -> Split:
+    """Return the split with item j called `numbers[j - 1]`; those above `num_known` are unknown."""
+    num_items = max(num_known, int(numbers.max()))
+    training, histories = (
+        Histories(numbers[one.items - 1], one.offsets, num_items)
+        for one in (split.training, split.histories)
     )
+    return Split(training, histories, numbers[split.futures - 1])
 
 
 class _KnownItems:

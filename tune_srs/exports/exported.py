@@ -5,7 +5,6 @@ each file; what does not agree with it is refused. The model card, `README.md`, 
 """
 
 import json
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,10 @@ from safetensors.torch import load_file, save
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.validation import Settings, validated
-from tune_srs.datasets.sequences import Sequences, described
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.exports import card
+from tune_srs.files import described, folder_aside
 from tune_srs.model.sasrec import SASRec
 
 FORMAT_VERSION = 1
@@ -52,13 +52,13 @@ class Exported:
     facts: dict[str, Any]
 
 
-def items_of(ids: pd.Series, titles: pd.Series | None, learned: Sequences) -> pd.DataFrame:
+def items_of(ids: pd.Series, titles: pd.Series | None, learned: Histories) -> pd.DataFrame:
     """The table of items, see `Exported`; `ids` and `titles` have a row an item."""
     items = pd.DataFrame({"item": ids.to_numpy(), "count": item_counts(learned)})
     return items if titles is None else items.assign(title=titles.to_numpy())
 
 
-def item_counts(learned: Sequences) -> npt.NDArray[np.int64]:
+def item_counts(learned: Histories) -> npt.NDArray[np.int64]:
     """How often each item occurs in histories: (I,)."""
     return np.bincount(learned.items, minlength=learned.num_items + 1)[1:]
 
@@ -78,9 +78,7 @@ def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None
     """
     from tune_srs.exports.portable import WRITERS  # here: who needs none of them need not load them
 
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
-        aside = Path(parent) / folder.name
-        aside.mkdir()
+    with folder_aside(folder) as aside:
         exported.config.to_yaml(aside / CONFIG)
         (aside / WEIGHTS).write_bytes(save(exported.model.state_dict()))
         exported.items.to_parquet(aside / ITEMS, index=False)
@@ -94,7 +92,6 @@ def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None
         place = folder.name if folder.is_absolute() else folder.as_posix()
         text = card.text(*given, place, popular.to_list(), files)
         (aside / CARD).write_text(text, encoding="utf-8")
-        aside.rename(folder)
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:

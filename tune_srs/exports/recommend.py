@@ -16,9 +16,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from tune_srs.datasets.columns import Say
-from tune_srs.datasets.sequences import Offsets
-from tune_srs.errors import ConfigError, DataError
+from tune_srs.datasets.histories import Offsets
+from tune_srs.errors import ConfigError, DataError, Say
 from tune_srs.exports import exported
 from tune_srs.exports.evaluate import Appraisal, appraise
 from tune_srs.exports.exported import Exported

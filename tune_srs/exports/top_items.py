@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from tune_srs.datasets.sequences import Items, Offsets
+from tune_srs.datasets.histories import Items, Offsets
+from tune_srs.evaluation.device_histories import DeviceHistories
 from tune_srs.evaluation.evaluator import MAX_ITEMS, MAX_USERS
-from tune_srs.evaluation.histories import Histories
 from tune_srs.model.sasrec import SASRec
 from tune_srs.tensors import rows_between, tensor_of
 
@@ -26,7 +26,7 @@ def top_items(
     History i is `items[offsets[i]:offsets[i + 1]]`, not empty. With `exclude_history` its items do
     not count; a score of -inf stands where there are fewer than k.
     """
-    histories = Histories(items, offsets, CPU)
+    histories = DeviceHistories(items, offsets, CPU)
     flat, ends = tensor_of(items, CPU), tensor_of(offsets, CPU)
     best = torch.empty(len(offsets) - 1, k, dtype=torch.int64)
     scores = torch.empty(len(offsets) - 1, k)

@@ -5,12 +5,12 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import binomtest
 
+from tune_srs.evaluation.resampling import CONFIDENCE
 from tune_srs.report.style import BEST, COLOURS, Picture, legend_above, new_figure
 from tune_srs.runs import ranks
 from tune_srs.runs.run import Run
 
 LOOKS = ((BEST, "o"), (COLOURS[0], "s"), (COLOURS[2], "D"), (COLOURS[3], "^"))
-CONFIDENCE = 0.95
 
 
 def hit_rates(run: Run) -> Picture | None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from tune_srs.commands import place, typed
 from tune_srs.config.validation import validated
 from tune_srs.config.yaml import dump_yaml, read_yaml
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.files import write_aside
 from tune_srs.runs.paths import RunPaths

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.runs import journal, ranks, tables
 from tune_srs.runs.journal import History, TrialRecord, best_trial

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tune_srs.evaluation.resampling import Array, bootstrap, sign_flip
 from tune_srs.studies import run as runs
 from tune_srs.studies import significance
 from tune_srs.studies.run import Facts, Task
-from tune_srs.studies.significance import Array, Estimate
+from tune_srs.studies.significance import Estimate
 from tune_srs.studies.spec import Study
 
 COMPARED = (
@@ -145,7 +146,7 @@ def _against_reference(
         scores, results.scores(dataset, results.study.reference, seeds)
     )
     of_user = differences.mean(axis=1)
-    users_low, users_high = significance.bootstrap(of_user)
+    users_low, users_high = bootstrap(of_user.T)
     crossed, over_seeds = significance.crossed(differences), significance.over_seeds(differences)
     return {
         **_estimated("difference", crossed),
@@ -153,10 +154,10 @@ def _against_reference(
         **_estimated("percent", relative.scaled(100)),
         "users_low": users_low,
         "users_high": users_high,
-        "p_users": significance.sign_flip(of_user),
+        "p_users": sign_flip(of_user),
         **_estimated("seeds", over_seeds),
         "p_seeds": over_seeds.p,
-        "p_seeds_exact": [significance.exact_over_seeds(table) for table in differences],
+        "p_seeds_exact": significance.exact_over_seeds(differences),
     }
 
 

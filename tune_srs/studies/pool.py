@@ -11,7 +11,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.histories import Split
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import reason_of
 from tune_srs.runs.paths import RunPaths
 from tune_srs.studies import run as runs
@@ -51,20 +52,21 @@ def outcomes(
         nodes = node_resources()
         plan.resources.check(nodes)
         compile_kernels(next(iter(configs.values())), say)  # before several workers do
-        shared = {name: (ray.put(val), ray.put(test)) for name, (val, test) in splits.items()}
+        # both at once, since they share the histories that train
+        shared = {name: ray.put(both) for name, both in splits.items()}
         share = plan.resources.of_a_trial(nodes)
         score = _score.options(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0))
 
         def start(task: Task) -> Any:
-            return score.remote(configs[task], plan.study, *shared[task.dataset])
+            return score.remote(configs[task], plan.study, shared[task.dataset])
 
         with terminated_as_interrupted():  # after Ray's start, which answers SIGTERM itself
             yield from work_off(list(configs), start, plan.resources.room(nodes))
 
 
 @ray.remote(max_retries=0)  # retried here: Ray would do so forever where memory is short
-def _score(config: TrialConfig, study: Study, validation: Sequences, test: Sequences) -> Score:
-    return runs.score(config, study, validation, test)
+def _score(config: TrialConfig, study: Study, splits: tuple[Split, Split]) -> Score:
+    return runs.score(config, study, *splits)
 
 
 def work_off(

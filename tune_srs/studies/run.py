@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.files import write_aside
@@ -77,7 +77,7 @@ def tasks(study: Study) -> list[Task]:
     ]
 
 
-def score(config: TrialConfig, study: Study, validation: Sequences, test: Sequences) -> Score:
+def score(config: TrialConfig, study: Study, validation: Split, test: Split) -> Score:
     """Train on `validation`, and score `test` once, with the epoch that `study.select` prefers.
 
     Raises what `train` raises.

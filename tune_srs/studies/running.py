@@ -4,8 +4,6 @@ What goes on after a cut is what stands in the study's folder: a run whose file 
 tuning goes on from its journal.
 """
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -16,9 +14,9 @@ import pandas as pd
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.config.yaml import dump_yaml
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import DataError, SearchError
-from tune_srs.files import write_aside
+from tune_srs.files import folder_aside, sweep_aside, write_aside
 from tune_srs.runs.journal import TrialRecord
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
@@ -47,8 +45,7 @@ def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: 
     if new:
         _begin(plan, data, folder)
     with alone(folder):
-        for left in folder.glob("**/.aside-*"):  # by a writer that was killed
-            shutil.rmtree(left)
+        sweep_aside(folder)
         try:
             tuned = _tune_all(plan, data, folder, console)
             if tuned is not None:
@@ -62,12 +59,8 @@ def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: 
 
 def _begin(plan: StudyPlan, data: Data, folder: Path) -> None:
     """Make the new `folder` of a study, with its plan: whole, or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
-        aside = Path(parent) / folder.name
-        aside.mkdir()
+    with folder_aside(folder) as aside:
         plan.write(data, aside)
-        aside.rename(folder)
 
 
 def _tune_all(plan: StudyPlan, data: Data, folder: Path, console: Console) -> Tuned | None:

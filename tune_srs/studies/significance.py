@@ -6,7 +6,8 @@ could have been, and of the users that could come. Three questions, three answer
 
 - `crossed`: would it hold for other users *and* other seeds? This is the headline. Treating either
   as fixed gives intervals that are too short: five lucky trainings shift all users alike.
-- `sign_flip` and `bootstrap`, of means over seeds: for other users, with these very models.
+- `sign_flip` and `bootstrap` of `resampling`, of means over seeds: for other users, with these
+  very models.
 - `over_seeds` and `exact_over_seeds`, of means over users: for other trainings, with these users.
 
 Leading dimensions are independent tables. Everything is a pure function.
@@ -15,13 +16,10 @@ Leading dimensions are independent tables. Everything is a pure function.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-Array = npt.NDArray[np.float64]
-LEVEL = 0.95
-RESAMPLES = 9_999
-ROWS = 256  # resamples at once
+from tune_srs.evaluation.resampling import CONFIDENCE, Array, sign_flip
+
 RESOLUTION = 6  # seeds from which on an exact test can fall below 0.05: 2 / 2^6
 
 
@@ -38,13 +36,13 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[Array, Array]:
-        """Both ends of the interval of `LEVEL`."""
+        """Both ends of the interval of `CONFIDENCE`."""
         return self.mean - self.reach, self.mean + self.reach
 
     @property
     def reach(self) -> Array:
         """Half the length of the interval."""
-        return np.asarray(stats.t.ppf((1 + LEVEL) / 2, self.freedom) * self.error)
+        return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom) * self.error)
 
     @property
     def p(self) -> Array:
@@ -100,19 +98,15 @@ def over_seeds(values: Array) -> Estimate:
     return Estimate(mean, error, np.full_like(mean, seeds - 1))
 
 
-def exact_over_seeds(values: Array) -> float:
-    """P of the same question, of all 2^S signs of the S means of `values` (S, U).
+def exact_over_seeds(values: Array) -> Array:
+    """P of the same question, of the signs of the S means of `values` (..., S, U).
 
-    It assumes that differences are as likely as their opposites, and no normal distribution. NaN
-    with fewer seeds than it takes to fall below 0.05.
+    NaN with fewer seeds than it takes to fall below 0.05. See `resampling.sign_flip`.
     """
     means = values.mean(axis=-1)
-    if len(means) < RESOLUTION:
-        return float("nan")
-    test = stats.permutation_test(
-        (means,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=0
-    )
-    return float(test.pvalue)
+    if means.shape[-1] < RESOLUTION:
+        return np.full(means.shape[:-1], np.nan)
+    return sign_flip(means)
 
 
 def relative(values: Array, reference: Array) -> Estimate:
@@ -138,41 +132,6 @@ def unpaired(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(one.mean - other.mean, np.sqrt(total), freedom)
 
 
-def sign_flip(values: Array, seed: int = 0) -> Array:
-    """P of the mean of `values` (..., U) being 0, for other users: the paired permutation test.
-
-    Of `RESAMPLES` random signs, the share that gives a mean as far from 0 (Monte Carlo p of Davison
-    and Hinkley: the one that was seen counts in). It assumes that differences are as likely as
-    their opposites, which two equal configurations give.
-    """
-    rows = values.reshape(-1, values.shape[-1])
-    random = np.random.default_rng(seed)
-    seen = np.abs(rows.sum(axis=-1)) * (1 - 1e-12)  # sums of equal sets of numbers are ties
-    as_far = np.zeros(len(rows), dtype=np.int64)
-    for count in _chunks():
-        signs = random.integers(0, 2, (count, rows.shape[-1]), dtype=np.int8) * 2.0 - 1.0
-        as_far += (np.abs(signs @ rows.T) >= seen).sum(axis=0)
-    p = (1 + as_far) / (1 + RESAMPLES)
-    return p.reshape(values.shape[:-1])
-
-
-def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
-    """Interval of the mean of `values` (..., U), for other users: percentiles of resampled means.
-
-    Percentiles, since of a mean over hundreds of users they are what corrected ones are.
-    """
-    rows = values.reshape(-1, values.shape[-1])
-    users = rows.shape[-1]
-    random = np.random.default_rng(seed)
-    means = []
-    for count in _chunks():
-        drawn = random.integers(0, users, (count, users)) + users * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * users).reshape(count, users)
-        means.append(times @ rows.T / users)
-    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low.reshape(values.shape[:-1]), high.reshape(values.shape[:-1])
-
-
 def holm(p: Array) -> Array:
     """P values (n,) of one family, adjusted: Holm, Scandinavian Journal of Statistics 6 (1979).
 
@@ -190,8 +149,3 @@ def holm(p: Array) -> Array:
 def _unknown(mean: Array) -> Estimate:
     """One training, or one user, does not tell how much another would differ."""
     return Estimate(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
-
-
-def _chunks() -> list[int]:
-    """Sizes that add up to `RESAMPLES`."""
-    return [min(ROWS, RESAMPLES - done) for done in range(0, RESAMPLES, ROWS)]

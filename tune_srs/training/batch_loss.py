@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tune_srs.config.settings import LossConfig, TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories
 from tune_srs.errors import ConfigError
 from tune_srs.model.sasrec import SASRec
 from tune_srs.negatives import CatalogueSampler, NegativeSampler
@@ -20,21 +20,21 @@ from tune_srs.training.lazy_adam import touched_rows
 from tune_srs.training.products import row_products
 
 DEFAULT_SAMPLE = 256  # of sampled softmax, as in eSASRec
-SECONDS_A_DAY = 86_400
+SECONDS_PER_DAY = 86_400
 
 
 class BatchLoss:
-    """The loss of a batch, as configured, of the histories of `sequences` that train."""
+    """Computes the configured loss of one batch of training histories."""
 
     def __init__(
         self,
         config: TrialConfig,
-        sequences: Sequences,
+        histories: Histories,
         device: torch.device,
         touched: bool = False,
         relevance: LearnedRelevance | None = None,
     ) -> None:
-        """With `touched` the item embeddings' gradient is sparse; `relevance` if it is learned."""
+        """With `touched` the item embeddings get a sparse gradient; `relevance` if learned."""
         loss = config.loss
         self._loss = loss
         self._bfloat16 = config.train.precision == "bfloat16"
@@ -44,20 +44,20 @@ class BatchLoss:
         self.negatives: NegativeSampler | CatalogueSampler | None = None
         if loss.type == "sampled_softmax":
             shares = (loss.negative_popularity, loss.in_batch_negatives)
-            self.negatives = CatalogueSampler(sequences, device, *shares, config.model.max_length)
+            self.negatives = CatalogueSampler(histories, device, *shares, config.model.max_length)
         elif loss.type != "softmax":
-            self.negatives = NegativeSampler(sequences, device, loss.negative_popularity)
+            self.negatives = NegativeSampler(histories, device, loss.negative_popularity)
         self._times: Tensor | None = None
-        self._weights: Tensor | None = None  # (P,), where it depends on the place alone
+        self._weights: Tensor | None = None  # (P,), where it depends on j alone
         if loss.relevance == "time":
-            self._times = _times(sequences, device)
+            self._times = _times(histories, device)
         elif loss.relevance != "learned":
             self._weights = loss_weights(
                 loss.relevance, loss.num_positives, loss.rate, loss.normalization
             ).to(device)
 
     def __call__(self, model: SASRec, batch: Batch, generator: torch.Generator) -> Tensor:
-        """A scalar, with gradients; negatives are drawn from `generator`."""
+        """Return the loss, a scalar with gradients; negatives are drawn from `generator`."""
         positives, exists = batch.positives(self._loss.num_positives)  # (T, P)
         weights, penalty = self._relevance(batch, exists)
         pairs = losses.pair_weights(weights, exists)
@@ -71,14 +71,14 @@ class BatchLoss:
         return loss + penalty
 
     def _relevance(self, batch: Batch, exists: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Weights of the positives, (P,) or (T, P), and what learning them adds to the loss."""
+        """Return weights of the positives, (P,) or (T, P), and the penalty of learning them."""
         if self._weights is not None:
             return self._weights, 0.0
         if self._learned is not None:
             learned: tuple[Tensor, Tensor] = self._learned(exists)
             return learned
         assert self._times is not None
-        days = batch.waits(self._times, self._loss.num_positives) / SECONDS_A_DAY  # (T, P)
+        days = batch.waits(self._times, self._loss.num_positives) / SECONDS_PER_DAY  # (T, P)
         return time_weights(days, exists, self._loss.rate, self._loss.normalization), 0.0
 
     def _full(self, model: SASRec, batch: Batch, positives: Tensor, pairs: Tensor) -> Tensor:
@@ -153,12 +153,12 @@ class BatchLoss:
         raise ValueError(f"unknown loss {loss.type}")
 
     def _rows(self, model: SASRec, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The item embeddings that `indexes` point into: all, or the touched ones, renumbered."""
+        """Return the item embeddings that `indexes` point into: all, or the touched, renumbered."""
         table: Tensor = model.items.weight
         return touched_rows(table, *indexes) if self._touched else (table, indexes)
 
     def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:
-        """(T, D)"""
+        """Return the features of the tokens: (T, D)."""
         if batch.offsets is not None:
             return model.encode_packed(table, items, batch.following, batch.offsets)
         embedded = functional.embedding(items, table)
@@ -169,16 +169,16 @@ class BatchLoss:
 
 
 def num_negatives(config: LossConfig) -> int:
-    """N of a loss, 0 of the full softmax."""
+    """Return the number of negatives N; 0 for the full softmax."""
     if config.type == "softmax":
         return 0
     many = DEFAULT_SAMPLE if config.type == "sampled_softmax" else config.num_positives
     return config.num_negatives or many
 
 
-def _times(sequences: Sequences, device: torch.device) -> Tensor:
-    """(interactions,) seconds of the histories that train."""
-    times = sequences.training.times
+def _times(histories: Histories, device: torch.device) -> Tensor:
+    """Return the times of the interactions in seconds: (interactions,)."""
+    times = histories.times
     if times is None:
         raise ConfigError(
             "loss.relevance: time needs the times of the interactions, which this data set does "
@@ -188,6 +188,6 @@ def _times(sequences: Sequences, device: torch.device) -> Tensor:
 
 
 def _repeated(positives: Tensor) -> Tensor:
-    """(T, P) True where an item stands further left in its row."""
+    """Return where an item has occurred further left in its row: (T, P)."""
     same = positives[:, :, None] == positives[:, None, :]  # (T, P, P)
     return same.tril(-1).any(dim=2)

@@ -1,7 +1,7 @@
 """The state of a trial in two files: safetensors with JSON in their header, no pickle.
 
-`last.safetensors` is what a trial goes on from, and is deleted when it has ended; its size is three
-times that of the weights. `best.safetensors` holds the weights of its best epoch, and stays.
+A trial continues from `last.safetensors`, three times as large as the weights; it is deleted when
+the trial has ended. `best.safetensors` holds the weights of its best epoch, and stays.
 """
 
 import json
@@ -44,7 +44,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A copy of all that a trial needs to go on: training may, while it is written."""
+    """A copy of all that a trial needs to continue: training goes on while it is written."""
 
     last: bytes
     best: bytes | None  # if this epoch is the best so far
@@ -58,7 +58,10 @@ class Checkpoint:
         return cls(last, save(best.weights, {"facts": json.dumps(facts)}))
 
     def write(self, storage: Storage, trial: int) -> None:
-        """In place of the one before. A cut between the files leaves a best that comes again."""
+        """Write both files in place of those before.
+
+        An interruption between the files leaves a best epoch that comes again.
+        """
         if self.best is not None:
             storage.write(_name(trial, BEST), self.best)
         storage.write(_name(trial, LAST), self.last)
@@ -67,41 +70,44 @@ class Checkpoint:
 def load_last(
     storage: Storage, trial: int, config: TrialConfig, num_items: int, best: Best
 ) -> EpochReport | None:
-    """The last report of `trial`, with the state to go on from; None if there is none.
+    """Return the last report of `trial`, with the state to continue from; None if there is none.
 
-    `best` becomes that of the trial. A checkpoint of another configuration counts as none: it was
-    left by a trial that the journal no longer knows. A damaged one is a `DataError`.
+    Fills `best` with that of the trial. A checkpoint of another configuration counts as none: it is
+    of a trial that the journal no longer knows. Raises `DataError` for a damaged one.
     """
     content = storage.read(_name(trial, LAST))
     if content is None:
         return None
-    place = f"{storage.place}/{_name(trial, LAST)}"
-    tensors, facts = _parsed(content, place)
+    path = f"{storage.place}/{_name(trial, LAST)}"
+    tensors, facts = _parsed(content, path)
     if facts["config"] != config.to_dict():
         return None
     state = new_state(config, num_items)
     try:
         _restore(state, tensors)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise DataError(f"{place}: damaged ({error})") from error
+        raise DataError(f"{path}: damaged ({error})") from error
     state.epoch = facts["epoch"]
     load_best(storage, trial, best)
     return EpochReport(facts["epoch"], facts["metrics"], state)
 
 
 def load_best(storage: Storage, trial: int, best: Best) -> TrialConfig:
-    """Fill `best` with that of `trial`; its configuration. A `DataError` if it cannot be read."""
-    place = f"{storage.place}/{_name(trial, BEST)}"
+    """Fill `best` with that of `trial` and return its configuration.
+
+    Raises `DataError` if it cannot be read.
+    """
+    path = f"{storage.place}/{_name(trial, BEST)}"
     content = storage.read(_name(trial, BEST))
     if content is None:
-        raise DataError(f"{place}: missing")
-    best.weights, facts = _parsed(content, place)
+        raise DataError(f"{path}: missing")
+    best.weights, facts = _parsed(content, path)
     best.epoch, best.metrics = facts["epoch"], facts["metrics"]
-    return TrialConfig.from_dict(facts["config"], place)
+    return TrialConfig.from_dict(facts["config"], path)
 
 
 def saved_epochs(storage: Storage, trial: int) -> list[tuple[int, dict[str, float]]]:
-    """The epochs, with their metrics, of the files that can be read, the earlier one first."""
+    """Return the epochs, with their metrics, of the files that can be read, the earlier first."""
     epochs = {}
     for file in (LAST, BEST):
         content = storage.read(_name(trial, file))
@@ -113,12 +119,12 @@ def saved_epochs(storage: Storage, trial: int) -> list[tuple[int, dict[str, floa
 
 
 def forget_last(storage: Storage, trial: int) -> None:
-    """Delete what only a trial that goes on needs."""
+    """Delete the file that only a trial that continues needs."""
     storage.delete(_name(trial, LAST))
 
 
 def last_name(trial: int) -> str:
-    """The file in the storage that a trial goes on from."""
+    """Return the name of the file that a trial continues from."""
     return _name(trial, LAST)
 
 
@@ -158,11 +164,11 @@ def _part(tensors: Tensors, prefix: str) -> Tensors:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _parsed(content: bytes, place: str) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and facts of a file; its header is JSON behind eight bytes of its length."""
+def _parsed(content: bytes, path: str) -> tuple[Tensors, dict[str, Any]]:
+    """Return tensors and facts of a file; its header is JSON behind eight bytes of its length."""
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, json.loads(header["__metadata__"]["facts"])
     except (SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"{place}: damaged ({error})") from error
+        raise DataError(f"{path}: damaged ({error})") from error

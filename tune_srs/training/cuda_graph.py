@@ -1,4 +1,4 @@
-"""A training step recorded once on the GPU and replayed: the CPU launches one thing a step."""
+"""A training step recorded once on the GPU and replayed: the CPU launches one graph per step."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ WARM_UP = 3  # steps that libraries take to allocate and to choose their kernels
 
 
 class GraphedStep:
-    """`step(users)` with the same result; all it reads must stay where it is on the device.
+    """Gives the result of `step(users)`; all that `step` reads must stay where it is on the device.
 
-    The first calls run the step as it is, on a stream of their own as recording wants it; the next
-    one records it. `users` has the same shape in all of them. `generator` is what the step draws
-    from; its draws go on from replay to replay.
+    The first calls run the step as it is, on a stream of their own, which recording requires; the
+    next call records it. `users` has the same shape in all calls. The step draws from `generator`,
+    whose draws continue from replay to replay.
     """
 
     def __init__(self, step: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:

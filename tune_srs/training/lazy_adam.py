@@ -11,10 +11,10 @@ from torch.autograd.function import once_differentiable
 
 
 class LazyAdam(torch.optim.Optimizer):
-    """Adam (arXiv 1412.6980) that moves the rows of a sparse gradient only, and their moments.
+    """Adam (arXiv 1412.6980) that moves only the rows of a sparse gradient, and their moments.
 
-    Unlike Adam, a row does not drift on its momentum while nothing touches it, and decays only when
-    something does. The same update as `torch.optim.SparseAdam`, in one pass over the rows, and
+    Unlike in Adam, a row does not drift on its momentum while nothing touches it, and decays only
+    when something does. The same update as `torch.optim.SparseAdam`, in one pass over the rows, and
     AdamW's decoupled decay (arXiv 1711.05101).
     """
 
@@ -52,16 +52,17 @@ class LazyAdam(torch.optim.Optimizer):
             rate=group["lr"] / (1 - beta1**step),
             correction=math.sqrt(1 - beta2**step),
             epsilon=group["eps"],
-            kept=1 - group["lr"] * group["weight_decay"],
+            decay=1 - group["lr"] * group["weight_decay"],
         )
         move = move_by_kernel if table.device.type == "cpu" else move_in_torch
         move(table, state["moments"], rows, slope, numbers)
 
 
 class Numbers(NamedTuple):
-    """Of one step: `rate` is divided by the first moment's correction, `correction` is the root of
+    """The numbers of one step.
 
-    the second one's, `kept` is what decay leaves of a weight.
+    `rate` is divided by the first moment's correction, `correction` is the root of the second
+    moment's, `decay` is the share of a weight that is left.
     """
 
     beta1: float
@@ -69,7 +70,7 @@ class Numbers(NamedTuple):
     rate: float
     correction: float
     epsilon: float
-    kept: float
+    decay: float
 
 
 def move_by_kernel(
@@ -79,55 +80,55 @@ def move_by_kernel(
     from tune_srs.kernels.items import adam_rows  # here: training on a GPU needs no Numba
 
     arrays = [t.detach().numpy() for t in (table, moments, rows, slope)]
-    given: tuple[Any, ...] = (*arrays, *map(np.float32, numbers))
-    adam_rows(*given)
+    arguments: tuple[Any, ...] = (*arrays, *map(np.float32, numbers))
+    adam_rows(*arguments)
 
 
 def move_in_torch(
     table: Tensor, moments: Tensor, rows: Tensor, slope: Tensor, numbers: Numbers
 ) -> None:
-    """The same on any device."""
+    """Update as `move_by_kernel` does, on any device."""
     touched = moments.index_select(0, rows)  # (R, 2 D)
     mean, square = touched.chunk(2, dim=1)
     mean.lerp_(slope, 1 - numbers.beta1)
     square.mul_(numbers.beta2).addcmul_(slope, slope, value=1 - numbers.beta2)
     moments.index_copy_(0, rows, touched)
     deviation = square.sqrt().div_(numbers.correction).add_(numbers.epsilon)
-    weights = table.index_select(0, rows).mul_(numbers.kept)
+    weights = table.index_select(0, rows).mul_(numbers.decay)
     table.index_copy_(0, rows, weights.sub_(mean / deviation, alpha=numbers.rate))
 
 
 def touched_rows(table: Tensor, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The distinct rows of `table` (I, D) that `indexes` point to, and where they stand there.
+    """Return the distinct rows of `table` that `indexes` point to, and the indexes into them.
 
-    Returns (R, D), with a sparse gradient, and what `indexes` are in it.
+    `table` (I, D) → rows (R, D), whose gradient is sparse in the table.
     """
     index = torch.cat([index.reshape(-1) for index in indexes])
     find = distinct_by_kernel if index.device.type == "cpu" else distinct_in_torch
-    rows, place = find(index, len(table))
+    rows, position = find(index, len(table))
     touched: Tensor = _TouchedRows.apply(table, rows)  # type: ignore[no-untyped-call]
-    parts = torch.split(place, [index.numel() for index in indexes])
+    parts = torch.split(position, [index.numel() for index in indexes])
     return touched, tuple(part.view_as(i) for part, i in zip(parts, indexes, strict=True))
 
 
 def distinct_by_kernel(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The distinct values (R,) in `index` (M,), below `size`, and where each stands there: (M,)."""
+    """Return the distinct values (R,) of `index` (M,), below `size`, and positions in them (M,)."""
     from tune_srs.kernels.items import distinct  # here: training on a GPU needs no Numba
 
-    rows, place = torch.empty_like(index), torch.empty_like(index)
-    place_of = np.full(size, -1, np.int32)
-    count = distinct(index.numpy(), place_of, rows.numpy(), place.numpy())
-    return rows[:count], place
+    rows, position = torch.empty_like(index), torch.empty_like(index)
+    position_of = np.full(size, -1, np.int32)
+    count = distinct(index.numpy(), position_of, rows.numpy(), position.numpy())
+    return rows[:count], position
 
 
 def distinct_in_torch(index: Tensor, _: int) -> tuple[Tensor, Tensor]:
-    """The same on any device, where a GPU has to be waited for."""
-    rows, place = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    return rows, place
+    """Return the same as `distinct_by_kernel`, on any device; a GPU has to be waited for."""
+    rows, position = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return rows, position
 
 
 class _TouchedRows(torch.autograd.Function):
-    """`functional.embedding` would leave the gradient's rows to be sorted again."""
+    """Rows of a table; `functional.embedding` would leave the gradient's rows to be sorted."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:

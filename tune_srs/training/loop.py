@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tune_srs.config.settings import TrainConfig, TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Histories, Split
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.model.sasrec import SASRec, is_original
@@ -33,7 +33,7 @@ BETAS = (0.9, 0.98)
 
 @dataclass
 class TrainState:
-    """All that changes while training; see `checkpoint.py` for its file."""
+    """Everything that changes in training; see `checkpoint.py` for its file."""
 
     model: SASRec
     optimizers: tuple[torch.optim.Optimizer, ...]
@@ -43,14 +43,14 @@ class TrainState:
     epoch: int = 0  # epochs done
 
     def parameters(self) -> list[Tensor]:
-        """All that is trained."""
+        """Return everything that is trained."""
         learned = [] if self.relevance is None else [*self.relevance.parameters()]
         return [*self.model.parameters(), *learned]
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch gave. `state` is alive: the next epoch changes it."""
+    """The result of an epoch. The next epoch changes `state`."""
 
     epoch: int  # from 1
     metrics: dict[str, float]  # train/loss, val/…, time/train_s, time/evaluate_s
@@ -58,10 +58,10 @@ class EpochReport:
 
 
 def device_of(config: TrainConfig) -> torch.device:
-    """The device asked for; `auto` is a GPU where there is one."""
+    """Return the device to train on; `auto` is a GPU where there is one."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "train.device: cuda asked, but torch sees no GPU here; use auto or cpu, "
+            "train.device: cuda is set, but torch sees no GPU here; use auto or cpu, "
             "or install a torch build with CUDA"
         )
     auto = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,7 +72,7 @@ def device_of(config: TrainConfig) -> torch.device:
 
 
 def new_state(config: TrialConfig, num_items: int) -> TrainState:
-    """A model with fresh weights, its optimiser and its random numbers."""
+    """Return a model with fresh weights, its optimisers and its random generators."""
     device = device_of(config.train)
     seed = config.train.seed
     weights = torch.Generator().manual_seed(seed)
@@ -93,7 +93,10 @@ def new_state(config: TrialConfig, num_items: int) -> TrainState:
 def _optimizers(
     model: SASRec, relevance: LearnedRelevance | None, config: TrialConfig
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Adam for all, or for all but the item embeddings, of which a step moves the touched rows."""
+    """Return the optimisers of all that is trained.
+
+    One Adam, or a lazy one for the item embeddings, of which a step then moves the touched rows.
+    """
     train = config.train
     rest, optimizers = [*model.parameters()], []
     if touches_few(config, model.num_items):
@@ -119,30 +122,29 @@ def _optimizers(
 
 
 def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
-    """Have ready what `config` calls on the CPU: a moment, or half a minute once on a machine."""
+    """Compile what `config` calls on the CPU: a moment, or half a minute once per machine."""
     if not packs(config.train):
         return
-    histories = np.array([1, 2, 3], dtype=np.int32)
-    futures = np.array([[4]], dtype=np.int32)
-    sequences = Sequences(histories, np.array([0, 3]), futures, num_items=5)
+    histories = Histories(np.array([1, 2, 3], dtype=np.int32), np.array([0, 3]), num_items=5)
+    split = Split(histories, histories, futures=np.array([[4]], dtype=np.int32))
     preset = "original" if is_original(config.model) else "esasrec"
     compiled = TrialConfig().with_overrides({"preset": preset})
     device, generator = torch.device("cpu"), torch.Generator()
     notice = Timer(2, say, ["compiling for this machine, once: about half a minute"])
     notice.start()
     try:  # a step without its optimiser, of which the import alone takes seconds
-        model = SASRec(compiled.model, sequences.num_items, generator)
+        model = SASRec(compiled.model, split.num_items, generator)
         model.draw_dropout_from(generator)
-        batches = Batches(sequences, 1, compiled.model.max_length, device, padded=False)
-        loss_of = BatchLoss(compiled, sequences, device)
+        batches = Batches(histories, 1, compiled.model.max_length, device, padded=False)
+        loss_of = BatchLoss(compiled, histories, device)
         loss_of(model, batches.batch(torch.arange(1)), generator).backward()  # type: ignore[no-untyped-call]
-        Evaluator(sequences, compiled.evaluation, device)(model.eval())
+        Evaluator(split, compiled.evaluation, device)(model.eval())
     finally:
         notice.cancel()
 
 
 def clear_device() -> None:
-    """Give back what torch keeps of a GPU's memory for a run that has ended."""
+    """Release the GPU memory that torch keeps of a run that has ended."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -154,7 +156,7 @@ def packs(config: TrainConfig) -> bool:
 
 
 def touches_few(config: TrialConfig, num_items: int) -> bool:
-    """Whether a step moves only the item embeddings that it touches."""
+    """Return whether a step moves only the item embeddings that it touches."""
     train = config.train
     if train.embedding_update == "auto":
         many = num_items > MANY_ITEMS and device_of(train).type == "cpu"
@@ -164,31 +166,35 @@ def touches_few(config: TrialConfig, num_items: int) -> bool:
 
 def train(
     config: TrialConfig,
-    sequences: Sequences,
+    split: Split | Histories,
     state: TrainState | None = None,
     stop: Event | None = None,
 ) -> Iterator[EpochReport]:
-    """Train on the histories of `sequences`, score its futures after every epoch.
+    """Train on the training histories of a split, and score its futures after every epoch.
 
-    Yields one report an epoch, from `state.epoch` + 1 to `train.last_epoch`, or else
-    `train.max_epochs`. `sequences` is the validation split: the test futures are not in it. Once
-    `stop` is set, by another thread, the generator ends at its next step, and the epoch is not
-    reported. Raises `ConfigError` for a GPU that is not there, `SearchError` when the loss is no
-    longer a number.
+    A split holds the histories that train, and the futures to be predicted from which histories;
+    the validation split never holds test futures. With only `Histories`, all of them train and
+    nothing is scored: the reports have no metrics of `val/`.
+
+    Yields one report per epoch, from `state.epoch` + 1 to `train.last_epoch`, or else
+    `train.max_epochs`. Once `stop` is set, by another thread, the generator ends at its next step,
+    and the epoch is not reported. Raises `ConfigError` for a GPU that is not there, `SearchError`
+    when the loss is no longer a number.
     """
     torch.set_num_threads(config.train.num_threads)
-    state = state or new_state(config, sequences.num_items)
+    histories = split.training if isinstance(split, Split) else split
+    state = state or new_state(config, histories.num_items)
     device = device_of(config.train)
     batches = Batches(
-        sequences,
+        histories,
         config.train.batch_size,
         config.model.max_length,
         device,
         padded=not packs(config.train),
     )
-    evaluator = Evaluator(sequences, config.evaluation, device)
-    touched = touches_few(config, sequences.num_items)
-    loss_of = BatchLoss(config, sequences, device, touched, state.relevance)
+    evaluator = Evaluator(split, config.evaluation, device) if isinstance(split, Split) else None
+    touched = touches_few(config, histories.num_items)
+    loss_of = BatchLoss(config, histories, device, touched, state.relevance)
     step = step_of(config.train, state, batches, loss_of)
     stop = stop or Event()
 
@@ -204,7 +210,8 @@ def train(
         if not math.isfinite(loss):
             raise SearchError(f"epoch {epoch}: the loss is {loss}; lower train.lr")
         state.model.eval()
-        metrics = {f"val/{name}": value for name, value in evaluator(state.model).means().items()}
+        means = evaluator(state.model).means() if evaluator is not None else {}
+        metrics = {f"val/{name}": value for name, value in means.items()}
         evaluated = time.perf_counter()
         metrics["train/loss"] = loss
         if state.relevance is not None:
@@ -232,7 +239,10 @@ def clip_gradients(parameters: Iterable[Tensor], most: float) -> None:
 def step_of(
     config: TrainConfig, state: TrainState, batches: Batches, loss_of: BatchLoss
 ) -> Callable[[Tensor], Tensor]:
-    """What trains on the users given and returns the loss; a recorded step if so configured."""
+    """Return the function that takes one optimiser step for a batch of users, and returns its loss.
+
+    Recorded as a CUDA graph if `train.cuda_graph` is set.
+    """
 
     def step(users: Tensor) -> Tensor:
         return train_step(state, batches.batch(users), loss_of, config.clip_norm)
@@ -247,7 +257,7 @@ def _train_epoch(
     step: Callable[[Tensor], Tensor],
     stop: Event,
 ) -> float:
-    """One pass over all users, or until `stop` is set; the mean loss of its steps."""
+    """Train on all users once, or until `stop` is set; return the mean loss of the steps."""
     state.model.train()
     total = torch.zeros((), device=state.generator.device)
     before = state.epoch * len(batches)
@@ -262,7 +272,7 @@ def _train_epoch(
 def train_step(
     state: TrainState, batch: Batch, loss_of: BatchLoss, clip_norm: float | None = None
 ) -> Tensor:
-    """One step of the optimiser on one batch; its loss, on the device and without a gradient."""
+    """Take one optimiser step on one batch; return its loss, on the device, without a gradient."""
     loss = loss_of(state.model, batch, state.generator)
     for optimizer in state.optimizers:
         optimizer.zero_grad()

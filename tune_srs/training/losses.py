@@ -1,4 +1,4 @@
-"""Training losses with several positives a position, each weighted by relevance.
+"""Training losses with several positives per position, each weighted by relevance.
 
 All have one form: the mean, over positions s and their existing positives j, of w_sj l(s, j), and
 for the pairwise ones the negatives' own mean. `pairs` (T, P) holds w_sj / (number of pairs), 0
@@ -18,14 +18,15 @@ MAX_SCORES = {"cpu": 2**20, "cuda": 2**26}  # in a chunk of full scores: 4 MiB f
 
 
 def pair_weights(weights: Tensor, exists: Tensor) -> Tensor:
-    """`weights` (P,) or (T, P) of the positives that `exist` (T, P), over their number: (T, P)."""
+    """Return `weights` (P,) or (T, P) over the number of positives that `exist` (T, P): (T, P)."""
     return weights * exists / exists.sum()
 
 
 def draw_weights(counted: Tensor, inputs: Tensor) -> Tensor:
-    """What makes a sum of the `counted` (T, N) negatives of `inputs` (T,) a mean of means: (T, N).
+    """Return weights (T, N) that make a sum over negatives a mean over positions of their means.
 
-    A position none of whose negatives is counted adds nothing.
+    `counted` (T, N) negatives of the positions that are `inputs` (T,) count; a position without
+    counted negatives adds nothing.
     """
     number = counted.sum(dim=1, keepdim=True).clamp(min=1)
     return counted * inputs[:, None] / number / inputs.sum()
@@ -127,23 +128,24 @@ def sampled_softmax(
 def _target(
     features: Tensor, table: Tensor, positives: Tensor, pairs: Tensor, label_smoothing: float
 ) -> Tensor:
-    """The target's mean score, the share `label_smoothing` of it over all items alike."""
-    own = (pairs * positives).sum()
+    """Return the target's mean score; the share `label_smoothing` of it lies on all items alike."""
+    mean = (pairs * positives).sum()
     if not label_smoothing:
-        return own
+        return mean
     everywhere = (pairs.sum(dim=1) * (features @ table.mean(dim=0))).sum()
-    return (1 - label_smoothing) * own + label_smoothing * everywhere
+    return (1 - label_smoothing) * mean + label_smoothing * everywhere
 
 
 class _LogPartition(torch.autograd.Function):
-    """sum_s weight_s log sum_i e^x_si. Its gradient is made on the way, while the scores are there:
+    """The sum over s of weight_s log sum_i e^x_si.
 
-    that of features and table is the softmax times the other one, that of the weights the log.
+    The gradient is computed in the forward pass, while the scores exist: that of features and table
+    is the softmax times the other one, that of the weights is the log.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, table: Tensor, weights: Tensor) -> Tensor:
-        of_features, of_table = torch.empty_like(features), torch.zeros_like(table)
+        d_features, d_table = torch.empty_like(features), torch.zeros_like(table)
         logs = torch.empty_like(weights)
         rows = max(1, MAX_SCORES[features.device.type] // len(table))
         for start in range(0, len(features), rows):
@@ -153,13 +155,13 @@ class _LogPartition(torch.autograd.Function):
             total = scores.sub_(top).exp_().sum(dim=1)
             logs[chunk] = top[:, 0] + total.log()
             scores.mul_((weights[chunk] / total)[:, None])
-            torch.mm(scores, table, out=of_features[chunk])
-            of_table.addmm_(scores.T, features[chunk])
-        ctx.save_for_backward(of_features, of_table, logs)
+            torch.mm(scores, table, out=d_features[chunk])
+            d_table.addmm_(scores.T, features[chunk])
+        ctx.save_for_backward(d_features, d_table, logs)
         return (weights * logs).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        of_features, of_table, logs = ctx.saved_tensors
-        return grad * of_features, grad * of_table, grad * logs
+        d_features, d_table, logs = ctx.saved_tensors
+        return grad * d_features, grad * d_table, grad * logs

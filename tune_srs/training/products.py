@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag
 
 
 def row_products(features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
-    """features[t] . table[index[t, c]] for each of `indexes` (T, C): (T, C) each.
+    """Return features[t] . table[index[t, c]] for each of `indexes` (T, C): (T, C) each.
 
     `features` (T, D), `table` (I, D). Nothing of size T x C x D is made, forward or backward.
     """
@@ -24,7 +24,7 @@ def row_products(features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Ten
 
 
 class OnCPU(torch.autograd.Function):
-    """By compiled kernels."""
+    """Products by compiled kernels."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
@@ -42,10 +42,10 @@ class OnCPU(torch.autograd.Function):
         from tune_srs.kernels.items import products_back
 
         features, table, *indexes = ctx.saved_tensors
-        of_features, of_table = torch.zeros_like(features), torch.zeros_like(table)
+        d_features, d_table = torch.zeros_like(features), torch.zeros_like(table)
         for index, grad in zip(indexes, grads, strict=True):
-            products_back(*_arrays(grad, features, table, index, of_features, of_table))
-        return of_features, of_table, *(None for _ in indexes)
+            products_back(*_arrays(grad, features, table, index, d_features, d_table))
+        return d_features, d_table, *(None for _ in indexes)
 
 
 def _arrays(*tensors: Tensor) -> list[npt.NDArray[Any]]:
@@ -53,7 +53,7 @@ def _arrays(*tensors: Tensor) -> list[npt.NDArray[Any]]:
 
 
 class ByBags(torch.autograd.Function):
-    """By torch's own operations, on any device."""
+    """Products by torch's own operations, on any device."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, table: Tensor, *indexes: Tensor) -> tuple[Tensor, ...]:
@@ -70,10 +70,10 @@ class ByBags(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         features, table, index = ctx.saved_tensors
         grad = torch.cat(grads, dim=1)
-        of_features = embedding_bag(index, table, per_sample_weights=grad, mode="sum")
-        # of a row of the table: all entries that point to it, one after another once sorted
+        d_features = embedding_bag(index, table, per_sample_weights=grad, mode="sum")
+        # sorted, all entries that point to one row of the table stand one after another
         rows, order = index.reshape(-1).int().sort()
         starts = torch.searchsorted(rows, torch.arange(len(table), device=rows.device))
         slots, weights = order // index.shape[1], grad.reshape(-1)[order]
-        of_table = embedding_bag(slots, features, starts, per_sample_weights=weights, mode="sum")
-        return of_features, of_table, *(None for _ in grads)
+        d_table = embedding_bag(slots, features, starts, per_sample_weights=weights, mode="sum")
+        return d_features, d_table, *(None for _ in grads)

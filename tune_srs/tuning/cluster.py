@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.errors import ConfigError
 from tune_srs.runs.resources import Resources, available_cpus
 from tune_srs.storage import Storage
@@ -21,19 +21,18 @@ OBJECT_STORE_SLACK = 128 * 2**20
 
 
 @contextmanager
-def connected(resources: Resources, *sequences: Sequences) -> Iterator[None]:
-    """Ray, with room for `sequences`, for as long as the block lasts.
+def connected(resources: Resources, *splits: Split) -> Iterator[None]:
+    """Ray, with room for `splits`, for as long as the block lasts.
 
     What it would print goes to its loggers.
 
     On this machine it listens on loopback only and has no dashboard.
     """
     if resources.address is None:
-        arrays = [a for one in sequences for a in (one.items, one.offsets, one.futures)]
         ray.init(
             address="local",
             num_cpus=available_cpus(),
-            object_store_memory=OBJECT_STORE_SLACK + 2 * sum(array.nbytes for array in arrays),
+            object_store_memory=OBJECT_STORE_SLACK + 2 * sum(split.nbytes for split in splits),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

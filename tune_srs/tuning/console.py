@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_srs.commands import place, typed
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.runs.journal import Journal, TrialRecord
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan

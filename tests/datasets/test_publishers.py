@@ -23,11 +23,11 @@ from support.raw_data import (
     zip_with,
 )
 
-from tune_srs.datasets import catalogue, formats
-from tune_srs.datasets.catalogue import DATASETS, RawFile, Reader
+from tune_srs.datasets import published, publishers
 from tune_srs.datasets.columns import COLUMNS, ITEM, TIMESTAMP, USER
-from tune_srs.datasets.formats import Foursquare, Movielens, amazon_csv, amazon_json, steam
 from tune_srs.datasets.prepare import split
+from tune_srs.datasets.published import DATASETS, RawFile, Reader
+from tune_srs.datasets.publishers import Foursquare, Movielens, amazon_csv, amazon_json, steam
 from tune_srs.errors import DataError, TuneSRSError
 
 ROWS = [
@@ -88,7 +88,7 @@ def test_both_sources_give_the_same_table_and_fingerprint(tmp_path: Path) -> Non
     write_movielens_zip(table, tmp_path / "ml-100k.zip")
     write_movielens_parquet(table, tmp_path / "ml-100k.parquet")
     from_zip = table_from(U_DATA, tmp_path / "ml-100k.zip")
-    from_parquet = table_from(formats.movielens_parquet, tmp_path / "ml-100k.parquet")
+    from_parquet = table_from(publishers.movielens_parquet, tmp_path / "ml-100k.parquet")
     pd.testing.assert_frame_equal(from_zip, table)
     pd.testing.assert_frame_equal(from_parquet, table)
 
@@ -121,13 +121,13 @@ def test_an_archive_with_other_content_is_refused(tmp_path: Path, content: str |
 def test_the_line_of_a_bad_rating_is_told(tmp_path: Path) -> None:
     content = "1\t2\t3\t881250949\n1\t2\tgood\t881250949\n"
     message = refusal(U_DATA, zip_with(tmp_path / "ml-100k.zip", content))
-    assert "ml-100k/u.data: line 2: the rating 'good' is no number" in message
+    assert "ml-100k/u.data: line 2: the rating 'good' is not a number" in message
 
 
 def test_the_line_of_an_id_that_is_no_number_is_told(tmp_path: Path) -> None:
     content = "1\t2\t3\t881250949\nanna\t2\t3\t881250949\n"
     message = refusal(U_DATA, zip_with(tmp_path / "ml-100k.zip", content))
-    assert "ml-100k/u.data: line 2: the user id 'anna' is no whole number" in message
+    assert "ml-100k/u.data: line 2: the user id 'anna' is not a whole number" in message
 
 
 def test_an_archive_of_another_data_set_is_refused(tmp_path: Path) -> None:
@@ -188,14 +188,14 @@ def test_a_parquet_without_a_column_is_refused(tmp_path: Path, missing: str) -> 
     path = tmp_path / "ml-100k.parquet"
     write_movielens_parquet(table_of_rows(ROWS), path)
     pd.read_parquet(path).drop(columns=missing).to_parquet(path)
-    assert missing in refusal(formats.movielens_parquet, path)
+    assert missing in refusal(publishers.movielens_parquet, path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"user_id,movie_id\n1,2\n"])
 def test_what_is_no_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ml-100k.parquet"
     path.write_bytes(content)
-    message = refusal(formats.movielens_parquet, path)
+    message = refusal(publishers.movielens_parquet, path)
     assert ": not the expected parquet (" in message
     assert message.endswith("); delete the file and run again")
 
@@ -366,7 +366,7 @@ def test_a_file_of_another_length_is_refused(tmp_path: Path) -> None:
     path = zip_with(tmp_path / "ml-100k.zip", "1\t2\t3\t881250949\n")
     file = RawFile("ml-100k.zip", U_DATA, rows=100_000)
     with pytest.raises(DataError, match="expected 100000 interactions, but got 1; delete"):
-        list(catalogue.read(file, path, silent))
+        list(published.read(file, path, silent))
 
 
 READERS: list[Reader] = [U_DATA, Foursquare("any"), steam, amazon_json, amazon_csv]
@@ -403,4 +403,4 @@ def test_whatever_a_file_holds_the_reader_takes_or_refuses_it(
             writer.writestr("ml-100k/u.data", content)
         path.write_bytes(archive.getvalue())
     with contextlib.suppress(TuneSRSError):
-        table_from(READERS[which], path)
+        list(READERS[which](path, silent))

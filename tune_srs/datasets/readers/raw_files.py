@@ -1,11 +1,7 @@
-"""Raw files: opened whatever their compression, told apart by their bytes, known by their hash."""
+"""Raw files: opened whatever their compression, recognised by their bytes."""
 
 import gzip
-import hashlib
 import io
-import json
-import os
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,20 +25,19 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-PEEK = 1 << 20  # bytes from which format and columns are told
-MENDS = "fetch it again"
+PEEK = 1 << 20  # bytes by which format and columns are recognised
 
 
 def is_html(start: bytes) -> bool:
-    """Whether a file that begins like this is a web page, such as a login form."""
+    """Return whether a file that begins like this is a web page, such as a login form."""
     return start[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
 
 
 @contextmanager
 def text_file(path: Path) -> Iterator[tuple[io.BufferedReader, str]]:
-    """The bytes of `path` and what to call them; gzip and zstd, whatever the name, decompressed.
+    """Open `path`: yield its bytes and its name for errors; gzip and zstd are decompressed.
 
-    Raises `DataError` for what holds no table of text: an empty file, a web page, binary content.
+    Raises `DataError` for a file without a table of text: empty, a web page, binary content.
     """
     try:
         start = _start(path)
@@ -66,7 +61,7 @@ def _start(path: Path) -> bytes:
 
 
 def peeked(stream: io.BufferedReader, source: object) -> bytes:
-    """Some first bytes of `stream`, which stay to be read."""
+    """Return some first bytes of `stream`, which are read again later."""
     try:
         return stream.peek()
     except DAMAGED as error:
@@ -74,12 +69,12 @@ def peeked(stream: io.BufferedReader, source: object) -> bytes:
 
 
 def damaged(source: object, error: BaseException) -> DataError:
-    """What to tell of a file that cannot be read to its end."""
-    return DataError(f"{source}: damaged or cut short ({error}); {MENDS}")
+    """Return the error for a file that cannot be read to its end."""
+    return DataError(f"{source}: damaged or cut short ({error}); fetch it again")
 
 
 def refuse_other_content(source: object, start: bytes) -> None:
-    """`DataError` if bytes that begin like this are no text."""
+    """Raise `DataError` if bytes that begin like this are not a table of text."""
     if not start.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{source}: empty; put the log there and run again")
     if is_html(start):
@@ -92,28 +87,4 @@ def refuse_other_content(source: object, start: bytes) -> None:
     if start.startswith(b"PK\x03\x04"):
         raise DataError(f"{source}: a zip archive; unpack it and give the file inside")
     if b"\0" in start:
-        raise DataError(f"{source}: binary content, no text; give CSV, TSV, JSON lines or Parquet")
-
-
-def sha256_of(path: Path, memory: Path) -> str:
-    """The hash of a file; `memory` is a folder that recalls it until the file changes.
-
-    A file touched in the last two seconds is not recalled: it could change again without a trace.
-    """
-    stat = path.stat()
-    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    note = memory / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if known["state"] == state:
-            return str(known["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not known, or not legible: then hash again
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > 2_000_000_000:
-        memory.mkdir(parents=True, exist_ok=True)
-        aside = note.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
-        aside.replace(note)
-    return digest
+        raise DataError(f"{source}: binary content, not text; give CSV, TSV, JSON lines or Parquet")

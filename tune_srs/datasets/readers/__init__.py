@@ -1,0 +1,1 @@
+"""Files of interactions → tables in chunks, checked: delimited text, records, Parquet."""
