@@ -52,7 +52,7 @@ def outcomes(
         nodes = node_resources()
         plan.resources.check(nodes)
         compile_kernels(next(iter(configs.values())), say)  # before several workers do
-        # both at once, since they share the histories that train
+        # validation and test together, since they share the histories that train
         shared = {name: ray.put(both) for name, both in splits.items()}
         share = plan.resources.of_a_trial(nodes)
         score = _score.options(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0))
