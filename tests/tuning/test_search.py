@@ -222,7 +222,7 @@ def test_a_worker_goes_on_after_a_trial_stopped_in_a_long_epoch(tmp_path: Path) 
 
 
 def test_a_worker_that_dies_costs_no_epoch(tmp_path: Path) -> None:
-    longer = FIXED | {"train.max_epochs": 300}
+    longer = FIXED | {"train.max_epochs": 150}
     rates = {"train.lr": {"type": "categorical", "choices": [0.01, 0.02]}}
     search = {"metric": METRIC, "sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
     write_space(tmp_path, fixed=longer, params=rates, search=search, first=[])
