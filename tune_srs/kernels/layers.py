@@ -45,7 +45,8 @@ class Room(NamedTuple):
     slopes: Array  # (4, L * E) their gradients, and a share of one
     tiles: Array  # (2, L * TILE)
     pieces: Array  # (2, TILE * E)
-    lanes: Array  # (2, TILE)
+    lane: Array  # (TILE,)
+    other_lane: Array
 
 
 class Sublayer(NamedTuple):
@@ -62,16 +63,23 @@ class Sublayer(NamedTuple):
 
 
 @compiled
+def fill(x: Array, value: np.float32) -> None:
+    """`x[:] = value`, which itself takes five times as long."""
+    for i in range(len(x)):
+        x[i] = value
+
+
+@compiled
 def draw(mask: Mask, first: int, factors: Array) -> None:
     """Write dropout's factors: `scale` with the chance to be kept, otherwise 0.
 
     Word `first` + i decides on element i and on i + half the (even) number of them, by 16 bits
     each. It is hashed from its number and both keys, after lowbias32 (C. Wellons, hash-prospector).
+    Where nothing is dropped, `factors` stay as they are.
     """
     half = len(factors) // 2
     low, high = factors[:half], factors[half:]
     if mask.kept == ALL:
-        factors[:] = ONE
         return
     start, other = np.uint32(first), np.uint32(mask.other_key ^ np.uint32(first >> 32))
     for i in range(half):
@@ -198,6 +206,22 @@ def causal_powers(scores: Array, start: int, inverse: Array, top: Array) -> None
 
 
 @compiled
+def drop(mask: Mask, first: int, factors: Array, weights: Array, inverse: Array) -> Array:
+    """`weights` (m, n), times `inverse` (n,) unless it is empty, in place; returned: dropped."""
+    keys, queries = weights.shape
+    for j in range(keys if len(inverse) else 0):
+        for i in range(queries):
+            weights[j, i] *= inverse[i]
+    if mask.kept == ALL:
+        return weights
+    draw(mask, first, factors)
+    kept = weights.reshape(-1)
+    for i in range(len(kept)):
+        factors[i] *= kept[i]
+    return factors[: len(kept)].reshape(keys, queries)
+
+
+@compiled
 def attend(
     first: int,
     last: int,
@@ -214,36 +238,33 @@ def attend(
     Row b's tokens begin at `offsets[b]`, its weights in `pairs` at `starts[b]`, for all heads; with
     empty `starts` they are not kept. `mixed` is (T, D).
     """
-    units = room.pieces.shape[1] // TILE
+    parts, _, tiles, pieces, inverse, top = room
+    units = pieces.shape[1] // TILE
     for row in range(first, last):
         start, length = offsets[row], offsets[row + 1] - offsets[row]
-        at = starts[row] if len(starts) else 0
-        q = room.parts[0, : length * units].reshape(length, units)
-        k = room.parts[1, : length * units].reshape(length, units)
-        v = room.parts[2, : length * units].reshape(length, units)
+        at, kept = (starts[row], 1) if len(starts) else (0, 0)
+        q = parts[0, : length * units].reshape(length, units)
+        k = parts[1, : length * units].reshape(length, units)
+        v = parts[2, : length * units].reshape(length, units)
         for head in range(mixed.shape[1] // units):
             load_head(given, head, start, q, k, v)
             for low in range(0, length, TILE):
                 stop = min(low + TILE, length)
                 count = stop - low
-                q_t = room.pieces[0, : units * count].reshape(units, count)
-                seen = room.pieces[1, : units * count].reshape(count, units)
-                weights = pairs[at : at + count * stop].reshape(stop, count)
-                dropped = room.tiles[0, : count * stop].reshape(stop, count)
+                size = count * stop
+                q_t = pieces[0, : units * count].reshape(units, count)
+                seen = pieces[1, : units * count].reshape(count, units)
+                weights = pairs[at : at + size].reshape(stop, count)
                 transpose(q[low:stop], q_t)
                 np.dot(k[:stop], q_t, weights)
-                causal_powers(weights, low, room.lanes[0], room.lanes[1])
-                draw(mask, at, room.tiles[0, : count * stop + count * stop % 2])
-                for j in range(stop):
-                    for i in range(count):
-                        weights[j, i] *= room.lanes[0, i]
-                        dropped[j, i] *= weights[j, i]
+                causal_powers(weights, low, inverse, top)
+                dropped = drop(mask, at, tiles[0, : size + size % 2], weights, inverse)
                 np.dot(dropped.T, v[:stop], seen)
                 for i in range(count):
                     result = mixed[start + low + i, head * units : (head + 1) * units]
                     for e in range(units):
                         result[e] = seen[i, e]
-                at += count * stop if len(starts) else 0
+                at += kept * size
 
 
 @compiled
@@ -265,29 +286,32 @@ def attend_back(
     With g = v d_mixed^T and weights w, d_scores = dropped (x) g - w (x) sum(d_mixed (x) mixed),
     where (x) goes element by element.
     """
-    units, sums = room.pieces.shape[1] // TILE, room.lanes[0]
-    width, root = given.bias.shape[1], ONE / np.sqrt(np.float32(room.pieces.shape[1] // TILE))
+    parts, slopes, tiles, pieces, sums, _ = room
+    units, angles = pieces.shape[1] // TILE, given.angles
+    d_query, d_key_value, key, d_bias, _ = d_given
+    width, root = d_bias.shape[1], ONE / np.sqrt(np.float32(units))
     for row in range(first, last):
         start, length, at = offsets[row], offsets[row + 1] - offsets[row], starts[row]
-        q = room.parts[0, : length * units].reshape(length, units)
-        k = room.parts[1, : length * units].reshape(length, units)
-        v = room.parts[2, : length * units].reshape(length, units)
-        d_q = room.slopes[0, : length * units].reshape(length, units)
-        d_k = room.slopes[1, : length * units].reshape(length, units)
-        d_v = room.slopes[2, : length * units].reshape(length, units)
+        q = parts[0, : length * units].reshape(length, units)
+        k = parts[1, : length * units].reshape(length, units)
+        v = parts[2, : length * units].reshape(length, units)
+        d_q = slopes[0, : length * units].reshape(length, units)
+        d_k = slopes[1, : length * units].reshape(length, units)
+        d_v = slopes[2, : length * units].reshape(length, units)
         for head in range(width // units):
             column, own = head * units, slice(head * units, (head + 1) * units)
             load_head(given, head, start, q, k, v)
-            room.slopes[1:3] = ZERO
+            fill(slopes[1, : length * units], ZERO)
+            fill(slopes[2, : length * units], ZERO)
             for low in range(0, length, TILE):
                 stop = min(low + TILE, length)
                 count = stop - low
-                d_seen = room.pieces[0, : units * count].reshape(count, units)
-                d_seen_t = room.pieces[1, : units * count].reshape(units, count)
-                part = room.slopes[3, : stop * units].reshape(stop, units)
-                weights = pairs[at : at + count * stop].reshape(stop, count)
-                dropped = room.tiles[0, : count * stop].reshape(stop, count)
-                slope = room.tiles[1, : count * stop].reshape(stop, count)
+                size = count * stop
+                d_seen = pieces[0, : units * count].reshape(count, units)
+                d_seen_t = pieces[1, : units * count].reshape(units, count)
+                part = slopes[3, : stop * units].reshape(stop, units)
+                weights = pairs[at : at + size].reshape(stop, count)
+                slope = tiles[1, :size].reshape(stop, count)
                 for i in range(count):
                     result, grad = mixed[start + low + i, own], d_mixed[start + low + i, own]
                     total = ZERO
@@ -297,23 +321,21 @@ def attend_back(
                     sums[i] = total
                 transpose(d_seen, d_seen_t)
                 np.dot(v[:stop], d_seen_t, slope)
-                draw(mask, at, room.tiles[0, : count * stop + count * stop % 2])
+                dropped = drop(mask, at, tiles[0, : size + size % 2], weights, sums[:0])
                 for j in range(stop):
                     for i in range(count):
-                        dropped[j, i] *= weights[j, i]
                         slope[j, i] = slope[j, i] * dropped[j, i] - weights[j, i] * sums[i]
                 np.dot(slope.T, k[:stop], d_q[low:stop])
                 np.dot(slope, q[low:stop], part)
                 add_to(d_k, part)
                 np.dot(dropped, d_seen, part)
                 add_to(d_v, part)
-                at += count * stop
-            turn(d_q, given.angles, -ONE)
-            turn(d_k, given.angles, -ONE)
-            key = given.key + column
-            store(d_q, root, start, d_given.query, column, d_given.bias[0, own])
-            store(d_k, ONE, start, d_given.key_value, key, d_given.bias[1, own])
-            store(d_v, ONE, start, d_given.key_value, key + width, d_given.bias[2, own])
+                at += size
+            turn(d_q, angles, -ONE)
+            turn(d_k, angles, -ONE)
+            store(d_q, root, start, d_query, column, d_bias[0, own])
+            store(d_k, ONE, start, d_key_value, key + column, d_bias[1, own])
+            store(d_v, ONE, start, d_key_value, key + width + column, d_bias[2, own])
 
 
 @compiled
@@ -365,37 +387,29 @@ def attend_last(
 
 
 @compiled
-def gates_of(given: Sublayer, t: int, gates: Array) -> None:
-    """sigmoid(gate + bias) of token t, or 1 without a gate, → `gates` (D,)"""
-    if not len(given.gate):
-        gates[:] = ONE
-        return
-    row = given.gate[t]
-    for d in range(len(row)):
-        gates[d] = sigmoid(row[d] + given.gate_bias[d])
-
-
-@compiled
 def join(first: int, last: int, given: Sublayer, mask: Mask, normed: Array) -> None:
     """base + dropped(added + bias) * sigmoid(gate + bias) → `given.total`, its norm → `normed`."""
-    units = len(given.bias)
+    base, added, bias, gate, gate_bias, norm, total, moments = given
+    units, gain, shift = len(bias), norm[0], norm[1]
     half, share = (units + 1) // 2, ONE / np.float32(units)
-    factors, gates = np.empty(2 * half, np.float32), np.empty(units, np.float32)
+    factors = np.ones(2 * half, np.float32)
     for t in range(first, last):
         draw(mask, t * half, factors)
-        gates_of(given, t, gates)
-        total, added, base, result = given.total[t], given.added[t], given.base[t], normed[t]
-        sum_, squares = ZERO, ZERO
+        for d in range(units if len(gate) else 0):
+            factors[d] *= sigmoid(gate[t, d] + gate_bias[d])
         for d in range(units):
-            total[d] = base[d] + (added[d] + given.bias[d]) * factors[d] * gates[d]
-            sum_ += total[d]
-        mean = sum_ * share
+            total[t, d] = base[t, d] + (added[t, d] + bias[d]) * factors[d]
+        mean, squares = ZERO, ZERO
         for d in range(units):
-            squares += (total[d] - mean) * (total[d] - mean)
+            mean += total[t, d] * share
+        for d in range(units):
+            squares += (total[t, d] - mean) * (total[t, d] - mean)
         inverse = ONE / np.sqrt(squares * share + EPSILON)
-        given.moments[t, 0], given.moments[t, 1] = mean, inverse
+        moments[t, 0], moments[t, 1] = mean, inverse
         for d in range(units):
-            result[d] = (total[d] - mean) * inverse * given.norm[0, d] + given.norm[1, d]
+            normed[t, d] = (total[t, d] - mean) * inverse * gain[d] + shift[d]
+        if mask.kept == ALL and len(gate):
+            fill(factors, ONE)
 
 
 @compiled
@@ -408,89 +422,87 @@ def join_back(
     d_normed: Array,
     d_given: Sublayer,
 ) -> None:
-    """Backward of `join`, from gradients (T, D) of both results; either may be (0, D).
+    """Backward of `join`, from gradients (T, D) of both results; that of the sum may be (0, D).
 
-    In `d_given`, those of `added` (if it is not (0, D)), `gate` and `base` are written; those of
+    In `d_given`, those of `base`, `added` (unless it is (0, D)) and `gate` are written; those of
     `bias`, `gate_bias` and `norm` are added to.
     """
-    units = len(given.bias)
+    _, added, bias, gate, gate_bias, norm, total, moments = given
+    d_base, d_added, d_bias, d_gate, d_gate_bias, d_norm, _, _ = d_given
+    units, gain, d_gain, d_shift = len(bias), norm[0], d_norm[0], d_norm[1]
     half, share = (units + 1) // 2, ONE / np.float32(units)
-    factors, gates = np.empty(2 * half, np.float32), np.empty(units, np.float32)
-    scaled, along = np.empty(units, np.float32), np.empty(units, np.float32)
-    d_gain, d_shift, d_bias = d_given.norm[0], d_given.norm[1], d_given.bias
+    factors, gates = np.ones(2 * half, np.float32), np.ones(units, np.float32)
+    slope, along = np.empty(units, np.float32), np.empty(units, np.float32)
     for t in range(first, last):
-        mean, inverse = given.moments[t, 0], given.moments[t, 1]
-        total, grad, d_base = given.total[t], d_normed[t], d_given.base[t]
+        mean, inverse = moments[t, 0], moments[t, 1]
         mean_slope, mean_along = ZERO, ZERO
         for d in range(units):
-            along[d] = (total[d] - mean) * inverse
+            along[d] = (total[t, d] - mean) * inverse
+            slope[d] = d_normed[t, d] * gain[d]
         for d in range(units):
-            d_gain[d] += grad[d] * along[d]
-            d_shift[d] += grad[d]
+            d_gain[d] += d_normed[t, d] * along[d]
+            d_shift[d] += d_normed[t, d]
         for d in range(units):
-            scaled[d] = grad[d] * given.norm[0, d]
-            mean_slope += scaled[d]
-            mean_along += scaled[d] * along[d]
-        mean_slope, mean_along = mean_slope * share, mean_along * share
+            mean_slope += slope[d] * share
+            mean_along += slope[d] * along[d] * share
         for d in range(units):
-            d_base[d] = inverse * (scaled[d] - mean_slope - along[d] * mean_along)
-        if len(d_total):
-            for d in range(units):
-                d_base[d] += d_total[t, d]
-        slope = d_base
-        if len(d_given.added):
+            slope[d] = inverse * (slope[d] - mean_slope - along[d] * mean_along)
+        for d in range(units if len(d_total) else 0):
+            slope[d] += d_total[t, d]
+        for d in range(units):
+            d_base[t, d] = slope[d]
+        if len(d_added):
             draw(mask, t * half, factors)
-            gates_of(given, t, gates)
-            slope = d_given.added[t]
+            for d in range(units if len(gate) else 0):
+                gates[d] = sigmoid(gate[t, d] + gate_bias[d])
             for d in range(units):
-                slope[d] = d_base[d] * factors[d] * gates[d]
+                slope[d] *= factors[d] * gates[d]
+            for d in range(units):
+                d_added[t, d] = slope[d]
         for d in range(units):
             d_bias[d] += slope[d]
-        if len(given.gate):
-            added, d_gate, d_gate_bias = given.added[t], d_given.gate[t], d_given.gate_bias
-            for d in range(units):
-                d_gate[d] = slope[d] * (added[d] + given.bias[d]) * (ONE - gates[d])
-            for d in range(units):
-                d_gate_bias[d] += d_gate[d]
+        for d in range(units if len(gate) else 0):
+            slope[d] *= (added[t, d] + bias[d]) * (ONE - gates[d])
+            d_gate[t, d] = slope[d]
+            d_gate_bias[d] += slope[d]
 
 
 @compiled
-def above(x: np.float32) -> np.float32:
-    """The chance that a normal number exceeds |x|, to 1e-7, over e^(-x^2 / 2).
-
-    Abramowitz and Stegun 1964, 7.1.26.
-    """
+def below(x: np.float32) -> np.float32:
+    """The chance that a normal number is below x, to 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
     t = ONE / (ONE + np.float32(0.3275911 * 2**-0.5) * abs(x))
     series = t * np.float32(1.061405429) + np.float32(-1.453152027)
     series = series * t + np.float32(1.421413741)
     series = series * t + np.float32(-0.284496736)
-    return (series * t + np.float32(0.254829592)) * t * HALF
+    series = (series * t + np.float32(0.254829592)) * t * HALF * exponential(-HALF * x * x)
+    return ONE - series if x > ZERO else series
 
 
 @compiled
 def activate(
     first: int, last: int, x: Array, bias: Array, kind: int, mask: Mask, result: Array
 ) -> None:
-    """Activation `kind` of `x` (T, F) + `bias` (F,), dropped → `result` (T, F), SwiGLU's (T, F / 2)."""
+    """Activation `kind` of `x` (T, F) + `bias` (F,), dropped → `result` (T, F).
+
+    SwiGLU's result is (T, F / 2): swish of the first half times the second half.
+    """
     units = result.shape[1]
-    half = (units + 1) // 2
-    factors = np.empty(2 * half, np.float32)
+    half, own_bias, other_bias = (units + 1) // 2, bias[:units], bias[-units:]
+    factors = np.ones(2 * half, np.float32)
     for t in range(first, last):
         draw(mask, t * half, factors)
         own, other, out = x[t, :units], x[t, -units:], result[t]
-        other_bias = bias[-units:]
         if kind == RELU:
             for d in range(units):
-                z = own[d] + bias[d]
+                z = own[d] + own_bias[d]
                 out[d] = (ZERO if z < ZERO else z) * factors[d]
         elif kind == GELU:
             for d in range(units):
-                z = own[d] + bias[d]
-                tail = above(z) * exponential(-HALF * z * z)
-                out[d] = z * (ONE - tail if z > ZERO else tail) * factors[d]
+                z = own[d] + own_bias[d]
+                out[d] = z * below(z) * factors[d]
         else:
             for d in range(units):
-                z = own[d] + bias[d]
+                z = own[d] + own_bias[d]
                 out[d] = z * sigmoid(z) * (other[d] + other_bias[d]) * factors[d]
 
 
@@ -508,33 +520,31 @@ def activate_back(
 ) -> None:
     """Backward of `activate`: `d_x` is written, `d_bias` added to."""
     units = d_result.shape[1]
-    half = (units + 1) // 2
-    factors = np.empty(2 * half, np.float32)
+    half, own_bias, other_bias = (units + 1) // 2, bias[:units], bias[-units:]
+    factors, slope = np.ones(2 * half, np.float32), np.empty(units, np.float32)
     for t in range(first, last):
         draw(mask, t * half, factors)
-        own, other, slope, d_own, d_other = x[t, :units], x[t, -units:], d_result[t], d_x[t, :units], d_x[t, -units:]
-        other_bias = bias[-units:]
+        own, other, d_own, d_other = x[t, :units], x[t, -units:], d_x[t, :units], d_x[t, -units:]
         for d in range(units):
-            factors[d] *= slope[d]
+            slope[d] = d_result[t, d] * factors[d]
         if kind == RELU:
             for d in range(units):
-                d_own[d] = factors[d] if own[d] + bias[d] > ZERO else ZERO
+                d_own[d] = slope[d] if own[d] + own_bias[d] > ZERO else ZERO
         elif kind == GELU:
             for d in range(units):
-                z = own[d] + bias[d]
-                power = exponential(-HALF * z * z)
-                tail = above(z) * power
-                density = z * power * np.float32(0.3989422804014327)
-                d_own[d] = factors[d] * ((ONE - tail if z > ZERO else tail) + density)
+                z = own[d] + own_bias[d]
+                density = np.float32(0.3989422804014327) * exponential(-HALF * z * z)
+                d_own[d] = slope[d] * (below(z) + z * density)
         else:
             for d in range(units):
-                z = own[d] + bias[d]
+                z = own[d] + own_bias[d]
                 open_ = sigmoid(z)
-                d_other[d] = factors[d] * z * open_
-                d_own[d] = factors[d] * (other[d] + other_bias[d]) * open_ * (ONE + z * (ONE - open_))
-        row = d_x[t]
-        for d in range(len(row)):
-            d_bias[d] += row[d]
+                d_other[d] = slope[d] * z * open_
+                slope[d] *= open_ + z * open_ * (ONE - open_)
+            for d in range(units):
+                d_own[d] = slope[d] * (other[d] + other_bias[d])
+        for d in range(len(bias)):
+            d_bias[d] += d_x[t, d]
 
 
 @compiled
@@ -547,16 +557,15 @@ def embed(
     mask: Mask,
     x: Array,
 ) -> None:
-    """Item embeddings times `scale`, plus positions if (places, D) has any, dropped → `x` (T, D)."""
+    """Item embeddings times `scale`, plus positions unless they are (0, D), dropped → `x` (T, D)."""
     units = x.shape[1]
     half = (units + 1) // 2
-    factors, nowhere = np.empty(2 * half, np.float32), np.zeros(units, np.float32)
+    factors, nowhere = np.ones(2 * half, np.float32), np.zeros(units, np.float32)
     for t in range(len(x)):
         draw(mask, t * half, factors)
-        item, result = table[items[t]], x[t]
-        position = positions[places[t]] if len(positions) else nowhere
+        item, position = table[items[t]], positions[places[t]] if len(positions) else nowhere
         for d in range(units):
-            result[d] = (item[d] * scale + position[d]) * factors[d]
+            x[t, d] = (item[d] * scale + position[d]) * factors[d]
 
 
 @compiled
@@ -572,14 +581,13 @@ def embed_back(
     """Backward of `embed`: `d_table` and `d_positions`, which may be (0, D), are added to."""
     units = d_x.shape[1]
     half = (units + 1) // 2
-    factors = np.empty(2 * half, np.float32)
+    factors = np.ones(2 * half, np.float32)
     for t in range(len(d_x)):
         draw(mask, t * half, factors)
-        slope, d_item = d_x[t], d_table[items[t]]
+        d_item = d_table[items[t]]
         for d in range(units):
-            factors[d] *= slope[d]
-            d_item[d] += factors[d] * scale
+            d_item[d] += d_x[t, d] * factors[d] * scale
         if len(d_positions):
             d_position = d_positions[places[t]]
             for d in range(units):
-                d_position[d] += factors[d]
+                d_position[d] += d_x[t, d] * factors[d]

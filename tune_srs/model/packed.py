@@ -279,7 +279,7 @@ def _projected(parts: tuple[Tensor, ...], bias: Tensor, angles: npt.NDArray[np.f
 
 
 def _room(longest: int, units: int, heads: int) -> Room:
-    shapes = ((3, longest * units), (4, longest * units), (2, longest * max(TILE, heads)), (2, TILE * units), (2, TILE))
+    shapes = ((3, longest * units), (4, longest * units), (2, longest * max(TILE, heads)), (2, TILE * units), (TILE,), (TILE,))
     return Room(*(np.empty(shape, np.float32) for shape in shapes))
 
 
