@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from tune_srs.kernels import layers
 from tune_srs.kernels.compiled import Integers
 from tune_srs.kernels.layers import ALL, TILE, Mask, Projected, Room, Sublayer
-from tune_srs.kernels.threads import in_threads
+from tune_srs.kernels.threads import in_threads, over_tokens
 from tune_srs.model.attention import CausalAttention, angles_of
 from tune_srs.model.dropout import Dropout
 
@@ -74,7 +74,7 @@ class PackedRows:
         angles, heads = self._angles(attention), attention.num_heads
         mixed = x.new_empty(len(query), heads, x.shape[1])
 
-        def run(_: int, first: int, last: int) -> None:
+        def run(first: int, last: int) -> None:
             room = _room(self.longest, x.shape[1] // heads, heads)
             into = (*_arrays(x), room, mixed.numpy())
             layers.attend_last(first, last, self.offsets, *given, angles, *into)
@@ -175,7 +175,7 @@ class _Attend(torch.autograd.Function):
         starts = heads * rows.pair_starts if keeps else rows.offsets[:0]
         pairs = np.empty(starts[-1] if keeps else 0, np.float32)
 
-        def run(_: int, first: int, last: int) -> None:
+        def run(first: int, last: int) -> None:
             room = _room(rows.longest, units // heads, 1)
             own = pairs if keeps else np.empty(rows.longest * TILE, np.float32)
             args = (rows.offsets, starts, given, mask, own, room, mixed.numpy())
@@ -194,7 +194,7 @@ class _Attend(torch.autograd.Function):
         d_parts = [np.empty_like(part) for part in given[: 1 if fused else 2]]
         grad = d_mixed.contiguous().numpy()
 
-        def run(_: int, first: int, last: int) -> npt.NDArray[np.float32]:
+        def run(first: int, last: int) -> npt.NDArray[np.float32]:
             d_bias = np.zeros_like(given.bias)
             d_given = Projected(d_parts[0], d_parts[-1], given.key, d_bias, given.angles)
             layers.attend_back(first, last, *ctx.given, _room(*ctx.room), ctx.mixed, grad, d_given)
@@ -210,7 +210,7 @@ class _Activate(torch.autograd.Function):
         units = x.shape[1] // (2 if kind == layers.SWIGLU else 1)
         result = x.new_empty(len(x), units)
         ctx.given = (*_arrays(x, bias), kind, mask)
-        _in_shares(len(x), lambda *share: layers.activate(*share, *ctx.given, result.numpy()))
+        over_tokens(len(x), lambda *share: layers.activate(*share, *ctx.given, result.numpy()))
         return result
 
     @staticmethod
@@ -224,7 +224,7 @@ class _Activate(torch.autograd.Function):
             layers.activate_back(first, last, *ctx.given, grad, d_x, d_bias)
             return d_bias
 
-        d_bias = sum(_in_shares(len(x), run))
+        d_bias = sum(over_tokens(len(x), run))
         return None, None, torch.from_numpy(d_x), torch.from_numpy(d_bias)
 
 
@@ -243,7 +243,7 @@ class _Join(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         total, normed, moments = torch.empty_like(base), torch.empty_like(base), base.new_empty(len(base), 2)
         given = Sublayer(*_arrays(base, added, bias, gate, gate_bias, torch.stack([gain, shift]), total, moments))
-        _in_shares(len(base), lambda *share: layers.join(*share, given, mask, normed.numpy()))
+        over_tokens(len(base), lambda *share: layers.join(*share, given, mask, normed.numpy()))
         ctx.given, ctx.mask = given, mask
         ctx.set_materialize_grads(False)
         return total, normed
@@ -265,7 +265,7 @@ class _Join(torch.autograd.Function):
             layers.join_back(first, last, given, mask, *grads, d_given)
             return sums
 
-        sums = torch.from_numpy(sum(_in_shares(len(d_base), run)))
+        sums = torch.from_numpy(sum(over_tokens(len(d_base), run)))
         d_x = torch.from_numpy(d_base)
         d_added_ = d_x if plain else torch.from_numpy(d_added)
         return None, d_x, d_added_, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
@@ -281,10 +281,6 @@ def _projected(parts: tuple[Tensor, ...], bias: Tensor, angles: npt.NDArray[np.f
 def _room(longest: int, units: int, heads: int) -> Room:
     shapes = ((3, longest * units), (4, longest * units), (2, longest * max(TILE, heads)), (2, TILE * units), (TILE,), (TILE,))
     return Room(*(np.empty(shape, np.float32) for shape in shapes))
-
-
-def _in_shares(count: int, run: Callable[[int, int], Any]) -> list[Any]:
-    return in_threads(np.arange(count + 1), lambda _, first, last: run(first, last))
 
 
 def _arrays(*tensors: Tensor) -> list[npt.NDArray[Any]]:

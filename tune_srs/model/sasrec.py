@@ -27,7 +27,7 @@ from tune_srs.model.dropout import Dropout
 from tune_srs.model.padded import PaddedRows, Rows
 
 EPSILON = 1e-8  # of the layer norms, as in the original; the kernels know it, too
-MAX_ROWS = 32  # encoded at once where nothing is trained
+MAX_ROWS = 128  # encoded at once where nothing is trained
 CPU = torch.device("cpu")
 
 
