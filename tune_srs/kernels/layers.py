@@ -23,7 +23,7 @@ class Mask(NamedTuple):
     """Dropout of one call: an element is kept with chance `kept` / 2^16, times `scale`."""
 
     key: np.uint32
-    other_key: np.uint32
+    step: np.uint32  # odd
     kept: np.uint32
     scale: np.float32
 
@@ -73,19 +73,19 @@ def fill(x: Array, value: np.float32) -> None:
 def draw(mask: Mask, first: int, factors: Array) -> None:
     """Write dropout's factors: `scale` with the chance to be kept, otherwise 0.
 
-    Word `first` + i decides on element i and on i + half the (even) number of them, by 16 bits
-    each. It is hashed from its number and both keys, after lowbias32 (C. Wellons, hash-prospector).
-    Where nothing is dropped, `factors` stay as they are.
+    Word n = `first` + i decides on element i and on i + half the (even) number of them, by 16 bits
+    each: the hash lowbias32 (C. Wellons, hash-prospector) of key + n step. Where nothing is dropped,
+    `factors` stay as they are.
     """
     half = len(factors) // 2
     low, high = factors[:half], factors[half:]
     if mask.kept == ALL:
         return
-    start, other = np.uint32(first), np.uint32(mask.other_key ^ np.uint32(first >> 32))
+    start = np.uint32(np.uint32(first) * mask.step + (mask.key ^ np.uint32(first >> 32)))
     for i in range(half):
-        x = np.uint32(np.uint32(start + np.uint32(i)) ^ mask.key)
+        x = np.uint32(start + np.uint32(np.uint32(i) * mask.step))
         x = np.uint32(np.uint32(x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
-        x = np.uint32(np.uint32(x ^ (x >> np.uint32(15)) ^ other) * np.uint32(0x846CA68B))
+        x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
         x = np.uint32(x ^ (x >> np.uint32(16)))
         low[i] = mask.scale if np.uint32(x & np.uint32(0xFFFF)) < mask.kept else ZERO
         high[i] = mask.scale if np.uint32(x >> np.uint32(16)) < mask.kept else ZERO

@@ -123,9 +123,10 @@ def num_pairs(lengths: Integers) -> Integers:
 
 def mask_of(dropout: Dropout | None) -> Mask:
     if dropout is None or not dropout.drops:
-        return Mask(np.uint32(0), np.uint32(0), np.uint32(ALL), np.float32(1))
-    high, low = divmod(dropout.key(), 2**32)
-    return Mask(np.uint32(low), np.uint32(high), np.uint32(dropout.kept), np.float32(dropout.scale))
+        return Mask(np.uint32(0), np.uint32(1), np.uint32(ALL), np.float32(1))
+    key, step = divmod(dropout.key(), 2**32)
+    kept, scale = np.uint32(dropout.kept), np.float32(dropout.scale)
+    return Mask(np.uint32(key), np.uint32(step | 1), kept, scale)
 
 
 class _Embed(torch.autograd.Function):
@@ -241,8 +242,14 @@ class _Join(torch.autograd.Function):
         gain: Tensor,
         shift: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        total, normed, moments = torch.empty_like(base), torch.empty_like(base), base.new_empty(len(base), 2)
-        given = Sublayer(*_arrays(base, added, bias, gate, gate_bias, torch.stack([gain, shift]), total, moments))
+        total, normed, moments = (
+            torch.empty_like(base),
+            torch.empty_like(base),
+            base.new_empty(len(base), 2),
+        )
+        given = Sublayer(
+            *_arrays(base, added, bias, gate, gate_bias, torch.stack([gain, shift]), total, moments)
+        )
         over_tokens(len(base), lambda *share: layers.join(*share, given, mask, normed.numpy()))
         ctx.given, ctx.mask = given, mask
         ctx.set_materialize_grads(False)
@@ -271,7 +278,9 @@ class _Join(torch.autograd.Function):
         return None, d_x, d_added_, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
 
 
-def _projected(parts: tuple[Tensor, ...], bias: Tensor, angles: npt.NDArray[np.float32]) -> Projected:
+def _projected(
+    parts: tuple[Tensor, ...], bias: Tensor, angles: npt.NDArray[np.float32]
+) -> Projected:
     query, *others = _arrays(*parts, bias)
     units = len(bias) // 3
     both, key = (others[0], 0) if len(parts) == 2 else (query, units)
@@ -279,7 +288,14 @@ def _projected(parts: tuple[Tensor, ...], bias: Tensor, angles: npt.NDArray[np.f
 
 
 def _room(longest: int, units: int, heads: int) -> Room:
-    shapes = ((3, longest * units), (4, longest * units), (2, longest * max(TILE, heads)), (2, TILE * units), (TILE,), (TILE,))
+    shapes = (
+        (3, longest * units),
+        (4, longest * units),
+        (2, longest * max(TILE, heads)),
+        (2, TILE * units),
+        (TILE,),
+        (TILE,),
+    )
     return Room(*(np.empty(shape, np.float32) for shape in shapes))
 
 

@@ -27,7 +27,7 @@ from tune_srs.model.dropout import Dropout
 from tune_srs.model.padded import PaddedRows, Rows
 
 EPSILON = 1e-8  # of the layer norms, as in the original; the kernels know it, too
-MAX_ROWS = 128  # encoded at once where nothing is trained
+MAX_ROWS = 64  # encoded at once where nothing is trained
 CPU = torch.device("cpu")
 
 
@@ -200,6 +200,14 @@ class SASRec(nn.Module):
             x, normed = block(x, normed, rows, behind)
         return normed
 
+    def last(self, table: Tensor, items: Tensor, rows: Rows) -> Tensor:
+        """`encode`, for the last item of each row alone: (B, D)."""
+        x, normed = self._entered(table, items, rows)
+        *before, (top, behind) = self._blocks()
+        for block, next_norm in before:
+            x, normed = block(x, normed, rows, next_norm)
+        return top.last(x, normed, rows, behind)[1]
+
     def _entered(self, table: Tensor, items: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """What enters the first block, and its norm: (…, D) each."""
         scale = math.sqrt(table.shape[1]) if self.config.scale_embedding else 1.0
@@ -222,16 +230,11 @@ class SASRec(nn.Module):
         """
         if not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.max_length:
             raise IndexError(f"lengths must be 1 ... {self.max_length}, but got {lengths}")
-        parts = (torch.split(tensor, MAX_ROWS) for tensor in (items, lengths))
-        return torch.cat([self._queries(*chunk) for chunk in zip(*parts, strict=True)])
-
-    def _queries(self, items: Tensor, lengths: Tensor) -> Tensor:
-        rows, items = self.rows.of(items, lengths)
-        x, normed = self._entered(self.items.weight, items, rows)
-        *before, (top, behind) = self._blocks()
-        for block, next_norm in before:
-            x, normed = block(x, normed, rows, next_norm)
-        return top.last(x, normed, rows, behind)[1]
+        found = []
+        for chunk in zip(*(x.split(MAX_ROWS) for x in (items, lengths)), strict=True):
+            rows, of_rows = self.rows.of(*chunk)
+            found.append(self.last(self.items.weight, of_rows, rows))
+        return torch.cat(found)
 
     def scores(self, queries: Tensor, items: slice) -> Tensor:
         """Scores of `items` as the next one: `queries` (B, D) → (B, number of items)."""
