@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tune_srs.kernels.layers import ALL, Mask, draw
+from tune_srs.kernels.arithmetic import ALL, Mask, draw
 from tune_srs.model.dropout import BITS, Dropout
 from tune_srs.model.packed import mask_of
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from support.small_data import original_model
 from torch import Tensor, nn
 
-from tune_srs.kernels.layers import TILE, Mask, draw
+from tune_srs.kernels.arithmetic import Mask, draw
+from tune_srs.kernels.attention import TILE
 from tune_srs.model import packed as packed_module
 from tune_srs.model.attention import CausalAttention
 from tune_srs.model.dropout import Dropout

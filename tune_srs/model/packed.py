@@ -6,7 +6,6 @@ kernel's gradient as a torch function. float32 only.
 Shapes: B rows, T tokens of all rows, H heads, D hidden units, E = D / H, F inner units.
 """
 
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -15,14 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tune_srs.kernels import layers
-from tune_srs.kernels.compiled import Integers
-from tune_srs.kernels.layers import ALL, TILE, Mask, Projected, Room, Sublayer
+from tune_srs.kernels import attention as attention_kernels
+from tune_srs.kernels import sublayers
+from tune_srs.kernels.arithmetic import ALL, Mask
+from tune_srs.kernels.attention import TILE, Attention, Room, Slopes
+from tune_srs.kernels.compiled import Array, Integers
+from tune_srs.kernels.sublayers import Sublayer
 from tune_srs.kernels.threads import in_threads, over_tokens
 from tune_srs.model.attention import CausalAttention, angles_of
 from tune_srs.model.dropout import Dropout
 
-KINDS = {"relu": layers.RELU, "gelu": layers.GELU, "swiglu": layers.SWIGLU}
+KINDS = {"relu": sublayers.RELU, "gelu": sublayers.GELU, "swiglu": sublayers.SWIGLU}
 
 
 class PackedRows:
@@ -51,33 +53,36 @@ class PackedRows:
         positions: tuple[Tensor, Tensor] | None,
         dropout: Dropout,
     ) -> Tensor:
-        where, places = positions or (table.new_empty(0, table.shape[1]), items)
-        given = (mask_of(dropout), scale, items, places, table, where)
-        embedded: Tensor = _Embed.apply(*given)  # type: ignore[no-untyped-call]
+        of_places, places = positions or (table.new_empty(0, table.shape[1]), items)
+        where = torch.stack([items, places])
+        embedded: Tensor = _Embed.apply(mask_of(dropout), scale, where, table, of_places)  # type: ignore[no-untyped-call]
         return embedded
 
     def attend(self, attention: CausalAttention, query: Tensor, x: Tensor) -> Tensor:
         to_query, to_both = attention.query, attention.key_value
         bias = torch.cat([to_query.bias, to_both.bias])  # (3 D,)
         if query is x:  # then one product is quicker than two
-            parts = (x @ torch.cat([to_query.weight, to_both.weight]).T,)  # (T, 3 D)
+            parts = [x @ torch.cat([to_query.weight, to_both.weight]).T]  # (T, 3 D)
         else:
-            parts = (query @ to_query.weight.T, x @ to_both.weight.T)  # (T, D), (T, 2 D)
+            parts = [query @ to_query.weight.T, x @ to_both.weight.T]  # (T, D), (T, 2 D)
         mask, angles = mask_of(attention.dropout), self._angles(attention)
         given = (self, attention.num_heads, mask, angles, bias)
         mixed: Tensor = _Attend.apply(*given, *parts)  # type: ignore[no-untyped-call]
         return mixed
 
     def attend_last(self, attention: CausalAttention, query: Tensor, x: Tensor) -> Tensor:
-        weight, bias = attention.key_value.weight.chunk(2)[0], attention.key_value.bias.chunk(2)[0]
-        given = _arrays(attention.query(query), x @ weight.T, bias)
-        angles, heads = self._angles(attention), attention.num_heads
+        to_query, to_both = attention.query, attention.key_value
+        to_key, bias = to_both.weight.chunk(2)[0], torch.cat([to_query.bias, to_both.bias])
+        heads, units = attention.num_heads, x.shape[1] // attention.num_heads
+        parts = (query @ to_query.weight.T, x @ to_key.T)
+        angles, none = self._angles(attention), np.empty(0, np.float32)
+        given = _attention(self, parts, bias, angles, self.offsets[:0], none, none)
         mixed = x.new_empty(len(query), heads, x.shape[1])
+        seen, result = _arrays(x, mixed)
 
         def run(first: int, last: int) -> None:
-            room = _room(self.longest, x.shape[1] // heads, heads)
-            into = (*_arrays(x), room, mixed.numpy())
-            layers.attend_last(first, last, self.offsets, *given, angles, *into)
+            room = _room(self.longest, units, heads)
+            attention_kernels.attend_last(first, last, given, seen, room, result)
 
         in_threads(self.offsets, run)
         return mixed
@@ -107,7 +112,7 @@ class PackedRows:
         both: tuple[Tensor, Tensor] = _Join.apply(*given, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
         return both
 
-    def _angles(self, attention: CausalAttention) -> npt.NDArray[np.float32]:
+    def _angles(self, attention: CausalAttention) -> Array:
         """(2, longest row, E / 2), or (2, 0, 0): of rotary positions only distances count."""
         if not attention.rotary:
             return np.empty((2, 0, 0), np.float32)
@@ -116,9 +121,10 @@ class PackedRows:
 
 
 def num_pairs(lengths: Integers) -> Integers:
-    """Return how many attention weights rows take per head: each tile of queries with all keys so far."""
+    """Return how many attention weights rows take per head: tiles of queries, all keys so far."""
     tiles, rest = np.divmod(lengths, TILE)
-    return TILE * TILE * tiles * (tiles + 1) // 2 + rest * lengths
+    pairs: Integers = TILE * TILE * tiles * (tiles + 1) // 2 + rest * lengths
+    return pairs
 
 
 def mask_of(dropout: Dropout | None) -> Mask:
@@ -132,29 +138,25 @@ def mask_of(dropout: Dropout | None) -> Mask:
 class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        mask: Mask,
-        scale: float,
-        items: Tensor,
-        places: Tensor,
-        table: Tensor,
-        positions: Tensor,
+        ctx: Any, mask: Mask, scale: float, where: Tensor, table: Tensor, positions: Tensor
     ) -> Tensor:
-        if len(items) and not 0 <= int(items.min()) <= int(items.max()) < len(table):
+        """`where` (2, T): which rows of `table` (I, D) and of `positions` (places or 0, D)."""
+        items = where[0]
+        if not 0 <= int(items.min()) <= int(items.max()) < len(table):
             raise IndexError(f"items must be 0 ... {len(table) - 1}, but got {items}")
         x = table.new_empty(len(items), table.shape[1])
-        ctx.given = (*_arrays(items, places), np.float32(scale), mask)
-        ctx.shapes = (table.shape, positions.shape)
-        where = _arrays(items, places, table, positions)
-        layers.embed(*where, np.float32(scale), mask, x.numpy())
+        rows, *tables, result = _arrays(where, table, positions, x)
+        sublayers.embed(rows, tables[0], tables[1], np.float32(scale), mask, result)
+        ctx.given = (rows, np.float32(scale), mask, table.shape, positions.shape)
         return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_x: Tensor) -> tuple[Tensor | None, ...]:
-        d_table, d_positions = (d_x.new_zeros(shape) for shape in ctx.shapes)
-        layers.embed_back(*ctx.given, *_arrays(d_x, d_table, d_positions))
-        return None, None, None, None, d_table, d_positions
+        rows, scale, mask, *shapes = ctx.given
+        d_table, d_positions = (np.zeros(shape, np.float32) for shape in shapes)
+        sublayers.embed_back(rows, d_table, d_positions, scale, mask, *_arrays(d_x))
+        return None, None, None, torch.from_numpy(d_table), torch.from_numpy(d_positions)
 
 
 class _Attend(torch.autograd.Function):
@@ -164,68 +166,70 @@ class _Attend(torch.autograd.Function):
         rows: PackedRows,
         heads: int,
         mask: Mask,
-        angles: npt.NDArray[np.float32],
+        angles: Array,
         bias: Tensor,
         *parts: Tensor,
     ) -> Tensor:
         """`parts`: queries, keys and values (T, 3 D), or queries (T, D) and the others (T, 2 D)."""
-        units = len(bias) // 3
-        mixed = bias.new_empty(len(parts[0]), units)
-        given = _projected(parts, bias, angles)
+        longest, units = rows.longest, len(bias) // 3 // heads
+        mixed = bias.new_empty(len(parts[0]), heads * units)
         keeps = any(ctx.needs_input_grad)
         starts = heads * rows.pair_starts if keeps else rows.offsets[:0]
-        pairs = np.empty(starts[-1] if keeps else 0, np.float32)
+        pairs = np.empty(starts[-1] if keeps else longest * TILE, np.float32)
+        given = _attention(rows, parts, bias, angles, starts, pairs, *_arrays(mixed))
 
         def run(first: int, last: int) -> None:
-            room = _room(rows.longest, units // heads, 1)
-            own = pairs if keeps else np.empty(rows.longest * TILE, np.float32)
-            args = (rows.offsets, starts, given, mask, own, room, mixed.numpy())
-            layers.attend(first, last, *args)
+            own = given if keeps else given._replace(pairs=np.empty_like(pairs))  # of this thread
+            attention_kernels.attend(first, last, own, mask, _room(longest, units))
 
         in_threads(rows.offsets, run)
-        ctx.given = (rows.offsets, starts, given, mask, pairs)
-        ctx.mixed, ctx.room = mixed.numpy(), (rows.longest, units // heads, 1)
+        ctx.given, ctx.mask, ctx.room = given, mask, (longest, units)
         return mixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor | None, ...]:
-        offsets, _, given, *_ = ctx.given
-        fused = given.query is given.key_value
-        d_parts = [np.empty_like(part) for part in given[: 1 if fused else 2]]
-        grad = d_mixed.contiguous().numpy()
+        given: Attention = ctx.given
+        d_query = np.empty_like(given.query)
+        both = given.query is given.key_value
+        d_key_value = d_query if both else np.empty_like(given.key_value)
+        (grad,) = _arrays(d_mixed)
 
-        def run(first: int, last: int) -> npt.NDArray[np.float32]:
-            d_bias = np.zeros_like(given.bias)
-            d_given = Projected(d_parts[0], d_parts[-1], given.key, d_bias, given.angles)
-            layers.attend_back(first, last, *ctx.given, _room(*ctx.room), ctx.mixed, grad, d_given)
-            return d_bias
+        def run(first: int, last: int) -> Array:
+            slopes = Slopes(grad, d_query, d_key_value, np.zeros_like(given.bias))
+            attention_kernels.attend_back(first, last, given, ctx.mask, _room(*ctx.room), slopes)
+            return slopes.bias
 
-        d_bias = sum(in_threads(offsets, run)).reshape(-1)
-        return None, None, None, None, torch.from_numpy(d_bias), *map(torch.from_numpy, d_parts)
+        d_bias = np.add.reduce(in_threads(given.offsets, run)).reshape(-1)
+        d_parts = (d_query,) if both else (d_query, d_key_value)
+        return None, None, None, None, *map(torch.from_numpy, (d_bias, *d_parts))
 
 
 class _Activate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mask: Mask, kind: int, x: Tensor, bias: Tensor) -> Tensor:
-        units = x.shape[1] // (2 if kind == layers.SWIGLU else 1)
-        result = x.new_empty(len(x), units)
-        ctx.given = (*_arrays(x, bias), kind, mask)
-        over_tokens(len(x), lambda *share: layers.activate(*share, *ctx.given, result.numpy()))
-        return result
+        active = x.new_empty(len(x), x.shape[1] // (2 if kind == sublayers.SWIGLU else 1))
+        given, of_bias, result = _arrays(x, bias, active)
+
+        def run(first: int, last: int) -> None:
+            sublayers.activate(first, last, given, of_bias, kind, mask, result)
+
+        over_tokens(len(x), run)
+        ctx.given = (given, of_bias, kind, mask)
+        return active
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_result: Tensor) -> tuple[Tensor | None, ...]:
-        x, bias, *_ = ctx.given
-        grad, d_x = d_result.contiguous().numpy(), np.empty_like(x)
+    def backward(ctx: Any, d_active: Tensor) -> tuple[Tensor | None, ...]:
+        x, bias, kind, mask = ctx.given
+        (grad,), d_x = _arrays(d_active), np.empty_like(x)
 
-        def run(first: int, last: int) -> npt.NDArray[np.float32]:
+        def run(first: int, last: int) -> Array:
             d_bias = np.zeros_like(bias)
-            layers.activate_back(first, last, *ctx.given, grad, d_x, d_bias)
+            sublayers.activate_back(first, last, x, bias, kind, mask, grad, d_x, d_bias)
             return d_bias
 
-        d_bias = sum(over_tokens(len(x), run))
+        d_bias = np.add.reduce(over_tokens(len(x), run))
         return None, None, torch.from_numpy(d_x), torch.from_numpy(d_bias)
 
 
@@ -239,63 +243,58 @@ class _Join(torch.autograd.Function):
         bias: Tensor,
         gate: Tensor,
         gate_bias: Tensor,
-        gain: Tensor,
-        shift: Tensor,
+        *norm: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        total, normed, moments = (
-            torch.empty_like(base),
-            torch.empty_like(base),
-            base.new_empty(len(base), 2),
-        )
-        given = Sublayer(
-            *_arrays(base, added, bias, gate, gate_bias, torch.stack([gain, shift]), total, moments)
-        )
-        over_tokens(len(base), lambda *share: layers.join(*share, given, mask, normed.numpy()))
-        ctx.given, ctx.mask = given, mask
-        ctx.set_materialize_grads(False)
+        """`norm`: gain and bias. Returns the sum and its norm."""
+        total, normed = torch.empty_like(base), torch.empty_like(base)
+        both = (torch.stack(norm), total, base.new_empty(len(base), 2))
+        *given, result = _arrays(base, added, bias, gate, gate_bias, *both, normed)
+        sublayer = Sublayer(*given)
+        over_tokens(len(base), lambda *share: sublayers.join(*share, sublayer, mask, result))
+        ctx.given, ctx.mask = sublayer, mask
+        ctx.set_materialize_grads(False)  # of the sum, there may be none
         return total, normed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_total: Tensor | None, d_normed: Tensor) -> tuple[Tensor | None, ...]:
         given, mask = ctx.given, ctx.mask
-        none = given.base[:0]
-        grads = [none if d is None else d.contiguous().numpy() for d in (d_total, d_normed)]
-        plain = mask.kept == ALL and not len(given.gate)
-        d_base = np.empty_like(given.base)
-        d_added = none if plain else np.empty_like(given.base)
-        d_gate = np.empty_like(given.gate)
+        units, none = len(given.bias), given.base[:0]
+        (grad, of_total) = (none if d is None else _arrays(d)[0] for d in (d_normed, d_total))
+        plain = mask.kept == ALL and not len(given.gate)  # then both summands have one gradient
+        d_base, d_gate = np.empty_like(given.base), np.empty_like(given.gate)
+        d_added = none if plain else np.empty_like(d_base)
 
-        def run(first: int, last: int) -> npt.NDArray[np.float32]:
-            sums = np.zeros((4, given.base.shape[1]), np.float32)
-            d_given = Sublayer(d_base, d_added, sums[0], d_gate, sums[1], sums[2:], none, none)
-            layers.join_back(first, last, given, mask, *grads, d_given)
+        def run(first: int, last: int) -> Array:
+            sums = np.zeros((4, units), np.float32)
+            slopes = Sublayer(d_base, d_added, sums[0], d_gate, sums[1], sums[2:], none, none)
+            sublayers.join_back(first, last, given, mask, of_total, grad, slopes)
             return sums
 
-        sums = torch.from_numpy(sum(over_tokens(len(d_base), run)))
-        d_x = torch.from_numpy(d_base)
-        d_added_ = d_x if plain else torch.from_numpy(d_added)
-        return None, d_x, d_added_, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
+        sums = torch.from_numpy(np.add.reduce(over_tokens(len(d_base), run)))
+        summands = map(torch.from_numpy, (d_base, d_base if plain else d_added))
+        return None, *summands, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
 
 
-def _projected(
-    parts: tuple[Tensor, ...], bias: Tensor, angles: npt.NDArray[np.float32]
-) -> Projected:
-    query, *others = _arrays(*parts, bias)
-    units = len(bias) // 3
-    both, key = (others[0], 0) if len(parts) == 2 else (query, units)
-    return Projected(query, both, key, others[-1].reshape(3, units), angles)
+def _attention(
+    rows: PackedRows,
+    parts: tuple[Tensor, ...],
+    bias: Tensor,
+    angles: Array,
+    starts: Integers,
+    pairs: Array,
+    mixed: Array,
+) -> Attention:
+    query, *others, of_all = _arrays(*parts, bias)
+    units = len(of_all) // 3
+    both, key = (others[0], 0) if others else (query, units)
+    of_parts = of_all.reshape(3, units)
+    return Attention(rows.offsets, starts, query, both, key, of_parts, angles, pairs, mixed)
 
 
-def _room(longest: int, units: int, heads: int) -> Room:
-    shapes = (
-        (3, longest * units),
-        (4, longest * units),
-        (2, longest * max(TILE, heads)),
-        (2, TILE * units),
-        (TILE,),
-        (TILE,),
-    )
+def _room(longest: int, units: int, heads: int = 1) -> Room:
+    tile = longest * max(TILE, heads)
+    shapes = (3, longest * units), (4, longest * units), (2, tile), (2, TILE * units), TILE, TILE
     return Room(*(np.empty(shape, np.float32) for shape in shapes))
 
 
