@@ -60,7 +60,7 @@ def items_of(lengths: list[int]) -> Tensor:
 
 def padded(flat: Tensor, lengths: list[int]) -> Tensor:
     """(T, …) → (B, L, …), 0 at padding."""
-    return nn.utils.rnn.pad_sequence(list(flat.split(lengths)), batch_first=True)
+    return nn.utils.rnn.pad_sequence(list(torch.split(flat, lengths)), batch_first=True)
 
 
 def flat(x: Tensor, lengths: list[int]) -> Tensor:
@@ -230,7 +230,8 @@ DROPOUTS: list[dict[str, object]] = [
 def test_dropout_falls_where_it_does_in_torch(
     changes: dict[str, object], length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(**{"num_heads": 2, "num_blocks": 2} | changes)
+    shape: dict[str, Any] = {"num_heads": 2, "num_blocks": 2} | changes
+    model = model_of(**shape)
     drawn = Drawn(monkeypatch)
     features = packed(model, [length])
     grads = gradients(model, features)

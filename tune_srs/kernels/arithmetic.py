@@ -35,8 +35,8 @@ def draw(mask: Mask, first: int, factors: Array) -> None:
     """Write dropout's factors: `scale` with the chance to be kept, otherwise 0.
 
     Word n = `first` + i decides on element i and on i + half the (even) number of them, by 16 bits
-    each: the hash lowbias32 (C. Wellons, hash-prospector) of key + n step. Where nothing is dropped,
-    `factors` stay as they are.
+    each: it is the hash lowbias32 (C. Wellons, hash-prospector) of key + n step. Where nothing is
+    dropped, `factors` stay as they are.
     """
     half = len(factors) // 2
     low, high = factors[:half], factors[half:]
@@ -70,7 +70,7 @@ def exponential(x: np.float32) -> np.float32:
     series = series * f + HALF
     series = series * f + ONE
     power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
-    return (series * f + ONE) * power.view(np.float32)
+    return np.float32((series * f + ONE) * power.view(np.float32))
 
 
 @compiled

@@ -1,8 +1,8 @@
 """Causal attention on packed rows, forward and backward, row by row and head by head.
 
-`model/padded.py` says the same in torch; the tests hold one to the other. Products are `np.dot` into
-an existing array, which is BLAS; its quick cases are both factors as they are and the first one
-transposed, so everything is brought into one of them.
+`model/padded.py` says the same in torch; the tests hold one to the other. Products are `np.dot`
+into an existing array, which is BLAS; its quick cases are both factors as they are and the first
+one transposed, so everything is brought into one of them.
 
 Shapes: T tokens of all rows, L tokens of one row, D units, H heads, E = D / H units per head.
 """
@@ -108,7 +108,7 @@ def store(
 @compiled
 def root_of(units: int) -> np.float32:
     """1 / the root of E, by which scores are scaled."""
-    return ONE / np.sqrt(np.float32(units))
+    return np.float32(ONE / np.sqrt(np.float32(units)))
 
 
 @compiled

@@ -61,6 +61,7 @@ class PackedRows:
     def attend(self, attention: CausalAttention, query: Tensor, x: Tensor) -> Tensor:
         to_query, to_both = attention.query, attention.key_value
         bias = torch.cat([to_query.bias, to_both.bias])  # (3 D,)
+        parts: list[Tensor]
         if query is x:  # then one product is quicker than two
             parts = [x @ torch.cat([to_query.weight, to_both.weight]).T]  # (T, 3 D)
         else:
@@ -225,7 +226,7 @@ class _Activate(torch.autograd.Function):
         (grad,), d_x = _arrays(d_active), np.empty_like(x)
 
         def run(first: int, last: int) -> Array:
-            d_bias = np.zeros_like(bias)
+            d_bias: Array = np.zeros_like(bias)
             sublayers.activate_back(first, last, x, bias, kind, mask, grad, d_x, d_bias)
             return d_bias
 
@@ -250,7 +251,11 @@ class _Join(torch.autograd.Function):
         both = (torch.stack(norm), total, base.new_empty(len(base), 2))
         *given, result = _arrays(base, added, bias, gate, gate_bias, *both, normed)
         sublayer = Sublayer(*given)
-        over_tokens(len(base), lambda *share: sublayers.join(*share, sublayer, mask, result))
+
+        def run(first: int, last: int) -> None:
+            sublayers.join(first, last, sublayer, mask, result)
+
+        over_tokens(len(base), run)
         ctx.given, ctx.mask = sublayer, mask
         ctx.set_materialize_grads(False)  # of the sum, there may be none
         return total, normed

@@ -180,4 +180,4 @@ class PaddedRows:
 
     def _by_head(self, attention: CausalAttention, x: Tensor) -> Tensor:
         """(B, L, D) → (B, H, L, E)"""
-        return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], attention.num_heads, -1).transpose(1, 2)

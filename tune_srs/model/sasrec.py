@@ -7,16 +7,17 @@ Sequences are aligned left: what is padding follows the last item, where under t
 item attends to it. Positions count back from the end: the item a prediction starts from has the
 same position whatever the length, as in the original.
 
-What is computed on the rows of a batch, the rows compute: in torch where they are padded, the
-reference, on any device (`padded.py`); by compiled kernels on the CPU, where they are packed without
-padding (`packed.py`). Which of them is chosen once, when a model is made.
+The rows of a batch compute what there is to compute on them: padded rows in plain torch, on any
+device, which is the reference (`padded.py`); packed rows, without padding, by compiled kernels on
+the CPU (`packed.py`). A model chooses between them once, when it is made.
 
 Shapes: B rows, L columns, T tokens of all rows without padding, D hidden units, I items. (…) is
 (B, L) of padded rows, (T,) of packed ones.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ from tune_srs.model.padded import PaddedRows, Rows
 EPSILON = 1e-8  # of the layer norms, as in the original; the kernels know it, too
 MAX_ROWS = 64  # encoded at once where nothing is trained
 CPU = torch.device("cpu")
+Stream = tuple[Tensor, Tensor]  # what enters a block or sublayer, and its norm: (…, D) each
+Layers = tuple[nn.Linear, nn.Module, Dropout, nn.Linear, Dropout]  # of a feed-forward
 
 
 class Gate(nn.Module):
@@ -67,47 +70,53 @@ class Block(nn.Module):
         )
         self.gates = nn.ModuleList(Gate(units) for _ in range(2 if config.gates else 0))
 
-    def forward(
-        self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.LayerNorm
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.Module) -> Stream:
         """Take a block's input and its norm, (…, D) each, to those of the next block.
 
-        `behind` is the norm of the next block, or the model's; of `post`, there is none, and both
-        inputs are the same.
+        `behind` is the norm that the next block begins with, or the model's last one. With `post`
+        it is left alone, and both inputs are the same.
         """
-        seen = normed if self.norm == "pre" else x
-        mixed = rows.attend(self.attention, normed, seen)
+        mixed = rows.attend(self.attention, normed, normed if self.norm == "pre" else x)
         return self._joined(x, normed, mixed, rows, behind)
 
-    def last(
-        self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.LayerNorm
-    ) -> tuple[Tensor, Tensor]:
+    def last(self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.Module) -> Stream:
         """As `forward`, for the last item of each row alone: (…, D) each → (B, D) each.
 
         What is seen is mixed first and projected to values then, once per row.
         """
         seen = normed if self.norm == "pre" else x
-        x, normed = (rows.last(x), rows.last(normed)) if x is not normed else (rows.last(x),) * 2
+        x, normed = rows.last(x), rows.last(normed)
         mixed = self.attention.values(rows.attend_last(self.attention, normed, seen))
         return self._joined(x, normed, mixed, rows, behind)
 
     def _joined(
-        self, x: Tensor, normed: Tensor, mixed: Tensor, rows: Rows, behind: nn.LayerNorm
-    ) -> tuple[Tensor, Tensor]:
-        """What follows attention."""
-        post = self.norm == "post"
-        norms = (self.attention_norm, self.feed_forward_norm)
-        norms = norms if post else (self.feed_forward_norm, behind)
-        first, _, dropout, *second = self.feed_forward
-        for number, norm in enumerate(norms):
-            inner, sublayer = mixed, (self.attention.output, None)
-            if number == 1:
-                inner, sublayer = rows.activate(normed, first, self.activation, dropout), second
-            base = normed if self.norm == "original" else x
-            gate = (self.gates[number].linear, x) if self.gates else None
-            x, normed = rows.join(base, inner, *sublayer, gate, norm)
-            x = normed if post else x
-        return x, normed
+        self, x: Tensor, normed: Tensor, mixed: Tensor, rows: Rows, behind: nn.Module
+    ) -> Stream:
+        """Add what attention has mixed, then the feed-forward."""
+        first, _, inner_dropout, second, dropout = cast(Layers, tuple(self.feed_forward))
+        middle, after = self.attention_norm, self.feed_forward_norm
+        if self.norm != "post":
+            middle, after = after, cast(nn.LayerNorm, behind)
+        x, normed = self._added(0, x, normed, rows, mixed, self.attention.output, None, middle)
+        inner = rows.activate(normed, first, self.activation, inner_dropout)
+        return self._added(1, x, normed, rows, inner, second, dropout, after)
+
+    def _added(
+        self,
+        sublayer: int,
+        x: Tensor,
+        normed: Tensor,
+        rows: Rows,
+        inner: Tensor,
+        linear: nn.Linear,
+        dropout: Dropout | None,
+        norm: nn.LayerNorm,
+    ) -> Stream:
+        """Add what a sublayer ends with: `linear` of `inner`; `norm` is the one behind it."""
+        gate = (cast(Gate, self.gates[sublayer]).linear, x) if self.gates else None
+        base = normed if self.norm == "original" else x
+        total, normed = rows.join(base, inner, linear, dropout, gate, norm)
+        return (normed if self.norm == "post" else total), normed
 
 
 class Sinusoids(nn.Module):
@@ -153,7 +162,7 @@ class SASRec(nn.Module):
         self.items = nn.Embedding(num_items + 1, units, padding_idx=0)
         self.item_bias = nn.Parameter(torch.zeros(num_items + 1)) if config.item_bias else None
         positions = POSITIONS.get(config.positions)
-        self.positions = positions and positions(config.max_length, units)
+        self.positions: nn.Module | None = positions and positions(config.max_length, units)
         self.dropout = Dropout(config.dropout if dropout is None else dropout, generator)
         self.blocks = nn.ModuleList(Block(config, generator) for _ in range(config.num_blocks))
         post = config.norm == "post"  # whose last block has been normed
@@ -192,8 +201,8 @@ class SASRec(nn.Module):
     def encode(self, table: Tensor, items: Tensor, rows: Rows) -> Tensor:
         """Features that predict what follows each item: (…, D).
 
-        `items` are rows of the `table` (I, D) of item embeddings, as many as `rows` have places; what
-        stands at padding is meaningless.
+        `items` are rows of the `table` (I, D) of item embeddings, one for each place of `rows`;
+        what stands at padding is meaningless.
         """
         x, normed = self._entered(table, items, rows)
         for block, behind in self._blocks():
@@ -203,24 +212,27 @@ class SASRec(nn.Module):
     def last(self, table: Tensor, items: Tensor, rows: Rows) -> Tensor:
         """`encode`, for the last item of each row alone: (B, D)."""
         x, normed = self._entered(table, items, rows)
-        *before, (top, behind) = self._blocks()
-        for block, next_norm in before:
-            x, normed = block(x, normed, rows, next_norm)
-        return top.last(x, normed, rows, behind)[1]
+        *before, (top, norm) = self._blocks()
+        for block, behind in before:
+            x, normed = block(x, normed, rows, behind)
+        return top.last(x, normed, rows, norm)[1]
 
-    def _entered(self, table: Tensor, items: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """What enters the first block, and its norm: (…, D) each."""
+    def _entered(self, table: Tensor, items: Tensor, rows: Rows) -> Stream:
+        """Embed `items`, and norm them unless the first block adds to them as they are."""
         scale = math.sqrt(table.shape[1]) if self.config.scale_embedding else 1.0
         positions = None
         if self.positions is not None:
-            positions = (self.positions.weight, self.place(rows.following))
+            positions = (cast(Tensor, self.positions.weight), self.place(rows.following))
         x = rows.embed(table, items, scale, positions, self.dropout)
-        return x, x if self.config.norm == "post" else self.blocks[0].attention_norm(x)
+        if self.config.norm == "post":
+            return x, x
+        return x, cast(Block, self.blocks[0]).attention_norm(x)
 
-    def _blocks(self) -> Iterator[tuple[Block, nn.Module]]:
+    def _blocks(self) -> list[tuple[Block, nn.Module]]:
         """Each block with the norm behind it."""
-        behind = [*(block.attention_norm for block in self.blocks[1:]), self.norm]
-        return zip(self.blocks, behind, strict=True)
+        blocks = [cast(Block, block) for block in self.blocks]
+        behind = [*(block.attention_norm for block in blocks[1:]), self.norm]
+        return list(zip(blocks, behind, strict=True))
 
     @torch.no_grad()
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -231,7 +243,7 @@ class SASRec(nn.Module):
         if not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.max_length:
             raise IndexError(f"lengths must be 1 ... {self.max_length}, but got {lengths}")
         found = []
-        for chunk in zip(*(x.split(MAX_ROWS) for x in (items, lengths)), strict=True):
+        for chunk in zip(*(torch.split(x, MAX_ROWS) for x in (items, lengths)), strict=True):
             rows, of_rows = self.rows.of(*chunk)
             found.append(self.last(self.items.weight, of_rows, rows))
         return torch.cat(found)
