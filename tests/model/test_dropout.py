@@ -12,8 +12,9 @@ from scipy import stats
 from torch import Tensor
 
 from tune_srs.kernels.arithmetic import ALL, Mask, draw
+from tune_srs.kernels.sublayers import TOKENS
 from tune_srs.model.dropout import BITS, Dropout
-from tune_srs.model.packed import mask_of
+from tune_srs.model.packed import _Embed, mask_of
 
 Bits = npt.NDArray[np.bool_]
 
@@ -28,12 +29,6 @@ def bits_of(mask: Mask, count: int = 2**16, first: int = 0) -> Bits:
     draw(mask, first, factors)
     assert set(factors.tolist()) <= {0, 2}
     return factors > 0
-
-
-def rows_of(mask: Mask, rows: int, units: int) -> Bits:
-    """(rows, units) as kernels draw them, row by row."""
-    half = (units + 1) // 2
-    return np.stack([bits_of(mask, 2 * half, row * half)[:units] for row in range(rows)])
 
 
 def assert_independent(first: Bits, second: Bits) -> None:
@@ -70,14 +65,19 @@ def test_elements_of_a_mask_are_independent(kept: int, distance: int) -> None:
 
 @pytest.mark.parametrize("units", [1, 50, 128])
 def test_tokens_and_units_are_independent(units: int) -> None:
-    bits = rows_of(mask_with(2**15), 2**13, units)
-    for distance in (1, 2, 64):
+    """As the kernels draw them: both halves of a word, of tokens that stand near each other."""
+    tokens, ones = 2**13, torch.ones(2**13, units)
+    layer = Dropout(0.5, torch.Generator().manual_seed(1)).train()
+    where = torch.stack([torch.arange(tokens), torch.arange(tokens)])
+    kept = _Embed.apply(mask_of(layer), 1.0, where, ones, ones[:0])  # type: ignore[no-untyped-call]
+    bits = kept.numpy() > 0  # (T, D)
+    for distance in (1, 2, TOKENS // 2, TOKENS, 64):
         assert_independent(bits[:-distance], bits[distance:])
-    shares = bits.mean(axis=0)
-    deviations = (shares - 0.5) * 2 * len(bits) ** 0.5
+    deviations = (bits.mean(axis=0) - 0.5) * 2 * tokens**0.5
     assert np.abs(deviations).max() < 5
     if units > 1:
         assert_independent(bits[:, : units // 2], bits[:, -(units // 2) :])
+        assert_independent(bits[:-1, 1:], bits[1:, :-1])
 
 
 @pytest.mark.parametrize("bit", [1, 2, 8, 15, 16])

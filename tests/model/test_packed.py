@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tune_srs.kernels.arithmetic import Mask, draw
 from tune_srs.kernels.attention import TILE
+from tune_srs.kernels.sublayers import TOKENS
 from tune_srs.model import packed as packed_module
 from tune_srs.model.attention import CausalAttention
 from tune_srs.model.dropout import Dropout
@@ -119,9 +120,10 @@ def factors_of(mask: Mask, first: int, count: int) -> Tensor:
 
 
 def of_tokens(mask: Mask, tokens: int, units: int) -> Tensor:
-    """(T, D) as the kernels draw them, token by token."""
-    half = (units + 1) // 2
-    return torch.stack([factors_of(mask, t * half, 2 * half)[:units] for t in range(tokens)])
+    """(T, D) as the kernels draw them, some tokens at a time."""
+    size = TOKENS * units
+    drawn = [factors_of(mask, t // 2 * units, size) for t in range(0, tokens, TOKENS)]
+    return torch.cat(drawn).view(-1, units)[:tokens]
 
 
 def of_attention(mask: Mask, length: int, heads: int) -> Tensor:

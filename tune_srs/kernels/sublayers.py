@@ -14,7 +14,8 @@ import numpy as np
 from tune_srs.kernels.arithmetic import ALL, HALF, ONE, ZERO, Mask, draw, exponential, fill, sigmoid
 from tune_srs.kernels.compiled import Array, Integers, compiled
 
-RELU, GELU, SWIGLU = range(3)
+TOKENS = 16  # whose dropout is drawn at a time
+RELU, GELU, SWIGLU = range(3)  # each has loops of its own: a choice within one is not vectorised
 EPSILON = np.float32(1e-8)  # of the layer norms
 
 
@@ -32,18 +33,26 @@ class Sublayer(NamedTuple):
 
 
 @compiled
+def factors_of(mask: Mask, t: int, first: int, factors: Array) -> Array:
+    """Dropout's factors (D,) of token t; the next ones are drawn when `TOKENS` of them are used."""
+    if t == first or t % TOKENS == 0:
+        draw(mask, t // TOKENS * (factors.size // 2), factors.reshape(-1))
+    return factors[t % TOKENS]
+
+
+@compiled
 def join(first: int, last: int, given: Sublayer, mask: Mask, normed: Array) -> None:
     """Write base + dropped(added + bias) * sigmoid(gate + bias), and its norm to `normed`."""
     base, added, bias, gate, gate_bias, norm, total, moments = given
     units, gain, shift = len(bias), norm[0], norm[1]
-    half, share = (units + 1) // 2, ONE / np.float32(units)
-    factors = np.ones(2 * half, np.float32)
+    share = ONE / np.float32(units)
+    factors = np.ones((TOKENS, units), np.float32)
     for t in range(first, last):
-        draw(mask, t * half, factors)
+        factor = factors_of(mask, t, first, factors)
         for d in range(units if len(gate) else 0):
-            factors[d] *= sigmoid(gate[t, d] + gate_bias[d])
+            factor[d] *= sigmoid(gate[t, d] + gate_bias[d])
         for d in range(units):
-            total[t, d] = base[t, d] + (added[t, d] + bias[d]) * factors[d]
+            total[t, d] = base[t, d] + (added[t, d] + bias[d]) * factor[d]
         mean, squares = ZERO, ZERO
         for d in range(units):
             mean += total[t, d] * share
@@ -54,7 +63,7 @@ def join(first: int, last: int, given: Sublayer, mask: Mask, normed: Array) -> N
         for d in range(units):
             normed[t, d] = (total[t, d] - mean) * inverse * gain[d] + shift[d]
         if mask.kept == ALL and len(gate):
-            fill(factors, ONE)
+            fill(factor, ONE)
 
 
 @compiled
@@ -75,8 +84,8 @@ def join_back(
     _, added, bias, gate, gate_bias, norm, total, moments = given
     d_base, d_added, d_bias, d_gate, d_gate_bias, d_norm, _, _ = d_given
     units, gain, d_gain, d_shift = len(bias), norm[0], d_norm[0], d_norm[1]
-    half, share = (units + 1) // 2, ONE / np.float32(units)
-    factors, gates = np.ones(2 * half, np.float32), np.ones(units, np.float32)
+    share = ONE / np.float32(units)
+    factors, gates = np.ones((TOKENS, units), np.float32), np.ones(units, np.float32)
     slope, along = np.empty(units, np.float32), np.empty(units, np.float32)
     for t in range(first, last):
         mean, inverse = moments[t, 0], moments[t, 1]
@@ -97,11 +106,11 @@ def join_back(
         for d in range(units):
             d_base[t, d] = slope[d]
         if len(d_added):
-            draw(mask, t * half, factors)
+            factor = factors_of(mask, t, first, factors)
             for d in range(units if len(gate) else 0):
                 gates[d] = sigmoid(gate[t, d] + gate_bias[d])
             for d in range(units):
-                slope[d] *= factors[d] * gates[d]
+                slope[d] *= factor[d] * gates[d]
             for d in range(units):
                 d_added[t, d] = slope[d]
         for d in range(units):
@@ -124,24 +133,6 @@ def below(x: np.float32) -> np.float32:
 
 
 @compiled
-def active(x: np.float32, kind: int) -> np.float32:
-    if kind == RELU:
-        return ZERO if x < ZERO else x
-    return x * (below(x) if kind == GELU else sigmoid(x))
-
-
-@compiled
-def slope_of(x: np.float32, kind: int) -> np.float32:
-    """The derivative of `active`."""
-    if kind == RELU:
-        return ONE if x > ZERO else ZERO
-    if kind == GELU:
-        return below(x) + x * np.float32(0.3989422804014327) * exponential(-HALF * x * x)
-    share = sigmoid(x)
-    return share + x * share * (ONE - share)
-
-
-@compiled
 def activate(
     first: int, last: int, x: Array, bias: Array, kind: int, mask: Mask, result: Array
 ) -> None:
@@ -150,15 +141,23 @@ def activate(
     SwiGLU's result is (T, F / 2): swish of the first half times the second half.
     """
     units = result.shape[1]
-    half, other_bias = (units + 1) // 2, bias[-units:]
-    factors = np.ones(2 * half, np.float32)
+    own_bias, other_bias = bias[:units], bias[-units:]
+    factors = np.ones((TOKENS, units), np.float32)
     for t in range(first, last):
-        draw(mask, t * half, factors)
-        other = x[t, -units:]
-        for d in range(units):
-            result[t, d] = active(x[t, d] + bias[d], kind) * factors[d]
-        for d in range(units if kind == SWIGLU else 0):
-            result[t, d] *= other[d] + other_bias[d]
+        factor = factors_of(mask, t, first, factors)
+        own, other, row = x[t, :units], x[t, -units:], result[t]
+        if kind == RELU:
+            for d in range(units):
+                z = own[d] + own_bias[d]
+                row[d] = (ZERO if z < ZERO else z) * factor[d]
+        elif kind == GELU:
+            for d in range(units):
+                z = own[d] + own_bias[d]
+                row[d] = z * below(z) * factor[d]
+        else:
+            for d in range(units):
+                z = own[d] + own_bias[d]
+                row[d] = z * sigmoid(z) * (other[d] + other_bias[d]) * factor[d]
 
 
 @compiled
@@ -175,18 +174,29 @@ def activate_back(
 ) -> None:
     """Backward of `activate`: `d_x` is written, `d_bias` added to."""
     units = d_result.shape[1]
-    half, other_bias = (units + 1) // 2, bias[-units:]
-    factors, slope = np.ones(2 * half, np.float32), np.empty(units, np.float32)
+    own_bias, other_bias = bias[:units], bias[-units:]
+    factors, slope = np.ones((TOKENS, units), np.float32), np.empty(units, np.float32)
     for t in range(first, last):
-        draw(mask, t * half, factors)
-        other, d_other = x[t, -units:], d_x[t, -units:]
+        factor = factors_of(mask, t, first, factors)
+        own, other, d_own, d_other = x[t, :units], x[t, -units:], d_x[t, :units], d_x[t, -units:]
         for d in range(units):
-            slope[d] = d_result[t, d] * factors[d]
-        for d in range(units if kind == SWIGLU else 0):
-            d_other[d] = slope[d] * active(x[t, d] + bias[d], kind)
-            slope[d] *= other[d] + other_bias[d]
-        for d in range(units):
-            d_x[t, d] = slope[d] * slope_of(x[t, d] + bias[d], kind)
+            slope[d] = d_result[t, d] * factor[d]
+        if kind == RELU:
+            for d in range(units):
+                d_own[d] = slope[d] if own[d] + own_bias[d] > ZERO else ZERO
+        elif kind == GELU:
+            for d in range(units):
+                z = own[d] + own_bias[d]
+                density = np.float32(0.3989422804014327) * exponential(-HALF * z * z)
+                d_own[d] = slope[d] * (below(z) + z * density)
+        else:
+            for d in range(units):
+                z = own[d] + own_bias[d]
+                share = sigmoid(z)
+                d_other[d] = slope[d] * z * share
+                slope[d] *= share + z * share * (ONE - share)
+            for d in range(units):
+                d_own[d] = slope[d] * (other[d] + other_bias[d])
         for d in range(len(bias)):
             d_bias[d] += d_x[t, d]
 
@@ -200,13 +210,12 @@ def embed(
     Which rows: `where` (2, T). Without positions, these are (0, D).
     """
     units = x.shape[1]
-    half, nowhere = (units + 1) // 2, np.zeros(units, np.float32)
-    factors = np.ones(2 * half, np.float32)
+    factors, nowhere = np.ones((TOKENS, units), np.float32), np.zeros(units, np.float32)
     for t in range(len(x)):
-        draw(mask, t * half, factors)
+        factor = factors_of(mask, t, 0, factors)
         item, position = table[where[0, t]], positions[where[1, t]] if len(positions) else nowhere
         for d in range(units):
-            x[t, d] = (item[d] * scale + position[d]) * factors[d]
+            x[t, d] = (item[d] * scale + position[d]) * factor[d]
 
 
 @compiled
@@ -215,13 +224,12 @@ def embed_back(
 ) -> None:
     """Backward of `embed`: `d_table` and `d_positions` are added to."""
     units = d_x.shape[1]
-    half, nowhere = (units + 1) // 2, np.zeros(units, np.float32)
-    factors = np.ones(2 * half, np.float32)
+    factors, nowhere = np.ones((TOKENS, units), np.float32), np.zeros(units, np.float32)
     for t in range(len(d_x)):
-        draw(mask, t * half, factors)
+        factor = factors_of(mask, t, 0, factors)
         d_item = d_table[where[0, t]]
         d_position = d_positions[where[1, t]] if len(d_positions) else nowhere
         for d in range(units):
-            d_item[d] += d_x[t, d] * factors[d] * scale
+            d_item[d] += d_x[t, d] * factor[d] * scale
         for d in range(units):
-            d_position[d] += d_x[t, d] * factors[d]
+            d_position[d] += d_x[t, d] * factor[d]
