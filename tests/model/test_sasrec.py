@@ -10,8 +10,10 @@ from reference import plain_copy
 from support.small_data import original_model
 from torch import Tensor, nn
 
-from tune_srs.model.attention import rotated, turns_of
+from tune_srs.model.attention import angles_of, turned
 from tune_srs.model.dropout import Dropout
+from tune_srs.model.packed import PackedRows
+from tune_srs.model.padded import PaddedRows
 from tune_srs.model.sasrec import Block, SASRec
 
 ITEMS = 30
@@ -24,8 +26,16 @@ def model_of(seed: int = 0, **settings: object) -> SASRec:
 
 def encode(model: SASRec, items: Tensor, lengths: list[int]) -> Tensor:
     """Features (B, L, D) of `items` (B, L)."""
-    following = torch.tensor(lengths)[:, None] - torch.arange(items.shape[1])
-    return model.encode(model.items(items), following.clamp(min=0))
+    rows, items = PaddedRows.of(items, torch.tensor(lengths))
+    return model.encode(model.items.weight, items, rows)
+
+
+def through(block: Block, x: Tensor) -> Tensor:
+    """What a block makes of `x` (B, L, D), rows without padding."""
+    rows = PaddedRows(torch.arange(x.shape[1], 0, -1).expand(x.shape[:2]))
+    normed = x if block.norm == "post" else block.attention_norm(x)
+    result: Tensor = block(x, normed, rows, nn.Identity())[0]
+    return result
 
 
 def score(model: SASRec, items: Tensor, lengths: list[int]) -> Tensor:
@@ -87,7 +97,8 @@ def test_the_padding_row_is_zero_and_stays_so() -> None:
     items[:2, 5:] = 0
     for _ in range(3):
         optimizer.zero_grad()
-        encode(model, items, [5, 5, 8, 8]).square().sum().backward()  # type: ignore[no-untyped-call]
+        features = encode(model, items, [5, 5, 8, 8])[items > 0]
+        features.square().sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert torch.equal(model.items.weight[0], torch.zeros(8))
     assert (model.items.weight[1:] != 0).any(dim=1).all()
@@ -164,12 +175,12 @@ def test_fused_attention_has_dropout_in_training_only() -> None:
     model = model_of(dropout=0.5)
     model.fuse_attention()
     attention = cast(Block, model.blocks[0]).attention
-    inputs = torch.randn(2, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
 
     def run(training: bool, seed: int) -> Tensor:
         torch.manual_seed(seed)
-        output: Tensor = attention.train(training)(*inputs)
-        return output
+        rows = PaddedRows(torch.arange(5, 0, -1).expand(2, 5))
+        return rows.attend(attention.train(training), x, x)
 
     assert not torch.equal(run(True, 0), run(True, 1))
     assert torch.equal(run(True, 0), run(True, 0))
@@ -207,7 +218,7 @@ def test_a_pre_or_post_normed_block_is_torchs_encoder_layer(norm: str, activatio
     x = torch.randn(3, 7, 8, generator=torch.Generator().manual_seed(0))
     mask = nn.Transformer.generate_square_subsequent_mask(7)
     expected = layer.train()(x, src_mask=mask, is_causal=True)
-    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(through(block, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def with_biases(model: SASRec) -> SASRec:
@@ -230,27 +241,29 @@ def test_a_gated_block_of_swiglu_is_ligrs() -> None:
     block = cast(Block, with_biases(model_of(**shape)).blocks[0]).eval()
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
     normed = block.attention_norm(x)
+    rows = PaddedRows(torch.arange(5, 0, -1).expand(2, 5))
+    attended = block.attention.output(rows.attend(block.attention, normed, normed))
     first, second = (cast(nn.Linear, gate.linear) for gate in block.gates)
-    middle = x + torch.sigmoid(x @ first.weight.T + first.bias) * block.attention(normed, normed)
+    middle = x + torch.sigmoid(x @ first.weight.T + first.bias) * attended
     inner, outer = cast(nn.Linear, block.feed_forward[0]), cast(nn.Linear, block.feed_forward[3])
     normed = block.feed_forward_norm(middle)
     one = normed @ inner.weight[:16].T + inner.bias[:16]
     other = normed @ inner.weight[16:].T + inner.bias[16:]
     added = (one * torch.sigmoid(one) * other) @ outer.weight.T + outer.bias
     expected = middle + torch.sigmoid(middle @ second.weight.T + second.bias) * added
-    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(through(block, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rotary_positions_turn_pairs_as_complex_numbers() -> None:
     generator = torch.Generator().manual_seed(0)
     x, place = torch.randn(6, 2, 8, generator=generator), torch.tensor([0, 1, 5, 9, 100, 3])
-    turned = rotated(x, *turns_of(place, 8))
+    found_of = turned(x, *(part[:, None] for part in angles_of(place, 8)))
     for t, where in enumerate(place.tolist()):
         for head in range(2):
             for pair in range(4):
                 number = complex(x[t, head, pair], x[t, head, pair + 4])
                 number *= cmath.exp(1j * where / 10_000 ** (2 * pair / 8))
-                found = complex(turned[t, head, pair], turned[t, head, pair + 4])
+                found = complex(found_of[t, head, pair], found_of[t, head, pair + 4])
                 assert abs(found - number) < 1e-5
 
 
@@ -258,17 +271,17 @@ def test_with_rotary_positions_only_the_distance_counts() -> None:
     """Of a long history that is cut, what is left has the same attention."""
     model = model_of(positions="rotary", num_blocks=1).eval()
     items = random_items(1, 12)
-    embedded = model.items(items)
-    here = model.encode(embedded, torch.arange(12, 0, -1)[None])
-    model.max_length = 100  # room to shift
-    shifted = model.encode(embedded, torch.arange(12, 0, -1)[None] + 50)
+    here, shifted = (
+        model.encode(model.items.weight, items, PaddedRows(torch.arange(12, 0, -1)[None] + shift))
+        for shift in (0, 50)
+    )
     torch.testing.assert_close(shifted, here, rtol=1e-4, atol=1e-4)
 
 
 def test_sinusoidal_positions_are_those_of_the_paper() -> None:
     positions = model_of(positions="sinusoidal").positions
     assert positions is not None
-    table = positions(torch.arange(12))
+    table = cast(Tensor, positions.weight)
     for place in range(12):
         for pair in range(4):
             angle = place / 10_000 ** (2 * pair / 8)
@@ -301,16 +314,8 @@ def test_the_dropouts_can_differ() -> None:
     assert cast(Dropout, block.feed_forward[2]).p == 0.5
 
 
-@pytest.mark.parametrize(
-    ("changes", "original"),
-    [
-        ({}, True),
-        ({"hidden_units": 16, "num_heads": 2, "dropout": 0.3}, True),
-        ({"embedding_dropout": 0.0}, True),  # as dropout is
-        ({"embedding_dropout": 0.1}, False),
-        ({"norm": "pre"}, False),
-        ({"item_bias": True}, True),  # of the scores, not of the encoder
-    ],
-)
-def test_kernels_compute_the_original_encoder(changes: dict[str, Any], original: bool) -> None:
-    assert (model_of(**changes).packed is not None) == original
+def test_the_device_decides_once_how_rows_are_computed() -> None:
+    config = original_model(max_length=12, hidden_units=8)
+    generator = torch.Generator()
+    assert SASRec(config, ITEMS, generator).rows is PackedRows
+    assert SASRec(config, ITEMS, generator, torch.device("cuda")).rows is PaddedRows

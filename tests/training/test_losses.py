@@ -18,6 +18,7 @@ from torch import Tensor
 from tune_srs.config.settings import LossConfig, TrialConfig
 from tune_srs.datasets.histories import Histories
 from tune_srs.errors import ConfigError
+from tune_srs.model.padded import PaddedRows
 from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import LearnedRelevance
 from tune_srs.training import losses
@@ -166,8 +167,9 @@ class Setup:
             window = self._window(user)
             count = len(window) - 1
             if count > 0:
-                embedded = self.model.items(torch.tensor([window[:-1]]))
-                rows = self.model.encode(embedded, torch.arange(count, 0, -1)[None])[0]
+                following = torch.arange(count, 0, -1)[None]
+                items = torch.tensor([window[:-1]])
+                rows = self.model.encode(self.model.items.weight, items, PaddedRows(following))[0]
                 found |= {(user, t): rows[t] for t in range(count)}
         return found
 

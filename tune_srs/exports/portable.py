@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 from tune_srs.config.validation import nearest
 from tune_srs.errors import ConfigError, SearchError
+from tune_srs.model.padded import PaddedRows
 from tune_srs.model.sasrec import SASRec
 
 LARGEST_DIFFERENCE = 1e-4  # of a score, as a share of the largest one; float32 rounds to 1e-7
@@ -34,11 +35,7 @@ class NextItems(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         lengths = (items > 0).sum(dim=1)
-        columns = torch.arange(items.shape[1], device=items.device)
-        following = (lengths[:, None] - columns).clamp(min=0)
-        features = self.model.encode(self.model.items(items), following)  # (B, L, D)
-        last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, features.shape[2])
-        queries = features.gather(1, last).squeeze(1)
+        queries = self.model.last(self.model.items.weight, items, PaddedRows.of(items, lengths)[0])
         return self.model.scores(queries, slice(1, self.model.num_items + 1))
 
 

@@ -1,5 +1,5 @@
-"""Training's inner loops, compiled for the CPU by Numba: one row of a batch at a time.
+"""Loops compiled for the CPU by Numba: of training and evaluation, and of sorting interactions.
 
-A row is one user's history: what a layer needs of it stays in the cache, and nothing is computed
-for padding. All float arrays are float32 and contiguous.
+All float arrays are float32 and contiguous. Each kernel of the model and of the loss has a twin in
+plain torch that the tests hold it to.
 """

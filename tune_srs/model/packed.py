@@ -1,229 +1,307 @@
-"""The original encoder on rows without padding, by the kernels in `kernels/`, as a torch function.
+"""What `padded.py` computes, on rows without padding, by compiled kernels: the CPU's way.
 
-One pass through all blocks, row by row in the cache: twice as quick as torch's operations on packed
-rows, which is how the other architectures are computed.
+Each operation is torch's matrix product and one kernel for all that stands around it, with the
+kernel's gradient as a torch function. float32 only.
+
+Shapes: B rows, T tokens of all rows, H heads, D hidden units, E = D / H, F inner units.
 """
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tune_srs.kernels.compiled import Array
-from tune_srs.kernels.encoder import (
-    TILE,
-    Saved,
-    Scratch,
-    Turned,
-    Weights,
-    encode_last_rows,
-    encode_rows,
-    encode_rows_back,
-    num_pairs,
-    row_starts,
-)
-from tune_srs.kernels.threads import in_threads
+from tune_srs.kernels import attention as attention_kernels
+from tune_srs.kernels import sublayers
+from tune_srs.kernels.arithmetic import ALL, Mask
+from tune_srs.kernels.attention import TILE, Attention, Room, Slopes
+from tune_srs.kernels.compiled import Array, Integers
+from tune_srs.kernels.sublayers import Sublayer
+from tune_srs.kernels.threads import in_threads, over_tokens
+from tune_srs.model.attention import CausalAttention, angles_of
 from tune_srs.model.dropout import Dropout
 
-if TYPE_CHECKING:
-    from tune_srs.model.sasrec import Block, SASRec
-
-Shape = tuple[int, ...]  # N blocks, H heads, D units, E = D / H units a head
+KINDS = {"relu": sublayers.RELU, "gelu": sublayers.GELU, "swiglu": sublayers.SWIGLU}
 
 
-class PackedEncoder:
-    """Encodes the rows of a batch with a model's weights; its memory serves batch after batch.
+class PackedRows:
+    """Rows one after another, without padding."""
 
-    It does not hold the model: in a cycle both would stay until Python looks for such.
-    """
+    def __init__(self, following: Tensor, offsets: Tensor) -> None:
+        """Row b's tokens are `offsets[b]` to `offsets[b + 1]`."""
+        self.following = following  # (T,)
+        self.offsets: Integers = offsets.numpy()  # (B + 1,)
+        lengths = np.diff(self.offsets)
+        self.longest = int(lengths.max())
+        self.pair_starts = np.append(0, num_pairs(lengths).cumsum())  # (B + 1,)
 
-    def __init__(self) -> None:
-        self._room: dict[str, Array] = {}
-        self.passes = 0
+    @classmethod
+    def of(cls, items: Tensor, lengths: Tensor) -> tuple[Self, Tensor]:
+        following = lengths[:, None] - torch.arange(items.shape[1])
+        there = following > 0
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        return cls(following[there], offsets), items[there]
 
-    def __call__(
-        self, model: "SASRec", table: Tensor, items: Tensor, following: Tensor, offsets: Tensor
+    def embed(
+        self,
+        table: Tensor,
+        items: Tensor,
+        scale: float,
+        positions: tuple[Tensor, Tensor] | None,
+        dropout: Dropout,
     ) -> Tensor:
-        """Features that predict what follows each of T tokens: (T, D), with gradients.
+        of_places, places = positions or (table.new_empty(0, table.shape[1]), items)
+        where = torch.stack([items, places])
+        embedded: Tensor = _Embed.apply(mask_of(dropout), scale, where, table, of_places)  # type: ignore[no-untyped-call]
+        return embedded
 
-        `table` (I, D) item embeddings, `items` (T,) rows of it, `following` (T,) as in
-        `SASRec.place`; row b's tokens are `offsets[b]` to `offsets[b + 1]`. Gradients can be had
-        for the last batch only: the next one takes its room.
-        """
-        positions = cast(nn.Embedding, model.positions)
-        given = (items, model.place(following), offsets, table, positions.weight)
-        features: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
-            self, model.dropout, *given, *weights_of(model)
-        )
-        return features
+    def attend(self, attention: CausalAttention, query: Tensor, x: Tensor) -> Tensor:
+        to_query, to_both = attention.query, attention.key_value
+        bias = torch.cat([to_query.bias, to_both.bias])  # (3 D,)
+        parts: list[Tensor]
+        if query is x:  # then one product is quicker than two
+            parts = [x @ torch.cat([to_query.weight, to_both.weight]).T]  # (T, 3 D)
+        else:
+            parts = [query @ to_query.weight.T, x @ to_both.weight.T]  # (T, D), (T, 2 D)
+        mask, angles = mask_of(attention.dropout), self._angles(attention)
+        given = (self, attention.num_heads, mask, angles, bias)
+        mixed: Tensor = _Attend.apply(*given, *parts)  # type: ignore[no-untyped-call]
+        return mixed
 
-    @torch.no_grad()
-    def last(self, model: "SASRec", items: Tensor, lengths: Tensor) -> Tensor:
-        """Features (B, D) of the last item of each row: `items` (B, L) aligned left, `lengths`."""
-        if items.numel() and not 0 <= int(items.min()) <= int(items.max()) <= model.num_items:
-            raise IndexError(f"items must be 0 ... {model.num_items}, but got {items}")
-        if not 1 <= int(lengths.min()) <= int(lengths.max()) <= model.max_length:
-            raise IndexError(f"lengths must be 1 ... {model.max_length}, but got {lengths}")
-        weights = _arrays(weights_of(model))
-        shape, turned = weights.query.shape, _turned(weights)
-        most = int(lengths.max())
-        features = torch.empty(len(items), shape[2])
-        positions = cast(nn.Embedding, model.positions)
-        tables = (model.items.weight.numpy(), positions.weight.numpy())
+    def attend_last(self, attention: CausalAttention, query: Tensor, x: Tensor) -> Tensor:
+        to_query, to_both = attention.query, attention.key_value
+        to_key, bias = to_both.weight.chunk(2)[0], torch.cat([to_query.bias, to_both.bias])
+        heads, units = attention.num_heads, x.shape[1] // attention.num_heads
+        parts = (query @ to_query.weight.T, x @ to_key.T)
+        angles, none = self._angles(attention), np.empty(0, np.float32)
+        given = _attention(self, parts, bias, angles, self.offsets[:0], none, none)
+        mixed = x.new_empty(len(query), heads, x.shape[1])
+        seen, result = _arrays(x, mixed)
 
-        def run(thread: int, first: int, last: int) -> None:
-            saved = self.saved(shape, most, num_pairs(most), f"last {thread}")
-            room = self.scratch(shape, most, thread)
-            room.mask.fill(1)
-            given = (items.numpy(), lengths.numpy(), *tables, weights, turned, saved, room)
-            encode_last_rows(first, last, *given, features.numpy())
+        def run(first: int, last: int) -> None:
+            room = _room(self.longest, units, heads)
+            attention_kernels.attend_last(first, last, given, seen, room, result)
 
-        in_threads(np.append(0, lengths.cumsum(0).numpy()), run)
-        return features
+        in_threads(self.offsets, run)
+        return mixed
 
-    def saved(self, shape: Shape, tokens: int, pairs: int, name: str) -> Saved:
-        blocks, heads, units, of_head = shape
-        shapes = (
-            (blocks + 1, tokens, units),
-            *[(blocks, heads, tokens, of_head)] * 4,
-            *[(blocks, tokens, units)] * 2,
-            (blocks, heads, pairs),
-            (blocks, 2, tokens, 2),
-            (tokens, 2),
-        )
-        return Saved(*self._take(name, shapes))
+    def last(self, x: Tensor) -> Tensor:
+        return x[torch.from_numpy(self.offsets[1:]) - 1]
 
-    def scratch(self, shape: Shape, length: int, thread: int) -> Scratch:
-        _, _, units, of_head = shape
-        shapes = (
-            (5, length, units),
-            (5, length * of_head),
-            (length * 2 * of_head,),
-            (2, length * TILE),
-            (of_head * TILE,),
-            (3, TILE),
-            (TILE,),
-            (-(-length * units // 32), 32),
-            (2 * units * units,),
-        )
-        room = Scratch(*self._take(f"scratch {thread}", shapes))  # type: ignore[arg-type]
-        return room._replace(exponents=room.exponents.view(np.int32))
+    def activate(self, x: Tensor, linear: nn.Linear, activation: str, dropout: Dropout) -> Tensor:
+        given = (mask_of(dropout), KINDS[activation], x @ linear.weight.T, linear.bias)
+        active: Tensor = _Activate.apply(*given)  # type: ignore[no-untyped-call]
+        return active
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedEncoder":
-        return PackedEncoder()
+    def join(
+        self,
+        base: Tensor,
+        inner: Tensor,
+        linear: nn.Linear,
+        dropout: Dropout | None,
+        gate: tuple[nn.Linear, Tensor] | None,
+        norm: nn.LayerNorm,
+    ) -> tuple[Tensor, Tensor]:
+        mask = mask_of(dropout)
+        opening, bias = base[:0], linear.bias  # no gate
+        if gate is not None:
+            opening, bias = gate[1] @ gate[0].weight.T, gate[0].bias
+        given = (mask, base, inner @ linear.weight.T, linear.bias, opening, bias)
+        both: tuple[Tensor, Tensor] = _Join.apply(*given, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+        return both
 
-    def _take(self, name: str, shapes: Sequence[Shape]) -> list[Array]:
-        """Arrays with arbitrary content; the same memory under the same name."""
-        sizes = [math.prod(shape) for shape in shapes]
-        starts = np.cumsum([0] + [-(-size // 16) * 16 for size in sizes])  # whole cache lines
-        if name not in self._room or len(self._room[name]) < starts[-1]:
-            self._room[name] = np.empty(starts[-1] * 5 // 4, np.float32)
-        room = self._room[name]
-        return [
-            room[start : start + size].reshape(shape)
-            for start, size, shape in zip(starts, sizes, shapes, strict=False)
-        ]
+    def _angles(self, attention: CausalAttention) -> Array:
+        """(2, longest row, E / 2), or (2, 0, 0): of rotary positions only distances count."""
+        if not attention.rotary:
+            return np.empty((2, 0, 0), np.float32)
+        units = attention.query.out_features // attention.num_heads
+        return torch.stack(angles_of(torch.arange(self.longest), units)).numpy()
 
 
-def weights_of(model: "SASRec") -> tuple[Tensor, ...]:
-    """The weights of its encoder as `Weights` has them."""
-    blocks = [cast("Block", block) for block in model.blocks]
-    attentions = [block.attention for block in blocks]
-    inner = [cast(nn.Linear, block.feed_forward[0]) for block in blocks]
-    outer = [cast(nn.Linear, block.feed_forward[3]) for block in blocks]
-    heads = attentions[0].num_heads
-
-    def norm(module: nn.LayerNorm) -> Tensor:
-        return torch.stack([module.weight, module.bias])
-
-    def by_head(weight: Tensor, parts: int = 1) -> Tensor:
-        """(parts D, ...) → (H, parts E, ...)"""
-        split = weight.view(parts, heads, -1, *weight.shape[1:])
-        return split.transpose(0, 1).flatten(1, 2)
-
-    return (
-        torch.stack([norm(block.attention_norm) for block in blocks]),
-        torch.stack([by_head(each.query.weight).mT for each in attentions]),
-        torch.stack([by_head(each.query.bias) for each in attentions]),
-        torch.stack([by_head(each.key_value.weight, 2).mT for each in attentions]),
-        torch.stack([by_head(each.key_value.bias, 2) for each in attentions]),
-        torch.stack([by_head(each.output.weight.T) for each in attentions]),
-        torch.stack([each.output.bias for each in attentions]),
-        torch.stack([norm(block.feed_forward_norm) for block in blocks]),
-        torch.stack([each.weight.T for each in inner]),
-        torch.stack([each.bias for each in inner]),
-        torch.stack([each.weight.T for each in outer]),
-        torch.stack([each.bias for each in outer]),
-        norm(cast(nn.LayerNorm, model.norm)),
-    )
+def num_pairs(lengths: Integers) -> Integers:
+    """Return how many attention weights rows take per head: tiles of queries, all keys so far."""
+    tiles, rest = np.divmod(lengths, TILE)
+    pairs: Integers = TILE * TILE * tiles * (tiles + 1) // 2 + rest * lengths
+    return pairs
 
 
-class _Encode(torch.autograd.Function):
+def mask_of(dropout: Dropout | None) -> Mask:
+    if dropout is None or not dropout.drops:
+        return Mask(np.uint32(0), np.uint32(1), np.uint32(ALL), np.float32(1))
+    key, step = divmod(dropout.key(), 2**32)
+    kept, scale = np.uint32(dropout.kept), np.float32(dropout.scale)
+    return Mask(np.uint32(key), np.uint32(step | 1), kept, scale)
+
+
+class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        encoder: PackedEncoder,
-        dropout: Dropout,
-        items: Tensor,
-        place: Tensor,
-        offsets: Tensor,
-        table: Tensor,
-        positions: Tensor,
-        *stacked: Tensor,
+        ctx: Any, mask: Mask, scale: float, where: Tensor, table: Tensor, positions: Tensor
     ) -> Tensor:
-        weights = _arrays(stacked)
-        blocks, heads, units, _ = shape = weights.query.shape
-        lengths = np.diff(offsets.numpy())
-        starts = row_starts(lengths, units, blocks, heads)
-        words, scale = dropout.words(int(starts[-1, 2]))
-        saved = encoder.saved(shape, len(items), int(starts[-1, 1]), "batch")
-        features = torch.empty(len(items), units)
-        tokens = (starts, items.numpy(), place.numpy())
-        tables = (table.detach().numpy(), positions.detach().numpy())
-
-        def run(thread: int, first: int, last: int) -> None:
-            room = encoder.scratch(shape, int(lengths.max()), thread)
-            result = features.numpy()
-            encode_rows(first, last, *tokens, *tables, weights, words, scale, saved, room, result)
-
-        in_threads(starts[:, 0], run)
-        encoder.passes += 1
-        ctx.encoder, ctx.passes, ctx.tables = encoder, encoder.passes, tables
-        ctx.given = (*tokens, weights, _turned(weights), words, scale, saved)
-        return features
+        """`where` (2, T): which rows of `table` (I, D) and of `positions` (places or 0, D)."""
+        items = where[0]
+        if not 0 <= int(items.min()) <= int(items.max()) < len(table):
+            raise IndexError(f"items must be 0 ... {len(table) - 1}, but got {items}")
+        x = table.new_empty(len(items), table.shape[1])
+        rows, *tables, result = _arrays(where, table, positions, x)
+        sublayers.embed(rows, tables[0], tables[1], np.float32(scale), mask, result)
+        ctx.given = (rows, np.float32(scale), mask, table.shape, positions.shape)
+        return x
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        encoder, (starts, _, _, weights, *_) = ctx.encoder, ctx.given
-        if encoder.passes != ctx.passes:
-            raise RuntimeError("only the last batch of a packed encoder can be gone back through")
-        shape, most = weights.query.shape, int(np.diff(starts[:, 0]).max())
-        array = grad.contiguous().numpy()
-
-        def run(thread: int, first: int, last: int) -> list[Array]:
-            of = [np.zeros_like(part) for part in (*ctx.tables, *weights)]
-            room = encoder.scratch(shape, most, thread)
-            into = (array, of[0], of[1], Weights(*of[2:]))
-            given: tuple[Any, ...] = (first, last, *ctx.given, room, *into)
-            encode_rows_back(*given)
-            return of
-
-        total, *others = in_threads(starts[:, 0], run)
-        for part in others:
-            for one, other in zip(total, part, strict=True):
-                one += other
-        return None, None, None, None, None, *(torch.from_numpy(part) for part in total)
+    def backward(ctx: Any, d_x: Tensor) -> tuple[Tensor | None, ...]:
+        rows, scale, mask, *shapes = ctx.given
+        d_table, d_positions = (np.zeros(shape, np.float32) for shape in shapes)
+        sublayers.embed_back(rows, d_table, d_positions, scale, mask, *_arrays(d_x))
+        return None, None, None, torch.from_numpy(d_table), torch.from_numpy(d_positions)
 
 
-def _arrays(stacked: Sequence[Tensor]) -> Weights:
-    return Weights(*(tensor.detach().contiguous().numpy() for tensor in stacked))
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: PackedRows,
+        heads: int,
+        mask: Mask,
+        angles: Array,
+        bias: Tensor,
+        *parts: Tensor,
+    ) -> Tensor:
+        """`parts`: queries, keys and values (T, 3 D), or queries (T, D) and the others (T, 2 D)."""
+        longest, units = rows.longest, len(bias) // 3 // heads
+        mixed = bias.new_empty(len(parts[0]), heads * units)
+        keeps = any(ctx.needs_input_grad)
+        starts = heads * rows.pair_starts if keeps else rows.offsets[:0]
+        pairs = np.empty(starts[-1] if keeps else longest * TILE, np.float32)
+        given = _attention(rows, parts, bias, angles, starts, pairs, *_arrays(mixed))
+
+        def run(first: int, last: int) -> None:
+            own = given if keeps else given._replace(pairs=np.empty_like(pairs))  # of this thread
+            attention_kernels.attend(first, last, own, mask, _room(longest, units))
+
+        in_threads(rows.offsets, run)
+        ctx.given, ctx.mask, ctx.room = given, mask, (longest, units)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor | None, ...]:
+        given: Attention = ctx.given
+        d_query = np.empty_like(given.query)
+        both = given.query is given.key_value
+        d_key_value = d_query if both else np.empty_like(given.key_value)
+        (grad,) = _arrays(d_mixed)
+
+        def run(first: int, last: int) -> Array:
+            slopes = Slopes(grad, d_query, d_key_value, np.zeros_like(given.bias))
+            attention_kernels.attend_back(first, last, given, ctx.mask, _room(*ctx.room), slopes)
+            return slopes.bias
+
+        d_bias = np.add.reduce(in_threads(given.offsets, run)).reshape(-1)
+        d_parts = (d_query,) if both else (d_query, d_key_value)
+        return None, None, None, None, *map(torch.from_numpy, (d_bias, *d_parts))
 
 
-def _turned(weights: Weights) -> Turned:
-    matrices = (getattr(weights, name) for name in Turned._fields)
-    return Turned(*(np.ascontiguousarray(matrix.swapaxes(-1, -2)) for matrix in matrices))
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mask: Mask, kind: int, x: Tensor, bias: Tensor) -> Tensor:
+        active = x.new_empty(len(x), x.shape[1] // (2 if kind == sublayers.SWIGLU else 1))
+        given, of_bias, result = _arrays(x, bias, active)
+
+        def run(first: int, last: int) -> None:
+            sublayers.activate(first, last, given, of_bias, kind, mask, result)
+
+        over_tokens(len(x), run)
+        ctx.given = (given, of_bias, kind, mask)
+        return active
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_active: Tensor) -> tuple[Tensor | None, ...]:
+        x, bias, kind, mask = ctx.given
+        (grad,), d_x = _arrays(d_active), np.empty_like(x)
+
+        def run(first: int, last: int) -> Array:
+            d_bias: Array = np.zeros_like(bias)
+            sublayers.activate_back(first, last, x, bias, kind, mask, grad, d_x, d_bias)
+            return d_bias
+
+        d_bias = np.add.reduce(over_tokens(len(x), run))
+        return None, None, torch.from_numpy(d_x), torch.from_numpy(d_bias)
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mask: Mask,
+        base: Tensor,
+        added: Tensor,
+        bias: Tensor,
+        gate: Tensor,
+        gate_bias: Tensor,
+        *norm: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """`norm`: gain and bias. Returns the sum and its norm."""
+        total, normed = torch.empty_like(base), torch.empty_like(base)
+        both = (torch.stack(norm), total, base.new_empty(len(base), 2))
+        *given, result = _arrays(base, added, bias, gate, gate_bias, *both, normed)
+        sublayer = Sublayer(*given)
+
+        def run(first: int, last: int) -> None:
+            sublayers.join(first, last, sublayer, mask, result)
+
+        over_tokens(len(base), run)
+        ctx.given, ctx.mask = sublayer, mask
+        ctx.set_materialize_grads(False)  # of the sum, there may be none
+        return total, normed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_total: Tensor | None, d_normed: Tensor) -> tuple[Tensor | None, ...]:
+        given, mask = ctx.given, ctx.mask
+        units, none = len(given.bias), given.base[:0]
+        (grad, of_total) = (none if d is None else _arrays(d)[0] for d in (d_normed, d_total))
+        plain = mask.kept == ALL and not len(given.gate)  # then both summands have one gradient
+        d_base, d_gate = np.empty_like(given.base), np.empty_like(given.gate)
+        d_added = none if plain else np.empty_like(d_base)
+
+        def run(first: int, last: int) -> Array:
+            sums = np.zeros((4, units), np.float32)
+            slopes = Sublayer(d_base, d_added, sums[0], d_gate, sums[1], sums[2:], none, none)
+            sublayers.join_back(first, last, given, mask, of_total, grad, slopes)
+            return sums
+
+        sums = torch.from_numpy(np.add.reduce(over_tokens(len(d_base), run)))
+        summands = map(torch.from_numpy, (d_base, d_base if plain else d_added))
+        return None, *summands, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
+
+
+def _attention(
+    rows: PackedRows,
+    parts: tuple[Tensor, ...],
+    bias: Tensor,
+    angles: Array,
+    starts: Integers,
+    pairs: Array,
+    mixed: Array,
+) -> Attention:
+    query, *others, of_all = _arrays(*parts, bias)
+    units = len(of_all) // 3
+    both, key = (others[0], 0) if others else (query, units)
+    of_parts = of_all.reshape(3, units)
+    return Attention(rows.offsets, starts, query, both, key, of_parts, angles, pairs, mixed)
+
+
+def _room(longest: int, units: int, heads: int = 1) -> Room:
+    tile = longest * max(TILE, heads)
+    shapes = (3, longest * units), (4, longest * units), (2, tile), (2, TILE * units), TILE, TILE
+    return Room(*(np.empty(shape, np.float32) for shape in shapes))
+
+
+def _arrays(*tensors: Tensor) -> list[npt.NDArray[Any]]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]

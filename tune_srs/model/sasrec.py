@@ -7,9 +7,9 @@ Sequences are aligned left: what is padding follows the last item, where under t
 item attends to it. Positions count back from the end: the item a prediction starts from has the
 same position whatever the length, as in the original.
 
-The same numbers come in three ways: in torch on padded rows, on any device; on the CPU on rows
-without padding, with attention by a compiled kernel (`packed_attention.py`); and, for the original
-architecture, wholly by compiled kernels (`packed.py`), which is quicker still.
+The rows of a batch compute what there is to compute on them: padded rows in plain torch, on any
+device, which is the reference (`padded.py`); packed rows, without padding, by compiled kernels on
+the CPU (`packed.py`). A model chooses between them once, when it is made.
 
 Shapes: B rows, L columns, T tokens of all rows without padding, D hidden units, I items. (…) is
 (B, L) of padded rows, (T,) of packed ones.
@@ -17,48 +17,32 @@ Shapes: B rows, L columns, T tokens of all rows without padding, D hidden units,
 
 import math
 from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tune_srs.config.presets import PRESETS
 from tune_srs.config.settings import ModelConfig
-from tune_srs.model.attention import CausalAttention, turns_of
+from tune_srs.model.attention import CausalAttention, angles_of
 from tune_srs.model.dropout import Dropout
+from tune_srs.model.padded import PaddedRows, Rows
 
-if TYPE_CHECKING:
-    from tune_srs.model.packed import PackedEncoder
-
-EPSILON = 1e-8  # of the layer norms, as in the original
-MAX_ROWS = 32  # encoded at once where nothing is trained
-
-
-class SwiGLU(nn.Module):
-    """swish(first half) times second half (Shazeer 2020, arXiv 2002.05202): (…, 2 D) → (…, D)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = x.chunk(2, dim=-1)
-        return functional.silu(gate) * value
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "swiglu": SwiGLU}
+EPSILON = 1e-8  # of the layer norms, as in the original; the kernels know it, too
+MAX_ROWS = 64  # encoded at once where nothing is trained
+CPU = torch.device("cpu")
+Stream = tuple[Tensor, Tensor]  # what enters a block or sublayer, and its norm: (…, D) each
+Layers = tuple[nn.Linear, nn.Module, Dropout, nn.Linear, Dropout]  # of a feed-forward
 
 
 class Gate(nn.Module):
-    """What a sublayer adds times sigmoid(W x + b) of what entered it, as in LiGR
+    """A sublayer's gate: sigmoid(W x + b) of what entered it times what it adds, as in LiGR.
 
-    (Borisyuk et al. 2025, arXiv 2502.03417; in sequential models: eSASRec, arXiv 2508.06450).
+    Borisyuk et al. 2025, arXiv 2502.03417; in sequential models: eSASRec, arXiv 2508.06450.
     """
 
     def __init__(self, units: int) -> None:
         super().__init__()
         self.linear = nn.Linear(units, units)
-
-    def forward(self, x: Tensor, added: Tensor) -> Tensor:
-        return torch.sigmoid(self.linear(x)) * added
 
 
 class Block(nn.Module):
@@ -73,63 +57,81 @@ class Block(nn.Module):
         units = config.hidden_units
         inner = units * config.feed_forward_factor
         self.norm = config.norm
+        self.activation = config.activation
         self.attention_norm = nn.LayerNorm(units, eps=EPSILON)
         self.attention = CausalAttention(config, generator)
         self.feed_forward_norm = nn.LayerNorm(units, eps=EPSILON)
         self.feed_forward = nn.Sequential(
             nn.Linear(units, 2 * inner if config.activation == "swiglu" else inner),
-            ACTIVATIONS[config.activation](),
+            nn.Identity(),  # the activation, which has no weights
             Dropout(config.dropout, generator),
             nn.Linear(inner, units),
             Dropout(config.dropout, generator),
         )
         self.gates = nn.ModuleList(Gate(units) for _ in range(2 if config.gates else 0))
 
-    def forward(
-        self,
-        x: Tensor,
-        offsets: Tensor | None = None,
-        turns: tuple[Tensor, Tensor] | None = None,
-        last: Tensor | None = None,
-    ) -> Tensor:
-        """(…, D) → (…, D), or (B, D) with `last`; the others as in `CausalAttention`, too."""
-        normed = x if self.norm == "post" else self.attention_norm(x)
-        seen = normed if self.norm == "pre" else x
-        if last is None:
-            attended = self.attention(normed, seen, offsets, turns)
-        else:
-            assert offsets is not None
-            x, normed = x[last], normed[last]
-            attended = self.attention.last(normed, seen, offsets, turns)
-        x = self._added(0, normed, x, attended)
-        if self.norm == "post":
-            x = self.attention_norm(x)
-        normed = x if self.norm == "post" else self.feed_forward_norm(x)
-        x = self._added(1, normed, x, self.feed_forward(normed))
-        return self.feed_forward_norm(x) if self.norm == "post" else x
+    def forward(self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.Module) -> Stream:
+        """Take a block's input and its norm, (…, D) each, to those of the next block.
 
-    def _added(self, sublayer: int, normed: Tensor, x: Tensor, result: Tensor) -> Tensor:
-        """The sublayer's residual."""
-        if self.gates:
-            result = self.gates[sublayer](x, result)
-        return (normed if self.norm == "original" else x) + result
+        `behind` is the norm that the next block begins with, or the model's last one. With `post`
+        it is left alone, and both inputs are the same.
+        """
+        mixed = rows.attend(self.attention, normed, normed if self.norm == "pre" else x)
+        return self._joined(x, normed, mixed, rows, behind)
+
+    def last(self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.Module) -> Stream:
+        """As `forward`, for the last item of each row alone: (…, D) each → (B, D) each.
+
+        What is seen is mixed first and projected to values then, once per row.
+        """
+        seen = normed if self.norm == "pre" else x
+        x, normed = rows.last(x), rows.last(normed)
+        mixed = self.attention.values(rows.attend_last(self.attention, normed, seen))
+        return self._joined(x, normed, mixed, rows, behind)
+
+    def _joined(
+        self, x: Tensor, normed: Tensor, mixed: Tensor, rows: Rows, behind: nn.Module
+    ) -> Stream:
+        """Add what attention has mixed, then the feed-forward."""
+        first, _, inner_dropout, second, dropout = cast(Layers, tuple(self.feed_forward))
+        middle, after = self.attention_norm, self.feed_forward_norm
+        if self.norm != "post":
+            middle, after = after, cast(nn.LayerNorm, behind)
+        x, normed = self._added(0, x, normed, rows, mixed, self.attention.output, None, middle)
+        inner = rows.activate(normed, first, self.activation, inner_dropout)
+        return self._added(1, x, normed, rows, inner, second, dropout, after)
+
+    def _added(
+        self,
+        sublayer: int,
+        x: Tensor,
+        normed: Tensor,
+        rows: Rows,
+        inner: Tensor,
+        linear: nn.Linear,
+        dropout: Dropout | None,
+        norm: nn.LayerNorm,
+    ) -> Stream:
+        """Add what a sublayer ends with: `linear` of `inner`; `norm` is the one behind it."""
+        gate = (cast(Gate, self.gates[sublayer]).linear, x) if self.gates else None
+        base = normed if self.norm == "original" else x
+        total, normed = rows.join(base, inner, linear, dropout, gate, norm)
+        return (normed if self.norm == "post" else total), normed
 
 
 class Sinusoids(nn.Module):
-    """Sines and cosines of a position in place of a learned embedding
+    """Sines and cosines of a position in place of a learned embedding: `weight` (places, D).
 
-    (Vaswani et al. 2017, arXiv 1706.03762, section 3.5): (…) → (…, D).
+    Vaswani et al. 2017, arXiv 1706.03762, section 3.5.
     """
+
+    weight: Tensor
 
     def __init__(self, max_length: int, units: int) -> None:
         super().__init__()
-        cosine, sine = turns_of(torch.arange(max_length), units)
-        table = torch.cat([sine, cosine], dim=-1)[:, 0, :units]
-        self.register_buffer("table", table, persistent=False)
-
-    def forward(self, place: Tensor) -> Tensor:
-        found: Tensor = self.get_buffer("table")[place]
-        return found
+        cosine, sine = angles_of(torch.arange(max_length), units)
+        table = torch.cat([sine, cosine], dim=-1)[:, :units]
+        self.register_buffer("weight", table, persistent=False)
 
 
 # of rotary ones, attention turns its queries and keys instead
@@ -140,12 +142,18 @@ POSITIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class SASRec(nn.Module):
-    """The model. `generator` (CPU) draws the initial weights, and the dropout masks of a model
+    """The model. `generator` (CPU) draws the initial weights, and on the CPU the dropout masks.
 
-    that stays on the CPU.
+    `device` is where it will compute, which decides how: see `rows_for`.
     """
 
-    def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_items: int,
+        generator: torch.Generator,
+        device: torch.device = CPU,
+    ) -> None:
         super().__init__()
         units, dropout = config.hidden_units, config.embedding_dropout
         self.config = config
@@ -154,11 +162,12 @@ class SASRec(nn.Module):
         self.items = nn.Embedding(num_items + 1, units, padding_idx=0)
         self.item_bias = nn.Parameter(torch.zeros(num_items + 1)) if config.item_bias else None
         positions = POSITIONS.get(config.positions)
-        self.positions = positions and positions(config.max_length, units)
+        self.positions: nn.Module | None = positions and positions(config.max_length, units)
         self.dropout = Dropout(config.dropout if dropout is None else dropout, generator)
         self.blocks = nn.ModuleList(Block(config, generator) for _ in range(config.num_blocks))
         post = config.norm == "post"  # whose last block has been normed
         self.norm = nn.Identity() if post else nn.LayerNorm(units, eps=EPSILON)
+        self.rows = rows_for(device)
         self._initialise(generator)
 
     def _initialise(self, generator: torch.Generator) -> None:
@@ -182,15 +191,6 @@ class SASRec(nn.Module):
             if isinstance(module, CausalAttention):
                 module.fused = True
 
-    @cached_property
-    def packed(self) -> "PackedEncoder | None":
-        """The original encoder by compiled kernels, on the CPU; None of another architecture."""
-        if not is_original(self.config):
-            return None
-        from tune_srs.model.packed import PackedEncoder  # here: training on a GPU needs no Numba
-
-        return PackedEncoder()
-
     def place(self, following: Tensor) -> Tensor:
         """The position of an item which is the first of `following` items to be predicted, >= 1.
 
@@ -198,62 +198,55 @@ class SASRec(nn.Module):
         """
         return (self.max_length - following).clamp(max=self.max_length - 1)
 
-    def encode(
-        self,
-        embedded: Tensor,
-        following: Tensor,
-        offsets: Tensor | None = None,
-        last: Tensor | None = None,
-    ) -> Tensor:
+    def encode(self, table: Tensor, items: Tensor, rows: Rows) -> Tensor:
         """Features that predict what follows each item: (…, D).
 
-        `embedded` (…, D) item embeddings, `following` (…) as in `place`; what stands at padding is
-        meaningless. Packed rows begin at `offsets` (B + 1,). With `last` (B,), the last tokens of
-        packed rows, what follows these alone: (B, D).
+        `items` are rows of the `table` (I, D) of item embeddings, one for each place of `rows`;
+        what stands at padding is meaningless.
         """
-        place = self.place(following)
-        if self.config.scale_embedding:
-            embedded = embedded * math.sqrt(embedded.shape[-1])
+        x, normed = self._entered(table, items, rows)
+        for block, behind in self._blocks():
+            x, normed = block(x, normed, rows, behind)
+        return normed
+
+    def last(self, table: Tensor, items: Tensor, rows: Rows) -> Tensor:
+        """`encode`, for the last item of each row alone: (B, D)."""
+        x, normed = self._entered(table, items, rows)
+        *before, (top, norm) = self._blocks()
+        for block, behind in before:
+            x, normed = block(x, normed, rows, behind)
+        return top.last(x, normed, rows, norm)[1]
+
+    def _entered(self, table: Tensor, items: Tensor, rows: Rows) -> Stream:
+        """Embed `items`, and norm them unless the first block adds to them as they are."""
+        scale = math.sqrt(table.shape[1]) if self.config.scale_embedding else 1.0
+        positions = None
         if self.positions is not None:
-            embedded = embedded + self.positions(place)
-        x = self.dropout(embedded)
-        turns = None
-        if self.config.positions == "rotary":
-            turns = turns_of(place, self.config.hidden_units // self.config.num_heads)
-        *before, top = self.blocks
-        for block in before:
-            x = block(x, offsets, turns)
-        x = top(x, offsets, turns, last)
-        features: Tensor = self.norm(x)
-        return features
+            positions = (cast(Tensor, self.positions.weight), self.place(rows.following))
+        x = rows.embed(table, items, scale, positions, self.dropout)
+        if self.config.norm == "post":
+            return x, x
+        return x, cast(Block, self.blocks[0]).attention_norm(x)
 
-    def encode_packed(
-        self, table: Tensor, items: Tensor, following: Tensor, offsets: Tensor
-    ) -> Tensor:
-        """`encode` for packed rows on the CPU: `items` (T,) rows of the `table` (I, D) → (T, D)."""
-        if self.packed is not None:
-            return self.packed(self, table, items, following, offsets)
-        return self.encode(functional.embedding(items, table), following, offsets)
+    def _blocks(self) -> list[tuple[Block, nn.Module]]:
+        """Each block with the norm behind it."""
+        blocks = [cast(Block, block) for block in self.blocks]
+        behind = [*(block.attention_norm for block in blocks[1:]), self.norm]
+        return list(zip(blocks, behind, strict=True))
 
+    @torch.no_grad()
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Histories as what items are scored against: `items` (B, L), `lengths` (B,) → (B, D).
 
-        Without gradients and dropout on the CPU padding is left out.
+        Rows of `items` are aligned left. Without gradients, and in evaluation mode.
         """
-        if items.device.type == "cpu" and not (self.training or torch.is_grad_enabled()):
-            if self.packed is not None:
-                return self.packed.last(self, items, lengths)
-            parts = (torch.split(tensor, MAX_ROWS) for tensor in (items, lengths))
-            return torch.cat([self._packed_queries(*chunk) for chunk in zip(*parts, strict=True)])
-        features = self.encode(self.items(items), _following(items, lengths).clamp(min=0))
-        return features[torch.arange(len(items), device=items.device), lengths - 1]
-
-    def _packed_queries(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """`queries` of rows without their padding."""
-        following = _following(items, lengths)
-        token, ends = following > 0, lengths.cumsum(0)
-        offsets = torch.cat([ends.new_zeros(1), ends])
-        return self.encode(self.items(items[token]), following[token], offsets, ends - 1)
+        if not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.max_length:
+            raise IndexError(f"lengths must be 1 ... {self.max_length}, but got {lengths}")
+        found = []
+        for chunk in zip(*(torch.split(x, MAX_ROWS) for x in (items, lengths)), strict=True):
+            rows, of_rows = self.rows.of(*chunk)
+            found.append(self.last(self.items.weight, of_rows, rows))
+        return torch.cat(found)
 
     def scores(self, queries: Tensor, items: slice) -> Tensor:
         """Scores of `items` as the next one: `queries` (B, D) → (B, number of items)."""
@@ -271,15 +264,10 @@ class SASRec(nn.Module):
         return torch.cat([features, ones], 1), torch.cat([table, self.item_bias[:, None]], 1)
 
 
-def _following(items: Tensor, lengths: Tensor) -> Tensor:
-    """(B, L) how many items follow each of a row, itself among them, at most 0 behind its end."""
-    return lengths[:, None] - torch.arange(items.shape[1], device=items.device)
+def rows_for(device: torch.device) -> type[Rows]:
+    """How rows are computed on `device`: packed by kernels on the CPU, or else padded in torch."""
+    if device.type != "cpu":
+        return PaddedRows
+    from tune_srs.model.packed import PackedRows  # here: training on a GPU needs no Numba
 
-
-def is_original(config: ModelConfig) -> bool:
-    """Whether the encoder is SASRec's own: what the kernels of `packed.py` compute."""
-    dropouts = {config.embedding_dropout, config.attention_dropout} - {None, config.dropout}
-    parts = {f"model.{name}" for name in ("norm", "gates", "activation", "feed_forward_factor")}
-    parts |= {"model.positions", "model.scale_embedding"}
-    wanted = {key.removeprefix("model."): PRESETS["original"][key] for key in parts}
-    return not dropouts and config.model_dump(include=set(wanted)) == wanted
+    return PackedRows

@@ -5,7 +5,6 @@ Shapes: T positions, P positives, N negatives, D units, I items.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tune_srs.config.settings import LossConfig, TrialConfig
 from tune_srs.datasets.histories import Histories
@@ -159,13 +158,9 @@ class BatchLoss:
 
     def _encode(self, model: SASRec, table: Tensor, items: Tensor, batch: Batch) -> Tensor:
         """Return the features of the tokens: (T, D)."""
-        if batch.offsets is not None:
-            return model.encode_packed(table, items, batch.following, batch.offsets)
-        embedded = functional.embedding(items, table)
-        embedded = embedded.view(-1, batch.columns, embedded.shape[1])
-        with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self._bfloat16):
-            features = model.encode(embedded, batch.following.view(-1, batch.columns))
-        return features.float().flatten(0, 1)
+        with torch.autocast(table.device.type, torch.bfloat16, enabled=self._bfloat16):
+            features = model.encode(table, items, batch.rows)
+        return features.float().view(-1, table.shape[1])
 
 
 def num_negatives(config: LossConfig) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tune_srs.datasets.histories import Histories
 from tune_srs.errors import DataError
+from tune_srs.model.padded import PaddedRows, Rows
 from tune_srs.tensors import tensor_of
 
 
@@ -28,6 +29,15 @@ class Batch:
     slots: Tensor  # (T,) position of the token in `seen`
     seen: Tensor  # (T + B,) the rows with their last items
     positions: Tensor  # (T + B,) of each of `seen` in the flat histories
+
+    @property
+    def rows(self) -> Rows:
+        """How the model sees them."""
+        if self.offsets is None:
+            return PaddedRows(self.following.view(-1, self.columns))
+        from tune_srs.model.packed import PackedRows  # here: training on a GPU needs no Numba
+
+        return PackedRows(self.following, self.offsets)
 
     def waits(self, times: Tensor, count: int) -> Tensor:
         """Return how long after a token's item the next `count` = P come: (T, P).

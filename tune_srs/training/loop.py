@@ -19,7 +19,7 @@ from tune_srs.config.settings import TrainConfig, TrialConfig
 from tune_srs.datasets.histories import Histories, Split
 from tune_srs.errors import ConfigError, SearchError
 from tune_srs.evaluation.evaluator import Evaluator
-from tune_srs.model.sasrec import SASRec, is_original
+from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import LearnedRelevance
 from tune_srs.training.batch_loss import BatchLoss
 from tune_srs.training.batches import Batch, Batches
@@ -77,7 +77,7 @@ def new_state(config: TrialConfig, num_items: int) -> TrainState:
     seed = config.train.seed
     weights = torch.Generator().manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
-    model = SASRec(config.model, num_items, weights)
+    model = SASRec(config.model, num_items, weights, device)
     model.draw_dropout_from(generator)
     model.to(device)
     if config.train.fused_attention:
@@ -127,8 +127,7 @@ def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
         return
     histories = Histories(np.array([1, 2, 3], dtype=np.int32), np.array([0, 3]), num_items=5)
     split = Split(histories, histories, futures=np.array([[4]], dtype=np.int32))
-    preset = "original" if is_original(config.model) else "esasrec"
-    compiled = TrialConfig().with_overrides({"preset": preset})
+    compiled = TrialConfig()
     device, generator = torch.device("cpu"), torch.Generator()
     notice = Timer(2, say, ["compiling for this machine, once: about half a minute"])
     notice.start()
