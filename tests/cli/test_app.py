@@ -306,7 +306,7 @@ BAD_REQUESTS = {
     "too many CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "9999"], "9999 asked"),
     "no CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "0"], "cpus_per_trial"),
     "too many GPUs": (["search", DEMO, *SYNTHETIC, "--gpus-per-trial", "999"], "999 asked"),
-    "no study file": (["study"], "SPEC.yaml is missing"),
+    "no study file": (["study"], "STUDY.yaml is missing"),
     "missing study file": (["study", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "hostile name of a study": (["study", STUDY, "--name", "../x"], "plain folder name"),
     "no study to resume": (["study", "--resume", "--name", "no"], "no study named no"),

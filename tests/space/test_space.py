@@ -245,3 +245,11 @@ def test_where_a_run_ends_is_not_for_trials() -> None:
     params = {"train.lr": {"type": "float", "low": 0.1, "high": 1.0}}
     with pytest.raises(ConfigError, match=r"train\.last_epoch is for a single run"):
         Space.from_dict({"fixed": {"train.last_epoch": 3}, "params": params}, "space")
+
+
+def test_only_what_a_user_brings_is_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsed: list[str] = []
+    monkeypatch.setattr(Space, "rehearse", lambda self, source: rehearsed.append(source))
+    space = Space.from_dict({"params": CONDITIONAL}, "brought")
+    assert Space.parse(space.to_dict(), "kept") == space
+    assert rehearsed == ["brought"]

@@ -72,9 +72,7 @@ class Space:
         Raises `ConfigError` for anything that could fail in a trial: the space is rehearsed.
         """
         space = cls.parse(values, source, fixed, search)
-        space._check_metrics(source)
-        space._check_first(source)
-        space._rehearse(source)
+        space.rehearse(source)
         return space
 
     @classmethod
@@ -187,8 +185,13 @@ class Space:
                         f"{place}: {name} is inactive here, its `when` does not hold; remove it"
                     )
 
-    def _rehearse(self, source: str) -> None:
-        """Suggest and validate as a search would, so that no trial fails on its settings."""
+    def rehearse(self, source: str) -> None:
+        """Raise a `ConfigError` for anything that could fail in a trial: try what a search would.
+
+        That is the metrics, the points of `first`, and configurations drawn at random.
+        """
+        self._check_metrics(source)
+        self._check_first(source)
         dice = _Dice(random.Random(0))
         for _ in range(REHEARSALS):
             values = self.suggest(dice)

@@ -131,7 +131,24 @@ class Study(Settings):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> Self:
-        """Validate a study in which every configuration stands for itself."""
+        """Return the study that a user brings, in which every configuration stands for itself.
+
+        Raises `ConfigError` for anything that could fail in a run or a tuning: what is to be tuned
+        is rehearsed.
+        """
+        study = cls.parse(values, source)
+        for dataset in study.tuned_on:
+            for name in study.configurations:
+                if space := study.space(name, dataset, source):
+                    space.rehearse(_tuning(name, dataset, source))
+        return study
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Return the study in `values`, such as a study has kept it, without a rehearsal.
+
+        Raises `ConfigError` for what is not a study.
+        """
         study = validated(cls, values, source)
         study._check_names(source)
         study._check_keys(source)
@@ -139,9 +156,6 @@ class Study(Settings):
             for name in study.configurations:
                 study.config(name, dataset, 0, source=f"{source}: ")
         study._check_metrics(source)
-        for dataset in study.tuned_on:
-            for name in study.configurations:
-                study.space(name, dataset, source)
         return study
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,7 +206,7 @@ class Study(Settings):
             "fixed": self.fixed | entry.fixed | self.datasets[dataset],
             "params": params,
         }
-        return Space.from_dict(values, f"{source}: tuning {name} on {dataset}")
+        return Space.parse(values, _tuning(name, dataset, source))
 
     def _check_names(self, source: str) -> None:
         for name in (*self.configurations, *self.datasets):
@@ -241,6 +255,11 @@ class Study(Settings):
                     f"take one of val/…"
                 )
             check_metric(self.select, cutoffs, f"{source}: select")
+
+
+def _tuning(name: str, dataset: str, source: str) -> str:
+    """Return how an error names the space of a tuning."""
+    return f"{source}: tuning {name} on {dataset}"
 
 
 def _check_fixed(fixed: Values, place: str) -> None:
