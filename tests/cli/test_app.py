@@ -309,7 +309,7 @@ BAD_REQUESTS = {
     "no study file": (["study"], "STUDY.yaml is missing"),
     "missing study file": (["study", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "hostile name of a study": (["study", STUDY, "--name", "../x"], "plain folder name"),
-    "no study to resume": (["study", "--resume", "--name", "no"], "no study named no"),
+    "no study to resume": (["study", "--resume", "--name", "no"], "no study called no"),
     "misspelt setting of a study": (
         ["study", STUDY, "--set", "train.bach_size=3"],
         "did you mean train.batch_size?",

@@ -77,11 +77,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no metric": ({"params": {"train.lr": LR}, "search": {"metric": []}}, "metric: expected one"),
     "a metric twice": (
         {"params": {"train.lr": LR}, "search": {"metric": ["val/ndcg@10", "val/ndcg@10"]}},
-        "metric: expected one name or different ones",
+        "metric: expected one name or several different",
     ),
     "a mode too many": (
         {"params": {"train.lr": LR}, "search": {"mode": ["max", "min"]}},
-        "2 given for 1 metrics",
+        "got 2 for 1 metrics",
     ),
     "time first": (
         {"params": {"train.lr": LR}, "search": {"metric": "time/train_s", "mode": "min"}},
@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "params": {"train.lr": LR},
             "search": {"metric": ["val/ndcg@10", "val/hr@10"], "sampler": "cmaes"},
         },
-        "cmaes takes one metric",
+        "cmaes optimises one metric only",
     ),
     "a budget without a unit": (
         {"params": {"train.lr": LR}, "search": {"time_budget": "90"}},
@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "search": {"sampler": "grid"},
             "first": [{"loss.num_positives": 1}],
         },
-        "a grid runs its own points",
+        "a grid runs every point anyway",
     ),
     "misspelt parameter": ({"params": {"train.lrr": LR}}, "did you mean train.lr?"),
     "parameter without its section": ({"params": {"lr": LR}}, "did you mean train.lr?"),

@@ -1,4 +1,4 @@
-"""A study as `study.yaml` holds it: everything that is needed to run it again."""
+"""The plan of a study, as `study.yaml` holds it: everything that is needed to run it again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from tune_srs.studies.spec import Study
 from tune_srs.tuning.request import given
 
 FILE = "study.yaml"
-TUNED = "tuned.yaml"  # what the tunings chose
+TUNED = "tuned.yaml"  # the trial that each tuning chose
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StudyPlan(Resumable):
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What a user asks for; None where the file or the stored plan decides."""
+    """What a user asks of a study; None where the file or the stored plan decides."""
 
     name: str
     spec: Path | None
@@ -91,7 +91,7 @@ class StudyRequest:
                 raise ConfigError("study: STUDY.yaml is missing; see studies/ for some")
             if self.overrides or self.seeds is not None:
                 raise ConfigError(
-                    "--resume: settings are those of the study; give --name and, if need be, "
+                    "--resume: a study keeps its settings; give only --name and, if needed, "
                     "other resources"
                 )
             return replace(stored, resources=resources)
@@ -110,5 +110,5 @@ def study_folder(results_folder: Path, name: str) -> Path:
     if not (folder / FILE).is_file():
         known = sorted(path.parent.name for path in results_folder.glob(f"*/{FILE}"))
         hint = nearest(name, known) if known else "; there are none yet, see tune-srs study --help"
-        raise ConfigError(f"{results_folder}: no study named {name}{hint}")
+        raise ConfigError(f"{results_folder}: there is no study called {name}{hint}")
     return folder
