@@ -57,8 +57,10 @@ def _shown(results: Results, table: pd.DataFrame, across: pd.DataFrame) -> list[
     ]
     first_dataset = next(iter(study.datasets))
     for metric, rows in across.groupby("metric", sort=False):
-        title = f"{metric}: does the difference from {study.reference} "
+        title = (
+            f"{metric}: does the difference from {study.reference} "
             f"differ from that on {first_dataset}?"
+        )
         shown.append(Summary(title, _changed(rows)))
     return shown
 
