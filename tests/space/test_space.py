@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "time first": (
         {"params": {"train.lr": LR}, "search": {"metric": "time/train_s", "mode": "min"}},
-        "put it behind another",
+        "put it after another",
     ),
     "cmaes for two metrics": (
         {
