@@ -230,7 +230,7 @@ BAD_USES = {
     ),
     "no recommendations": (
         ["recommend", "results/tiny/best", "--history", "1", "--top-k", "0"],
-        "top-k: must be at least 1",
+        "top-k: must be a whole number >= 1",
     ),
 }
 

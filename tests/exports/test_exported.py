@@ -134,7 +134,7 @@ def test_the_card_of_another_trial_and_of_a_refit_say_so(tmp_path: Path) -> None
     text = " ".join((tmp_path / "model" / "README.md").read_text().split())
     assert "do not use them to choose among trials" in text
     assert "trained on all interactions, futures included, for 7 epochs" in text
-    assert "figures are those of the model before it was trained on everything" in text
+    assert "figures belong to the model before it was trained on everything" in text
     assert "tune-srs export tiny --trial 4 --refit all" in text
 
 
@@ -194,7 +194,7 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (manifest(format_version=2), "format version 2, this tune_srs reads up to 1; upgrade"),
+        (manifest(format_version=2), "format version 2, but this tune_srs reads up to 1; upgrade"),
         (manifest(format_version="x"), "format_version: .*valid integer"),
         (manifest(format_version=True), "format_version: expected a number or text, not a boolean"),
         (manifest(format_version=0), "format_version: .*greater than or equal to 1"),
@@ -205,10 +205,10 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
         (manifest(refit=None), "refit: .*valid boolean"),
         (manifest(run=None), "run: .*valid string"),
         (manifest(more=1), "unknown key more"),
-        (cut("manifest.json"), "manifest.json is no JSON"),
-        (overwritten("manifest.json", b"[]"), "manifest.json is no JSON object"),
-        (overwritten("manifest.json", b"\xff\xfe{}"), "manifest.json is no JSON"),
-        (overwritten("manifest.json", b"[" * 100_000), "manifest.json is no JSON"),
+        (cut("manifest.json"), "manifest.json is not JSON"),
+        (overwritten("manifest.json", b"[]"), "manifest.json is not a JSON object"),
+        (overwritten("manifest.json", b"\xff\xfe{}"), "manifest.json is not JSON"),
+        (overwritten("manifest.json", b"[" * 100_000), "manifest.json is not JSON"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused(

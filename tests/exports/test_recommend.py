@@ -208,9 +208,9 @@ def test_lists_of_every_kind_are_histories(tmp_path: Path, kind: pa.DataType) ->
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"history": [[[1]]]}, "column history must hold lists of ids of ids"),
-        ({"history": [[{"a": 1}]]}, "column history must hold lists of ids of ids"),
-        ({"user": [[1]], "item": [1]}, "its column user holds lists"),
+        ({"history": [[[1]]]}, "column history must hold lists of ids"),
+        ({"history": [[{"a": 1}]]}, "column history must hold lists of ids"),
+        ({"user": [[1]], "item": [1]}, "the column user holds lists"),
         ({"user": [None, 1], "item": [1, 2]}, "1 rows have no user"),
         ({"user": [None, 1], "history": [[1], [2]]}, "1 rows have no user"),
     ],
@@ -225,12 +225,12 @@ def test_columns_that_are_no_histories_are_refused(
 
 @pytest.mark.parametrize("k", ["3", 2.5, True])
 def test_k_must_be_a_whole_number(k: Any) -> None:
-    with pytest.raises(ConfigError, match="a whole number, but got"):
+    with pytest.raises(ConfigError, match="a whole number >= 1, but got"):
         Recommender(exported()).recommend([["i1"]], k)
 
 
 def test_what_is_no_id_is_refused() -> None:
-    with pytest.raises(ConfigError, match="an id is a number or a text"):
+    with pytest.raises(ConfigError, match="an id must be a number or text"):
         Recommender(exported()).recommend([[("i1", 2)]])  # type: ignore[list-item]
 
 

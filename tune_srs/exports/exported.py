@@ -69,7 +69,7 @@ def check_free(folder: Path) -> None:
     if folder.exists():
         raise ConfigError(f"{folder}: exists and is never overwritten; choose another folder")
     if not folder.parent.is_dir():
-        raise ConfigError(f"{folder}: the folder {folder.parent} does not exist; create it")
+        raise ConfigError(f"{folder}: there is no folder {folder.parent}; create it")
 
 
 def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None:
