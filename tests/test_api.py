@@ -86,7 +86,7 @@ def test_a_space_and_data_may_be_given_as_they_are(
     assert plan.space.trials == 3
     assert data.fingerprint[:12] in capsys.readouterr().out
 
-    with pytest.raises(ts.TuneSRSError, match=r"data\.num_futures is fixed, but data are given"):
+    with pytest.raises(ts.TuneSRSError, match=r"data\.num_futures is fixed, but data is given too"):
         ts.search(SPACE, data, fixed={"data.num_futures": 2})
 
 

@@ -1,6 +1,6 @@
 """Hyper-parameter search for relevance-aware sequential recommenders.
 
-`prepare`, `train`, `search`, `study`, `export` and `load` do what the commands do; `Run` reads the
+`prepare`, `train`, `search`, `study`, `export` and `load` do what the commands do. `Run` reads the
 folder of a search. See `tune_srs.api`.
 """
 

@@ -1,6 +1,6 @@
-"""What `import tune_srs as ts` offers; the commands are thin covers of it.
+"""The functions and classes of `import tune_srs as ts`; most commands only call them.
 
-Ray and Optuna are needed by `search` and `export` alone, and imported by them.
+`search`, `study` and `export` import Ray and Optuna; everything else runs without them.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def prepare(
     data: DataConfig | Path | str, data_folder: Path | str = "data", say: Say = print
 ) -> PreparedData:
-    """A data set, or a log of one's own, read, filtered and split; kept for the next time.
+    """Read, filter and split a data set or a log, and keep the result for the next time.
 
-    `data`: its settings, or its name or path where the default settings will do. Raises
-    `ConfigError` for settings that cannot be, `DataError` for data that cannot be had or used.
+    `data`: its settings; with the default settings, its name or path. Raises `ConfigError` for
+    invalid settings, `DataError` for data that cannot be read or used.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -44,10 +44,10 @@ def prepare(
 def train(config: TrialConfig, split: Split | Histories) -> Iterator["EpochReport"]:
     """Train one configuration on the training histories of `split`; yield one report per epoch.
 
-    A split holds the histories that train, and the futures to be predicted from which histories.
-    `split` is the `validation` of prepared data, which never holds test futures: its futures are
-    scored after each epoch. With `Histories`, such as `everything` of prepared data, nothing is
-    scored. See `tune_srs.training.loop.train`.
+    A split holds the histories that train, and the futures with the histories that predict them.
+    Give the `validation` split of prepared data, which never holds test futures; its futures are
+    scored after each epoch. If you give `Histories`, such as `everything` of prepared data, nothing
+    is scored. See `tune_srs.training.loop.train`.
 
     >>> from tempfile import TemporaryDirectory
     >>> config = TrialConfig().with_overrides(
@@ -81,14 +81,14 @@ def search(
 ) -> Path | None:
     """Search a space with Ray Tune, Optuna and early stopping, and export the best model.
 
-    `space`: a YAML file or what is in it; None to resume a run as it was. `data`: prepared data to
-    search on, in place of those that the space names. `fixed`: settings by dotted name, `settings`:
-    those of the space's section `search`; both replace the space's own. `resources`: see
-    `tune_srs.runs.resources.Resources`. What happens is printed, as by `tune-srs search`.
+    `space`: a YAML file or its contents; None resumes a run unchanged. `data`: prepared data to
+    search on instead of the data that the space names. `fixed`: settings by dotted name;
+    `settings`: those of the section `search`; both override the space. `resources`: see
+    `tune_srs.runs.resources.Resources`. Progress is printed, as `tune-srs search` does.
 
-    Returns the folder of the run, which holds the exported model in `best/`; None if it was
-    interrupted, and can be resumed. Raises `ConfigError` for a request that cannot be carried out,
-    `DataError` for data that cannot be had, `SearchError` if the search fails.
+    Returns the folder of the run, with the exported model in `best/`; None if the search was
+    interrupted, so that it can be resumed. Raises `ConfigError` for a request that cannot be
+    carried out, `DataError` for data that cannot be read, `SearchError` if the search fails.
     """
     from tune_srs.runs.paths import find_run
     from tune_srs.tuning.request import Request
@@ -141,13 +141,14 @@ def study(
 ) -> Path | None:
     """Compare configurations on data sets over several seeds, and write the tables.
 
-    `spec`: a YAML file; None to resume a study as it was. `fixed`: settings by dotted name, which
-    hold for all configurations or data sets. `seeds`: per configuration and data set. `resources`:
-    see `tune_srs.runs.resources.Resources`. What happens is printed, as by `tune-srs study`.
+    `spec`: a YAML file; None resumes a study unchanged. `fixed`: settings by dotted name, for all
+    configurations or all data sets. `seeds`: number of seeds per configuration and data set.
+    `resources`: see `tune_srs.runs.resources.Resources`. Progress is printed, as `tune-srs study`
+    does.
 
-    Returns the folder of the study; None if it was interrupted, and can be resumed. Raises
-    `ConfigError` for a request that cannot be carried out, `DataError` for data that cannot be had,
-    `SearchError` if a tuning or all of the first runs fail.
+    Returns the folder of the study; None if it was interrupted, so that it can be resumed. Raises
+    `ConfigError` for a request that cannot be carried out, `DataError` for data that cannot be
+    read, `SearchError` if a tuning or all of the first runs fail.
     """
     from tune_srs.studies import table
     from tune_srs.studies.plan import StudyPlan, StudyRequest, study_folder
@@ -173,10 +174,12 @@ def study(
 
 
 def _settings_of(data: PreparedData, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `data` by their dotted names; a `ConfigError` where others are `fixed`."""
+    """Return the settings of `data` by dotted name; a `ConfigError` if `fixed` has others."""
     given = [key for key in fixed if key.startswith("data.")]
     if given:
-        raise ConfigError(f"search: {given[0]} is fixed, but data are given; leave one of them out")
+        raise ConfigError(
+            f"search: {given[0]} is fixed, but data is given too; leave one of them out"
+        )
     settings = {}
     for key in dotted_keys(DataConfig):
         value: Any = data.manifest["settings"]
@@ -196,11 +199,12 @@ def export(
     data_folder: Path | str = "data",
     say: Say = print,
 ) -> None:
-    """Write the winner of the ended search in the folder `run`, or another `trial`, to `to`.
+    """Export the winner of an ended search, or another `trial`, to the new folder `to`.
 
-    With `refit` its configuration is trained again on all interactions, futures included, for its
-    best number of epochs. `formats`: `onnx`, `torch` or both, in addition. Raises `ConfigError` for
-    a request that cannot be carried out, `DataError` for data that cannot be had or are others.
+    `run`: the folder of the search. With `refit` the configuration is trained again on all
+    interactions, futures included, for its best number of epochs. `formats`: extra formats, `onnx`
+    and `torch`. Raises `ConfigError` for a request that cannot be carried out, `DataError` for data
+    that cannot be read or have changed.
     """
     from tune_srs.tuning.winner import export_trial
 
@@ -208,7 +212,7 @@ def export(
 
 
 def load(folder: Path | str) -> Recommender:
-    """An exported model, ready to recommend and to be evaluated. Neither Ray nor Optuna is needed.
+    """Load an exported model, to recommend or to evaluate, without Ray and Optuna.
 
     Raises `DataError` for a folder that is not exactly what was exported.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def typed(command: str) -> str:
-    """How a user types a command that is installed beside this Python: by name or by path."""
+    """Return how a user types a command installed beside this Python: by name or by path."""
     script = Path(sys.executable).parent / command
     found = shutil.which(command)
     if found and Path(found).resolve() == script.resolve():
@@ -16,7 +16,7 @@ def typed(command: str) -> str:
 
 
 def place(folder: Path) -> str:
-    """What a command needs to find what lies in `folder`, beside its name."""
+    """Return the option that tells a command where `folder` is; empty for the default place."""
     if folder.parent == Path("results"):
         return ""
     return f" --results-folder {shlex.quote(str(folder.parent))}"

@@ -20,7 +20,7 @@ class TuneSRSError(Exception):
 
 
 class ConfigError(TuneSRSError):
-    """A setting, search space or request that cannot be carried out."""
+    """A setting, a search space or a request that cannot be carried out."""
 
 
 class DataError(TuneSRSError):
@@ -39,7 +39,7 @@ def one_line(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return in one line why something failed: a user's error speaks for itself."""
+    """Return in one line why something failed; only unexpected errors show their type."""
     if isinstance(error, TuneSRSError):
         return one_line(str(error))
     return one_line(f"{type(error).__name__}: {error}")

@@ -1,11 +1,11 @@
-"""The names of all metrics, for those who only read or check them."""
+"""The names of all metrics, for modules that only read or check them."""
 
 from collections.abc import Iterable
 
 from tune_srs.config.validation import nearest
 from tune_srs.errors import ConfigError
 
-GROUPS = ("val/", "train/", "time/")  # of what an epoch reports
+GROUPS = ("val/", "train/", "time/")  # prefixes of the metrics that an epoch reports
 
 
 RANKING_NAMES = ("ndcg", "ndcg_rel", "hr", "recall", "hit", "mrr")
@@ -15,14 +15,14 @@ ORDER_NAMES = ("rbo", "jaccard")
 
 
 def names(cutoffs: Iterable[int]) -> list[str]:
-    """Every metric of an evaluation, in order; of the nearest future alone there is no order."""
+    """Return every metric of an evaluation, in order; the nearest future alone has no order."""
     cutoffs = tuple(cutoffs)
     both = [f"{name}@{k}" for k in cutoffs for name in (*RANKING_NAMES, *ORDER_NAMES)]
     return both + [f"next/{name}@{k}" for k in cutoffs for name in RANKING_NAMES]
 
 
 def check_metric(name: str, cutoffs: Iterable[int], place: str) -> None:
-    """A `ConfigError` unless `name` is something that an epoch reports."""
+    """Raise a `ConfigError` unless an epoch reports a metric called `name`."""
     known = [f"val/{metric}" for metric in names(cutoffs)]
     known += ["train/loss", "time/train_s", "time/evaluate_s"]
     if name not in known:

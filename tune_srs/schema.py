@@ -16,19 +16,19 @@ from tune_srs.space.space import SpaceFile
 from tune_srs.studies.spec import OF_THE_DATA, Entry, Study, Tuning
 
 Schema = dict[str, Any]
-# the one that editors know, though `$defs` is a later name
+# the draft that editors know, though the name `$defs` came later
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
 def config_schema() -> Schema:
-    """Of a trial's configuration, such as an exported `config.yaml`."""
+    """Return the schema of a trial's configuration, such as an exported `config.yaml`."""
     schema = TrialConfig.model_json_schema()
     schema["properties"] = {PRESET: _preset()} | schema["properties"]
     return {"$schema": DRAFT} | schema
 
 
 def space_schema() -> Schema:
-    """Of a search space."""
+    """Return the schema of a search space."""
     known = settings()
     searched = [name for name in known if not name.startswith(NOT_SEARCHABLE)]
     schema = _narrowed(
@@ -42,13 +42,13 @@ def space_schema() -> Schema:
 
 
 def study_schema() -> Schema:
-    """Of a study."""
+    """Return the schema of a study."""
     known = settings()
     of_the_data = [name for name in known if name.startswith(OF_THE_DATA)]
     of_a_run = [name for name in known if name not in (*of_the_data, "train.seed")]
     searched = [name for name in of_a_run if not name.startswith(NOT_SEARCHABLE)]
     shared = _shared()
-    for one in ("metric", "mode"):  # which are the study's
+    for one in ("metric", "mode"):  # a study sets them by `select`
         del shared["SearchSettings"]["properties"][one]
     shared["Entry"] = _narrowed(
         Entry,
@@ -69,7 +69,7 @@ def study_schema() -> Schema:
 
 
 def _narrowed(model: type[Settings], **fields: Schema) -> Schema:
-    """The schema of `model`, with `fields` in place of what it leaves open."""
+    """Return the schema of `model`, with `fields` in place of those that it leaves open."""
     schema = model.model_json_schema()
     for name, field in fields.items():
         description = schema["properties"][name]["description"]
@@ -78,7 +78,7 @@ def _narrowed(model: type[Settings], **fields: Schema) -> Schema:
 
 
 def settings(model: type[Settings] = TrialConfig, prefix: str = "") -> dict[str, Schema]:
-    """The schema of each setting by its dotted name, in order; at the top also of `preset`."""
+    """Return the schema of each setting by its dotted name, in order; `preset` comes first."""
     found = {} if prefix else {PRESET: _preset()}
     properties = model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
@@ -91,11 +91,14 @@ def settings(model: type[Settings] = TrialConfig, prefix: str = "") -> dict[str,
 
 
 def _preset() -> Schema:
-    return {"enum": list(PRESETS), "description": "settings that go by one name"}
+    return {
+        "enum": list(PRESETS),
+        "description": "a named set of settings; other settings replace its own",
+    }
 
 
 def _shared() -> dict[str, Schema]:
-    """What `$ref`s name: every setting, the distributions, and how it is searched."""
+    """Return what `$ref`s point to: every setting, the distributions, the search's settings."""
     search = SearchSettings.model_json_schema()
     known = settings()
     shared: dict[str, Schema] = known | search.pop("$defs") | {"SearchSettings": search}
@@ -112,23 +115,23 @@ def _shared() -> dict[str, Schema]:
 
 
 def _values(names: Iterable[str]) -> Schema:
-    """A mapping from settings to values."""
+    """Return the schema of a mapping from settings to values."""
     return _mapping({name: _reference(name) for name in names})
 
 
 def _lists(names: Iterable[str]) -> Schema:
-    """A mapping from settings to lists of values."""
+    """Return the schema of a mapping from settings to lists of values."""
     return _mapping({name: {"type": "array", "items": _reference(name)} for name in names})
 
 
 def _parameters(names: Iterable[str]) -> Schema:
-    """A mapping from settings to distributions."""
+    """Return the schema of a mapping from settings to distributions."""
     known = settings()
     return _mapping({name: _distribution(name, _types(known[name])) for name in names})
 
 
 def _distribution(name: str, types: set[str]) -> Schema:
-    """Choices among the values of a setting, or a range within them if they are numbers."""
+    """Return the schema of choices among a setting's values, or of a range of its numbers."""
     value = _reference(name)
     kinds = [_within(Categorical, choices={"items": value})]
     if types & {"number", "integer"}:
@@ -155,7 +158,7 @@ def _mapping(properties: Schema) -> Schema:
 
 
 def _named(values: Schema) -> Schema:
-    """A mapping from names of the user's own."""
+    """Return the schema of a mapping whose keys the user chooses."""
     return {"type": "object", "minProperties": 1, "additionalProperties": values}
 
 

@@ -230,7 +230,7 @@ BAD_USES = {
     ),
     "no recommendations": (
         ["recommend", "results/tiny/best", "--history", "1", "--top-k", "0"],
-        "top-k: must be at least 1",
+        "top-k: must be a whole number >= 1",
     ),
 }
 
@@ -306,10 +306,10 @@ BAD_REQUESTS = {
     "too many CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "9999"], "9999 asked"),
     "no CPUs": (["search", DEMO, *SYNTHETIC, "--cpus-per-trial", "0"], "cpus_per_trial"),
     "too many GPUs": (["search", DEMO, *SYNTHETIC, "--gpus-per-trial", "999"], "999 asked"),
-    "no study file": (["study"], "SPEC.yaml is missing"),
+    "no study file": (["study"], "STUDY.yaml is missing"),
     "missing study file": (["study", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "hostile name of a study": (["study", STUDY, "--name", "../x"], "plain folder name"),
-    "no study to resume": (["study", "--resume", "--name", "no"], "no study named no"),
+    "no study to resume": (["study", "--resume", "--name", "no"], "no study called no"),
     "misspelt setting of a study": (
         ["study", STUDY, "--set", "train.bach_size=3"],
         "did you mean train.batch_size?",

@@ -275,12 +275,12 @@ def test_what_is_no_mapping_of_names_is_refused(values: object) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "expected `key: value` lines, found nothing"),
+        ("", "expected `key: value` lines, but found nothing"),
         ("# only a comment\n", "found nothing"),
         ("- train\n", "found list"),
         ("lr\n", "found str"),
-        ("train: {}\ntrain: {}\n", "the key train stands twice"),
-        ("train: {lr: 1, seed: 2, lr: 1}\n", "the key lr stands twice"),
+        ("train: {}\ntrain: {}\n", "the key train occurs twice"),
+        ("train: {lr: 1, seed: 2, lr: 1}\n", "the key lr occurs twice"),
         ("train: {lr: 1\n", "line 2, column 1"),
         ("train:\n\tlr: 1\n", "line 2, column 1"),
         ("train: {}\n---\nmodel: {}\n", "single document"),

@@ -129,7 +129,7 @@ def test_data_without_a_known_item_are_refused(
 ) -> None:
     numbers = {user: range(9) for user in "abc"}
     name = write_log(tmp_path / "numbers.csv", numbers)
-    with pytest.raises(DataError, match=r"knows none of the 9 items .* such as 'i00'"):
+    with pytest.raises(DataError, match=r"knows none of the 9 items .* look like 'i00'"):
         appraised(own[0], tmp_path, data__name=name)
 
 
@@ -138,12 +138,12 @@ def test_what_the_model_may_have_learned_is_warned_of(
 ) -> None:
     of, _ = own
     _, said = appraised(of, tmp_path, data__num_futures=3)
-    assert any("split otherwise than when the model was trained" in line for line in said)
+    assert any("has changed since the model was trained" in line for line in said)
     refit = Exported(of.config, of.model, of.items, {}, of.facts | {"refit": True})
     _, said = appraised(refit, tmp_path)
     assert any("say nothing about how good it is" in line for line in said)
     moved = Path(of.config.data.name).rename(tmp_path / "moved.csv")  # the same log, elsewhere
-    for model, warning in ((of, "split otherwise than"), (refit, "say nothing about how good")):
+    for model, warning in ((of, "is split differently"), (refit, "say nothing about how good")):
         _, said = appraised(model, tmp_path, data__name=str(moved), data__num_futures=3)
         assert any(warning in line for line in said)
 
@@ -153,7 +153,7 @@ def test_a_setting_without_effect_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=r"train\.lr has no effect on a trained model"):
         appraised(own[0], tmp_path, train__lr=0.1)
-    with pytest.raises(ConfigError, match="both kinds are shown"):
+    with pytest.raises(ConfigError, match="both kinds are always shown"):
         appraised(own[0], tmp_path, evaluation__candidates="sampled")
 
 

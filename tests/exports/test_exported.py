@@ -132,9 +132,9 @@ def test_the_card_of_another_trial_and_of_a_refit_say_so(tmp_path: Path) -> None
     facts = FACTS | {"won": False, "refit": True}
     write(Exported(of.config, of.model, of.items, of.metrics, facts), tmp_path / "model")
     text = " ".join((tmp_path / "model" / "README.md").read_text().split())
-    assert "must not be used to choose among trials" in text
-    assert "trained on all interactions, futures included, for the 7 epochs" in text
-    assert "figures are those of the model before it was trained on everything" in text
+    assert "do not use them to choose among trials" in text
+    assert "trained on all interactions, futures included, for 7 epochs" in text
+    assert "figures belong to the model before it was trained on everything" in text
     assert "tune-srs export tiny --trial 4 --refit all" in text
 
 
@@ -172,7 +172,7 @@ def test_what_is_not_what_was_written_is_refused(
     folder: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(folder)
-    with pytest.raises(DataError, match="is not what was exported: another size or checksum"):
+    with pytest.raises(DataError, match="is not what was exported: its size or checksum differs"):
         read(folder)
 
 
@@ -194,7 +194,7 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (manifest(format_version=2), "format version 2, this tune_srs reads up to 1; upgrade"),
+        (manifest(format_version=2), "format version 2, but this tune_srs reads up to 1; upgrade"),
         (manifest(format_version="x"), "format_version: .*valid integer"),
         (manifest(format_version=True), "format_version: expected a number or text, not a boolean"),
         (manifest(format_version=0), "format_version: .*greater than or equal to 1"),
@@ -205,10 +205,10 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
         (manifest(refit=None), "refit: .*valid boolean"),
         (manifest(run=None), "run: .*valid string"),
         (manifest(more=1), "unknown key more"),
-        (cut("manifest.json"), "manifest.json is no JSON"),
-        (overwritten("manifest.json", b"[]"), "manifest.json is no JSON object"),
-        (overwritten("manifest.json", b"\xff\xfe{}"), "manifest.json is no JSON"),
-        (overwritten("manifest.json", b"[" * 100_000), "manifest.json is no JSON"),
+        (cut("manifest.json"), "manifest.json is not JSON"),
+        (overwritten("manifest.json", b"[]"), "manifest.json is not a JSON object"),
+        (overwritten("manifest.json", b"\xff\xfe{}"), "manifest.json is not JSON"),
+        (overwritten("manifest.json", b"[" * 100_000), "manifest.json is not JSON"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused(
@@ -224,7 +224,7 @@ def test_a_manifest_that_points_elsewhere_is_refused(folder: Path) -> None:
     content = json.loads((folder / "manifest.json").read_text())
     content["files"]["../secret"] = described(folder.parent / "secret")
     (folder / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"\.\./secret is none of its files"):
+    with pytest.raises(DataError, match=r"\.\./secret is not one of its files"):
         read(folder)
 
 
@@ -263,13 +263,13 @@ def configured(old: str, new: str) -> Callable[[Path], None]:
 
 
 MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "another vocabulary": (items(lambda t: t[:-1]), "knows 12 items, items.parquet has 11"),
+    "another vocabulary": (items(lambda t: t[:-1]), "has 12 items, but items.parquet has 11"),
     "weights of another shape": (units(16), "does not fit config.yaml.*size mismatch"),
     "more units than there is room for": (units(10**6), "does not fit config.yaml.*size mismatch"),
     "blocks without end": (blocks(10**6), "num_blocks: .*less than or equal to 1000"),
     "weights of another type": (
         weights(lambda w: w.update({name: weight.double() for name, weight in w.items()})),
-        "another type than float32",
+        "weights that are not float32",
     ),
     "a weight less": (
         weights(lambda w: w.pop("blocks.0.attention_norm.weight")),
@@ -279,7 +279,7 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no embedding": (weights(lambda w: w.pop("items.weight")), "does not fit config.yaml"),
     "weights that are no numbers": (
         weights(lambda w: w["blocks.0.attention_norm.bias"].fill_(np.nan)),
-        "weights that are no numbers",
+        "weights that are not finite",
     ),
     "a scalar embedding": (
         weights(lambda w: w.update({"items.weight": torch.tensor(1.0)})),
@@ -290,16 +290,16 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an unknown setting": (overwritten("config.yaml", b"modle: {}"), "did you mean model"),
     "metrics that are no numbers": (
         overwritten("metrics.json", b'{"validation": NaN}'),
-        "metrics.json is no JSON",
+        "metrics.json is not JSON",
     ),
     "no test": (overwritten("metrics.json", b'{"validation": {}}'), "metrics.json has no "),
-    "counts below nothing": (items(lambda t: t.assign(count=-1)), "occurs less than never"),
-    "no metrics": (overwritten("metrics.json", b"{"), "metrics.json is no JSON"),
-    "no Parquet": (overwritten("items.parquet", b"PAR1junkPAR1"), "items.parquet is no Parquet"),
+    "counts below nothing": (items(lambda t: t.assign(count=-1)), "has a negative count"),
+    "no metrics": (overwritten("metrics.json", b"{"), "metrics.json is not JSON"),
+    "no Parquet": (overwritten("items.parquet", b"PAR1junkPAR1"), "items.parquet is not a Parquet"),
     "no ids": (items(lambda t: t.drop(columns="item")), "no column item of the right type"),
     "ids that are neither": (items(lambda t: t.assign(item=0.5)), "no column item of the right"),
     "counts that are text": (items(lambda t: t.assign(count="1")), "no column count of the right"),
-    "an id twice": (items(lambda t: t.assign(item="i1")), "an item twice"),
+    "an id twice": (items(lambda t: t.assign(item="i1")), "holds an item twice"),
     "an id missing": (
         items(lambda t: t.assign(item=t["item"].where(t["item"] != "i3"))),
         "without an id",
@@ -353,7 +353,7 @@ def test_a_planted_pickle_is_refused_and_not_run(folder: Path, name: str, by_tor
 
 def test_what_nobody_exported_is_refused(folder: Path) -> None:
     (folder / "__init__.py").write_text("")
-    with pytest.raises(DataError, match=r"__init__\.py is none of its files; move it elsewhere"):
+    with pytest.raises(DataError, match=r"__init__\.py is not one of its files; move it elsewhere"):
         read(folder)
     (folder / "__init__.py").unlink()
     (folder / "model.pt2").write_bytes(b"of no manifest")

@@ -96,12 +96,12 @@ def test_what_scores_otherwise_is_not_written() -> None:
 
 def test_a_format_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     portable.check_formats({"onnx", "torch"})
-    with pytest.raises(ConfigError, match="unknown onx, did you mean onnx"):
+    with pytest.raises(ConfigError, match="unknown format onx, did you mean onnx"):
         portable.check_formats({"onx"})
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         portable, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name)
     )
-    with pytest.raises(ConfigError, match=r"onnxscript not installed; pip install 'tune-srs\[onnx"):
+    with pytest.raises(ConfigError, match=r"onnxscript; pip install 'tune-srs\[onnx"):
         portable.check_formats({"onnx"})
     portable.check_formats({"torch"})

@@ -144,7 +144,7 @@ def test_one_history_in_place_of_a_list_is_a_mistake(asked: list[Sequence[Id]]) 
 
 
 def test_k_must_be_at_least_1() -> None:
-    with pytest.raises(ConfigError, match="top-k: must be at least 1, a whole number, but got 0"):
+    with pytest.raises(ConfigError, match="top-k: must be a whole number >= 1, but got 0"):
         Recommender(exported()).recommend([["i1"]], 0)
 
 
@@ -169,13 +169,13 @@ def test_a_file_of_histories_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_histories(path)
     path.write_text("user,item\n1,2\n")
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="not a Parquet file"):
         read_histories(path)
     pd.DataFrame({"who": [1]}).to_parquet(path)
-    with pytest.raises(DataError, match="neither a column history nor user and item"):
+    with pytest.raises(DataError, match="neither a column history nor columns user and item"):
         read_histories(path)
     pd.DataFrame({"history": ["1,2"]}).to_parquet(path)
-    with pytest.raises(DataError, match="history holds no lists"):
+    with pytest.raises(DataError, match="column history must hold lists of ids"):
         read_histories(path)
 
 
@@ -208,9 +208,9 @@ def test_lists_of_every_kind_are_histories(tmp_path: Path, kind: pa.DataType) ->
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"history": [[[1]]]}, "history holds no lists of ids"),
-        ({"history": [[{"a": 1}]]}, "history holds no lists of ids"),
-        ({"user": [[1]], "item": [1]}, "its column user holds lists"),
+        ({"history": [[[1]]]}, "column history must hold lists of ids"),
+        ({"history": [[{"a": 1}]]}, "column history must hold lists of ids"),
+        ({"user": [[1]], "item": [1]}, "the column user holds lists"),
         ({"user": [None, 1], "item": [1, 2]}, "1 rows have no user"),
         ({"user": [None, 1], "history": [[1], [2]]}, "1 rows have no user"),
     ],
@@ -225,12 +225,12 @@ def test_columns_that_are_no_histories_are_refused(
 
 @pytest.mark.parametrize("k", ["3", 2.5, True])
 def test_k_must_be_a_whole_number(k: Any) -> None:
-    with pytest.raises(ConfigError, match="a whole number, but got"):
+    with pytest.raises(ConfigError, match="a whole number >= 1, but got"):
         Recommender(exported()).recommend([["i1"]], k)
 
 
 def test_what_is_no_id_is_refused() -> None:
-    with pytest.raises(ConfigError, match="an id is a number or a text"):
+    with pytest.raises(ConfigError, match="an id must be a number or text"):
         Recommender(exported()).recommend([[("i1", 2)]])  # type: ignore[list-item]
 
 

@@ -77,22 +77,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no metric": ({"params": {"train.lr": LR}, "search": {"metric": []}}, "metric: expected one"),
     "a metric twice": (
         {"params": {"train.lr": LR}, "search": {"metric": ["val/ndcg@10", "val/ndcg@10"]}},
-        "metric: expected one name or different ones",
+        "metric: expected one name or several different",
     ),
     "a mode too many": (
         {"params": {"train.lr": LR}, "search": {"mode": ["max", "min"]}},
-        "2 given for 1 metrics",
+        "got 2 for 1 metrics",
     ),
     "time first": (
         {"params": {"train.lr": LR}, "search": {"metric": "time/train_s", "mode": "min"}},
-        "put it behind another",
+        "put it after another",
     ),
     "cmaes for two metrics": (
         {
             "params": {"train.lr": LR},
             "search": {"metric": ["val/ndcg@10", "val/hr@10"], "sampler": "cmaes"},
         },
-        "cmaes takes one metric",
+        "cmaes optimises one metric only",
     ),
     "a budget without a unit": (
         {"params": {"train.lr": LR}, "search": {"time_budget": "90"}},
@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "search": {"sampler": "grid"},
             "first": [{"loss.num_positives": 1}],
         },
-        "a grid runs its own points",
+        "a grid runs every point anyway",
     ),
     "misspelt parameter": ({"params": {"train.lrr": LR}}, "did you mean train.lr?"),
     "parameter without its section": ({"params": {"lr": LR}}, "did you mean train.lr?"),
@@ -245,3 +245,11 @@ def test_where_a_run_ends_is_not_for_trials() -> None:
     params = {"train.lr": {"type": "float", "low": 0.1, "high": 1.0}}
     with pytest.raises(ConfigError, match=r"train\.last_epoch is for a single run"):
         Space.from_dict({"fixed": {"train.last_epoch": 3}, "params": params}, "space")
+
+
+def test_only_what_a_user_brings_is_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsed: list[str] = []
+    monkeypatch.setattr(Space, "rehearse", lambda self, source: rehearsed.append(source))
+    space = Space.from_dict({"params": CONDITIONAL}, "brought")
+    assert Space.parse(space.to_dict(), "kept") == space
+    assert rehearsed == ["brought"]

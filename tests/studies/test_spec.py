@@ -66,7 +66,7 @@ def test_the_winners_of_a_search_are_its_best_trials(tmp_path: Path) -> None:
     assert configs[0].model.num_blocks == 1  # fixed in its search, and not by the study
     assert configs[0].data.noise.accidental == 0.3
     assert study.space("winner-1", "clean") is None  # found already: nothing left to tune
-    with pytest.raises(ConfigError, match="top 4 asked, but 3 trials"):
+    with pytest.raises(ConfigError, match="top is 4, but only 3 trials"):
         study_of(tmp_path, configurations={"plain": {}, "w": {"search": "earlier", "top": 4}})
 
 
@@ -112,15 +112,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"datasets": {"clean": OF_DATA | {"evaluation.cutoffs": [3]}}},
         "unknown metric test/ndcg@10",
     ),
-    "selecting on the test": ({"select": "test/ndcg@10"}, "take one of val/"),
-    "seeds twice": ({"seeds": [1, 1]}, "different ones"),
+    "selecting on the test": ({"select": "test/ndcg@10"}, "use one of val/"),
+    "seeds twice": ({"seeds": [1, 1]}, "all different"),
     "no seeds": ({"seeds": 0}, "at least one"),
-    "a name with a slash": ({"configurations": {"plain": {}, "a/b": {}}}, "'a/b' names a folder"),
+    "a name with a slash": (
+        {"configurations": {"plain": {}, "a/b": {}}},
+        "'a/b' cannot name a folder",
+    ),
     "data in a configuration": (
         {"configurations": {"plain": {"fixed": {"data.name": "x"}}}},
         "put it into datasets",
     ),
-    "a seed in a configuration": ({"fixed": {"train.seed": 1}}, "given by `seeds`"),
+    "a seed in a configuration": ({"fixed": {"train.seed": 1}}, "set by `seeds`"),
     "training in a data set": ({"datasets": {"clean": {"train.lr": 1}}}, "unknown key train.lr"),
     "misspelt key": ({"fixed": {"train.bach_size": 1}}, "did you mean train.batch_size?"),
     "misspelt part of a configuration": (
@@ -133,8 +136,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "there is no `tune`",
     ),
     "tuning on what is not there": ({"tune": TUNE | {"dataset": "clear"}}, "did you mean clean?"),
-    "a tuning's own metric": ({"tune": TUNE | {"search": {"metric": "x"}}}, "leave metric"),
-    "unequal budgets": ({"tune": TUNE | {"search": {"sampler": "grid"}}}, "another budget"),
+    "a tuning's own metric": ({"tune": TUNE | {"search": {"metric": "x"}}}, "leave out metric"),
+    "unequal budgets": ({"tune": TUNE | {"search": {"sampler": "grid"}}}, "budgets differ"),
     "misspelt part of a search": (
         {"tune": TUNE | {"search": {"trails": 3}}},
         "did you mean search.trials?",

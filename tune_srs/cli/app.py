@@ -1,6 +1,6 @@
-"""The program: its commands, and how errors become one line and an exit status.
+"""The program: it collects the commands, and turns errors into one line and an exit status.
 
-What is slow to import is imported by the command that needs it.
+Commands import slow modules when they run, so that `--help` is quick.
 """
 
 import sys

@@ -10,14 +10,16 @@ from tune_srs.cli.output import print_table
 
 
 def list_datasets(data_folder: DataFolder = Path("data")) -> None:
-    """List the data sets that are known by name, and show which of them are here."""
+    """List the known data sets, and show which of them are here."""
     from tune_srs.datasets.prepare import known
 
     print_table(known(data_folder))
 
 
 def prepare(
-    name: Annotated[str, typer.Argument(help="A known data set, or the path of a log.")],
+    name: Annotated[
+        str, typer.Argument(help="A known data set, or the path of an interaction log.")
+    ],
     user_col: Annotated[
         str | None, typer.Option(help="Column with the user ids. [default: guessed]")
     ] = None,

@@ -20,7 +20,7 @@ from tune_srs.cli.output import print_table, print_tables, warn
 
 
 class Format(StrEnum):
-    """A format that an export may hold in addition."""
+    """An extra format of an export."""
 
     ONNX = "onnx"
     TORCH = "torch"
@@ -78,7 +78,7 @@ def train(
 
 def export(
     name: RunName,
-    to: Annotated[Path, typer.Option(help="The new folder.")],
+    to: Annotated[Path, typer.Option(help="The new folder to write.")],
     trial: Annotated[
         int | None, typer.Option(help="Number of the trial. [default: the winner]")
     ] = None,
@@ -93,7 +93,9 @@ def export(
     data_folder: DataFolder = Path("data"),
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Write a trained model of an ended run, with all that is needed to use it, into a new folder.
+    """Write a trained model of an ended run into a new folder.
+
+    The folder holds everything that is needed to use the model.
 
     Example: tune-srs export first --to model --onnx
     """
@@ -121,7 +123,9 @@ def evaluate(
     settings: Settings = None,
     data_folder: DataFolder = Path("data"),
 ) -> None:
-    """Score an exported model on validation and test futures, with 95 % intervals over users.
+    """Score an exported model on validation and test futures.
+
+    The intervals are 95 % bootstrap intervals over users.
 
     Example: tune-srs evaluate results/first/best --set evaluation.num_candidates=50
     """
@@ -143,30 +147,32 @@ def recommend(
         typer.Option(
             metavar="IDS",
             help="Item ids with commas between them, the oldest first; "
-            'an id that holds a comma stands in "quotes".',
+            'put an id that holds a comma in "quotes".',
         ),
     ] = None,
     input_file: Annotated[
         Path | None,
         typer.Option(
             "--input",
-            help="Parquet file with lists of ids in a column history, or with rows of user and "
+            help="Parquet file with a column history of lists of ids, or with columns user and "
             "item.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write Parquet in place of printing a table.")
+        Path | None, typer.Option(help="Write a Parquet file instead of printing.")
     ] = None,
     top_k: Annotated[int, typer.Option(help="Recommendations per history.")] = 10,
     exclude_history: Annotated[
         bool | None,
         typer.Option(
             "--exclude-history/--no-exclude-history",
-            help="Whether to leave out items of the history. [default: as it was evaluated]",
+            help="Leave out items of the history, or not. [default: as in the evaluation]",
         ),
     ] = None,
 ) -> None:
-    """Recommend the items that follow a history, in the ids of the data.
+    """Recommend the items that are likely to follow a history.
+
+    Ids are those of the data.
 
     Example: tune-srs recommend results/first/best --history "50,172,181"
     """

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how `--set` is read."""
+"""Options that several commands share, and the parser of `--set`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,23 +15,20 @@ Settings = Annotated[
 ]
 Dataset = Annotated[str | None, typer.Option(help="Short for --set data.name=NAME.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or its folder.")]
-CpusPerTrial = Annotated[
-    float | None, typer.Option(help="CPUs that each trial or run takes. [default: 1]")
-]
+CpusPerTrial = Annotated[float | None, typer.Option(help="CPUs per trial or run. [default: 1]")]
 GpusPerTrial = Annotated[
     float | None,
     typer.Option(
-        help="GPUs, or a share of one, that each trial or run takes. "
-        "[default: 0.25 where there is a GPU]"
+        help="GPUs per trial or run; may be a share of one. [default: 0.25 if there is a GPU]"
     ),
 ]
 AtOnce = Annotated[
     int | None,
-    typer.Option(help="How many run at the same time. [default: as many as there is room for]"),
+    typer.Option(help="Trials or runs at the same time. [default: as many as fit]"),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Address of a Ray cluster, or auto. [default: this machine alone]"),
+    typer.Option(help="Address of a Ray cluster, or auto. [default: this machine]"),
 ]
 Storage = Annotated[
     str | None,
@@ -41,7 +38,7 @@ Storage = Annotated[
         "[default: the run's folder]",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue after an interruption.")]
 
 
 def overrides(settings: list[str] | None, option: str = "--set") -> dict[str, Any]:

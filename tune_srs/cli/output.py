@@ -11,7 +11,7 @@ WIDTH = 200  # columns where the output is not a terminal
 
 
 def print_table(table: "pd.DataFrame", title: str = "") -> None:
-    """Print a table as wide as the terminal; wider where the output goes elsewhere."""
+    """Print a table as wide as the terminal, or `WIDTH` if the output goes elsewhere."""
     from rich.console import Console
 
     from tune_srs.tables.text import console_table
@@ -20,7 +20,7 @@ def print_table(table: "pd.DataFrame", title: str = "") -> None:
 
 
 def print_tables(tables: "Sequence[tuple[str, pd.DataFrame]]") -> None:
-    """Print tables under their titles, with a blank line behind each."""
+    """Print tables with their titles, and a blank line after each."""
     for title, table in tables:
         print_table(table, title)
         print()

@@ -1,4 +1,4 @@
-"""The commands that read: `results`, `report`, `relevance` and `schema`."""
+"""The commands that show something: `results`, `report`, `relevance` and `schema`."""
 
 import json
 from enum import StrEnum
@@ -51,17 +51,17 @@ def show_results(
         bool, typer.Option("--markdown", help="Write the shown columns as Markdown.")
     ] = False,
     to: Annotated[
-        Path | None, typer.Option(help="Write into this file in place of the console.")
+        Path | None, typer.Option(help="Write into this file instead of printing.")
     ] = None,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Print a run's trials, baselines and test scores, or compare several searches.
+    """Print the trials and scores of a run, or compare several runs.
 
     Example: tune-srs results first --filter "loss.relevance = linear" --top 5
 
     Example: tune-srs results first second --latex --to table.tex
 
-    For a study, print what is there so far: its configurations against the reference.
+    For a study, print its tables so far: each configuration against the reference.
     """
     from tune_srs.errors import ConfigError
     from tune_srs.files import check_file, write_aside
@@ -98,7 +98,9 @@ def show_results(
 
 
 def report(name: RunName, results_folder: ResultsFolder = Path("results")) -> None:
-    """Write report.html, which needs no network, and its figures into the folder of a run.
+    """Write the report of a run: an HTML page and its figures.
+
+    They go into the folder of the run. The page needs no network.
 
     Example: tune-srs report first
     """
@@ -110,16 +112,16 @@ def report(name: RunName, results_folder: ResultsFolder = Path("results")) -> No
 
 
 def relevance(
-    to: Annotated[Path, typer.Option(help="Where the picture is written: .png, .svg or .pdf.")],
+    to: Annotated[Path, typer.Option(help="File of the picture: .png, .svg or .pdf.")],
     num_positives: Annotated[int, typer.Option(min=1, help="P, as in loss.num_positives.")] = 10,
     rate: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=RATE", help="The rate of a relevance, if not its default; repeatable."
+            metavar="NAME=RATE", help="Rate of a relevance; overrides its default; repeatable."
         ),
     ] = None,
 ) -> None:
-    """Draw the weight that each relevance gives to each of several positives.
+    """Draw the weight that each relevance gives to each positive.
 
     Example: tune-srs relevance --to relevance.png --rate exponential=0.3
     """
@@ -130,7 +132,9 @@ def relevance(
 
 
 def schema(file: Annotated[File, typer.Argument(help="The kind of YAML file.")]) -> None:
-    """Print the JSON schema of a kind of file, so that editors complete and check it.
+    """Print the JSON schema of a kind of file.
+
+    Editors use it to complete and check such files.
 
     Example: tune-srs schema space > space.schema.json
     """

@@ -1,4 +1,4 @@
-"""The commands that run for long: `search`, `study`, and `monitor`, which watches a search."""
+"""The commands that run for long: `search` and `study`; and `monitor`, which shows a search."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,11 +26,10 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def search(
     space: Annotated[
-        Path | None, typer.Argument(metavar="SPACE.yaml", help="The search space.")
+        Path | None,
+        typer.Argument(metavar="SPACE.yaml", help="The search space; --resume needs none."),
     ] = None,
-    name: Annotated[
-        str, typer.Option(help="Name of the run, and of its folder in the results folder.")
-    ] = "search",
+    name: Annotated[str, typer.Option(help="Name of the run and of its folder.")] = "search",
     dataset: Dataset = None,
     num_trials: Annotated[
         int | None, typer.Option(help="Number of trials; overrides the space.")
@@ -38,11 +37,15 @@ def search(
     max_epochs: Annotated[int | None, typer.Option(help="Maximum epochs per trial.")] = None,
     time_budget: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="End the search after this time: 45m, 2h30m."),
+        typer.Option(
+            metavar="DURATION", help="End the search after this time, such as 45m or 2h30m."
+        ),
     ] = None,
     stale_trials: Annotated[
         int | None,
-        typer.Option(help="End the search when this many trials in a row have not improved it."),
+        typer.Option(
+            help="End the search when this many trials in a row have not improved the result."
+        ),
     ] = None,
     patience: Annotated[
         int | None,
@@ -59,7 +62,7 @@ def search(
     track: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="mlflow|wandb", help="Report every epoch to a tracker as well; repeatable."
+            metavar="mlflow|wandb", help="Also report every epoch to this tracker; repeatable."
         ),
     ] = None,
     resume: Resume = False,
@@ -67,7 +70,7 @@ def search(
     data_folder: DataFolder = Path("data"),
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Search a space with Ray Tune, Optuna and ASHA, and export the best model.
+    """Search a space, stop poor trials, and export the best model.
 
     Begin: tune-srs search search_spaces/demo.yaml --name first
 
@@ -105,11 +108,13 @@ def search(
 def monitor(
     name: RunName,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port. [default: any that is free]")
+        int | None, typer.Option(min=1, max=65535, help="Port of the page. [default: a free one]")
     ] = None,
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Show a run in TensorBoard, to this machine only, while it runs or later.
+    """Show a search in TensorBoard, while it runs or later.
+
+    Only this machine can see the page.
 
     Example: tune-srs monitor first
     """
@@ -120,10 +125,10 @@ def monitor(
 
 
 def study(
-    spec: Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study.")] = None,
-    name: Annotated[
-        str, typer.Option(help="Name of the study, and of its folder in the results folder.")
-    ] = "study",
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="STUDY.yaml", help="The study; --resume needs none.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the study and of its folder.")] = "study",
     seeds: Annotated[
         int | None,
         typer.Option(min=1, help="Seeds per configuration and data set; overrides the study."),
@@ -138,13 +143,15 @@ def study(
     data_folder: DataFolder = Path("data"),
     results_folder: ResultsFolder = Path("results"),
 ) -> None:
-    """Compare configurations on data sets, over several seeds, with their uncertainty.
+    """Compare configurations on data sets, over several seeds.
+
+    Every difference comes with its 95 % interval and p value.
 
     Begin: tune-srs study studies/relevance.yaml --name relevance
 
     Continue: tune-srs study --resume --name relevance
 
-    Show how far it is: tune-srs results relevance
+    Show the results so far: tune-srs results relevance
     """
     from tune_srs import api
     from tune_srs.studies import table

@@ -1,11 +1,10 @@
-"""Settings that go by one name: `preset: NAME` stands beside others, which come on top."""
+"""Presets, sets of settings with a name: `preset: NAME`, which other settings then change."""
 
 from typing import Any
 
 from tune_srs.config.validation import nearest
 from tune_srs.errors import ConfigError
 
-# settings that go by one name, written `preset: NAME` beside others, which then come on top
 PRESETS: dict[str, dict[str, Any]] = {
     "original": {  # SASRec, arXiv 1808.09781
         "model.hidden_units": 50,
@@ -47,7 +46,7 @@ PRESET = "preset"
 
 
 def preset(name: Any, source: str) -> dict[str, Any]:
-    """The dotted settings that go by `name`, or a `ConfigError`."""
+    """Return the settings of a preset by dotted name; a `ConfigError` if there is none."""
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"{source}: unknown preset {name}{nearest(str(name), PRESETS)}")
     return PRESETS[name]

@@ -162,7 +162,7 @@ class LossConfig(Settings):
         return self
 
 
-# the losses in which a setting does something, where it is not all
+# the losses that use a setting, where not all losses do
 LOSSES_USING = {
     "num_negatives": ("bce", "gbce", "bpr", "sampled_softmax"),
     "negative_popularity": ("bce", "gbce", "bpr", "sampled_softmax"),
@@ -231,7 +231,7 @@ class TrainConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """What is ranked and at which cutoffs."""
+    """How the futures are ranked, and at which cutoffs."""
 
     cutoffs: tuple[StrictInt, ...] = Field(
         (5, 10, 20), min_length=1, description="the cutoffs k of the metrics"
@@ -286,7 +286,7 @@ class TrialConfig(Settings):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "configuration") -> Self:
-        """Validate nested `values`, on top of their `preset`; `source` names them in an error."""
+        """Return `values`, on top of their `preset`, validated; errors begin with `source`."""
         if not isinstance(values, Mapping) or PRESET not in values:
             return validated(cls, values, source)
         rest = {name: section for name, section in values.items() if name != PRESET}
@@ -299,16 +299,19 @@ class TrialConfig(Settings):
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
+        """Return the configuration in a file; a `ConfigError` if it is not a valid one."""
         return cls.from_dict(read_yaml(path), str(path))
 
     def to_yaml(self, path: Path) -> None:
+        """Write the complete configuration."""
         path.write_text(dump_yaml(self.to_dict()), encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested values that JSON and YAML can hold."""
         return self.model_dump(mode="json")
 
     def with_overrides(self, overrides: Mapping[str, Any], source: str = "overrides") -> Self:
-        """A copy with dotted keys replaced: `{"train.lr": 0.01}`; those of a `preset` first."""
+        """Return a copy with `{"train.lr": 0.01}` and the like replaced, a `preset` first."""
         unknown_keys(overrides, override_keys(), source)
         values = self.to_dict()
         first = preset(overrides[PRESET], source) if PRESET in overrides else {}
@@ -324,5 +327,5 @@ class TrialConfig(Settings):
 
 
 def override_keys() -> list[str]:
-    """What may be overridden: `preset`, and every setting by its dotted name."""
+    """Return what may be overridden: `preset`, and every setting by its dotted name."""
     return [PRESET, *dotted_keys(TrialConfig)]

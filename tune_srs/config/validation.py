@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
 
 def dotted_keys(settings: type[Settings], prefix: str = "") -> list[str]:
-    """Every leaf of `settings` by its dotted name, in order: `data.name`, …, `evaluation.seed`."""
+    """Return the dotted name of every setting, in order: `data.name`, …, `evaluation.seed`."""
     keys: list[str] = []
     for name, field in settings.model_fields.items():
         section = field.annotation
@@ -51,9 +51,9 @@ def dotted_keys(settings: type[Settings], prefix: str = "") -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
-    """`, did you mean …?` with the likeliest of `known`, or what there is to choose from.
+    """Return `, did you mean …?` with the likeliest of `known`, or a list of all of them.
 
-    A right name in a wrong or missing section comes first; it may also stand `elsewhere`.
+    A correct name in a wrong or missing section comes first; it may also be one of `elsewhere`.
     """
     known = list(known)
     field = name.rpartition(".")[2]
@@ -71,7 +71,7 @@ def unknown_keys(keys: Iterable[str], known: Iterable[str], source: str) -> None
 
 
 def validated(settings: type[Model], values: object, source: str) -> Model:
-    """`values` as `settings`, or a `ConfigError` of one line with all faults."""
+    """Return `values` as `settings`; a `ConfigError` lists all faults in one line."""
     try:
         return settings.model_validate(values)
     except ValidationError as error:
@@ -101,9 +101,9 @@ def _faults(error: ValidationError, settings: type[Settings]) -> list[str]:
 
 
 def _resolved(place: Sequence[str | int], settings: type[Settings]) -> tuple[list[str], Any]:
-    """Pydantic's place of a fault as keys of the user's, and what should hold the last of them.
+    """Return the user's keys that lead to a fault, and the settings that should hold the last one.
 
-    Pydantic counts the tag of a union's member as a key.
+    `place` is Pydantic's, which counts the tag of a union's member as a key.
     """
     path: list[str] = []
     owner: Any = None
@@ -119,6 +119,6 @@ def _resolved(place: Sequence[str | int], settings: type[Settings]) -> tuple[lis
 
 
 def _member(union: Any, tag: str) -> Any:
-    """What `tag` marks in a union, or None."""
+    """Return the member of a union that `tag` marks, or None."""
     marked = [get_args(member) for member in get_args(union)]
     return next((settings for settings, *marks in filter(None, marked) if Tag(tag) in marks), None)

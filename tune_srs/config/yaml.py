@@ -19,13 +19,13 @@ class _StrictLoader(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} stands twice", node.start_mark
+                    None, None, f"the key {key} occurs twice", node.start_mark
                 )
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, or a `ConfigError` that says why there is none."""
+    """Return the mapping in a YAML file; a `ConfigError` says why there is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -34,17 +34,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read as text: {error}") from error
     try:
         values = yaml.load(text, Loader=_StrictLoader)
-    # PyYAML lets pass what its constructors raise, as at `2024-13-45`, `!!bool maybe`, `[[[[…`
+    # PyYAML does not wrap what its constructors raise, as for `2024-13-45`, `!!bool maybe`, `[[[[…`
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else type(values).__name__
-        raise ConfigError(f"{path}: expected `key: value` lines, found {found}")
+        raise ConfigError(f"{path}: expected `key: value` lines, but found {found}")
     return values
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML whose text is read back as it was: only quoted so do Unicode's line breaks survive."""
+    """Writes text so that it reads back as it was: Unicode's line breaks survive only in quotes."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = '"' if set(data) & set("\x85\u2028\u2029") else None
@@ -55,4 +55,5 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Return `values` as YAML, in their order."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

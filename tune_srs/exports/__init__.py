@@ -1,1 +1,1 @@
-"""An exported model: written, read, verified, judged, and asked for recommendations."""
+"""Exported models: write, read, verify, score, and ask for recommendations."""

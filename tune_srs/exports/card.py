@@ -1,4 +1,4 @@
-"""The model card of an export: what the model is, how good, and how to use it. For people."""
+"""The model card of an export, for people: what the model is, how good, and how to use it."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from tune_srs.config.settings import TrialConfig
 
 TEXT = """# SASRec: trial {trial} of the search `{run}`
 
-A sequential recommender: it scores every item as the one that follows a history.
+This model is a sequential recommender: it scores every item as the next one of a history.
 {training}
 
 ## Use
@@ -30,28 +30,29 @@ model = ts.load({path})
 model.recommend([{listed}], k=10)
 ```
 
-Ids are those of the data, oldest first. One that is not in `items.parquet` is skipped; a history
-without any known id is answered by popularity. The last {max_length} items of a history are seen.
+Ids are those of the data, the oldest first. Ids that are not in `items.parquet` are skipped; for a
+history without any known id the most popular items are recommended. The model sees the last
+{max_length} items of a history.
 
 ## Data
 
 `{name}`: {users} users, {items} items, {interactions} interactions, {split}.
-Fingerprint: `{fingerprint}`. A log of one's own is looked for where it was, from the folder in
-which the search began; `--dataset` names another place.
+Fingerprint: `{fingerprint}`. If the data come from a log of your own, commands expect it at the
+same path, relative to the folder in which the search began; `--dataset` names another path.
 
 ## Metrics
 
 {note}
-In brackets: 95 % bootstrap intervals over users.
+The brackets hold 95 % bootstrap intervals over users.
 
 {table}
 
-The baselines' test/ndcg_rel@{cutoff}: {baselines}. `metrics.json` has the other metrics and
-cutoffs, and the baselines' intervals.
+The baselines have test/ndcg_rel@{cutoff}: {baselines}. `metrics.json` has the other metrics and
+cutoffs, and the intervals of the baselines.
 
 ## Reproduce
 
-Seed {seed}, with {versions}:
+The seed is {seed}; the versions are {versions}:
 
 ```
 {command}
@@ -61,21 +62,21 @@ Seed {seed}, with {versions}:
 
 - `config.yaml`: the complete configuration.
 - `model.safetensors`: the weights.
-- `items.parquet`: of each item the original id, how often it occurs in what the model has learned
-  from (`count`), and its title where titles are known; row i is item i + 1 of the model, 0 is
-  padding.
+- `items.parquet`: one row per item, with its original id, how often it occurs in the histories that
+  the model has learned from (`count`), and its title where titles are known. Row i is item i + 1 of
+  the model; 0 is padding.
 - `metrics.json`: the metrics on validation and test futures.
-- `manifest.json`: where the model comes from, the format's version, and the files' checksums.
+- `manifest.json`: the origin of the model, the version of the format, and checksums of the files.
 {more}"""
 SPLITS = {
-    "last": "of each user the last {test} to test and the {validation} before them to validate",
-    "users": "a share of {share:g} of the users held out to validate, and as many to test",
-    "time": "the last {share:g} of them to test, as many before to validate",
+    "last": "where the last {test} of each user test and the {validation} before them validate",
+    "users": "where a share of {share:g} of the users is held out to validate, and as many to test",
+    "time": "where the last {share:g} of them test, and as many before them validate",
 }
 MORE = {
     "model.onnx": "for ONNX runtimes: `items` (B, L) padded with 0 on the right → `scores` (B, I)",
-    "model.pt2": "for `torch.export.load`: the same. torch may unpickle parts of such a file: load "
-    "none\n  whose origin you do not trust",
+    "model.pt2": "for `torch.export.load`: the same. torch may unpickle parts of such a file, so "
+    "load none\n  whose origin you do not trust",
 }
 ROWS = ("ndcg", "ndcg_rel", "hr", "recall", "mrr", "next/ndcg", "next/hit")
 
@@ -88,9 +89,9 @@ def text(
     example: Sequence[int | str],
     files: Iterable[str],
 ) -> str:
-    """The card in Markdown; `facts` as in `manifest.json`, `metrics` as in `metrics.json`.
+    """Return the card in Markdown; `facts` as in `manifest.json`, `metrics` as in `metrics.json`.
 
-    `folder`: how a command names it; `example`: ids of a history to show the use with.
+    `folder`: the folder as a command names it. `example`: the ids of a history for the examples.
     """
     cutoff = 10 if 10 in config.evaluation.cutoffs else config.evaluation.cutoffs[0]
     card = TEXT.format(
@@ -117,14 +118,14 @@ def text(
 
 
 def listed(ids: Sequence[int | str]) -> str:
-    """Ids as `--history` takes them: between commas, in quotes where they hold one."""
+    """Return ids as `--history` takes them: separated by commas, quoted if they hold one."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(ids)
     return line.getvalue()
 
 
 def _filled(paragraph: str) -> str:
-    """Plain text in even lines; headings, lists, tables and code as they are."""
+    """Return text in lines of equal length; headings, lists, tables and code stay as they are."""
     if re.match(r"[#|\-]|```|import |model = ", paragraph):
         return paragraph
     return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False)
@@ -133,26 +134,26 @@ def _filled(paragraph: str) -> str:
 def _training(facts: dict[str, Any]) -> str:
     if facts["refit"]:
         return (
-            f"It has been trained on all interactions, futures included, for the {facts['epoch']} "
-            f"epochs that were best for validation."
+            f"It was trained on all interactions, futures included, for {facts['epoch']} epochs: "
+            f"the number that was best on the validation futures."
         )
     return (
-        f"Its weights are those of epoch {facts['epoch']}, the best on the validation futures; it "
+        f"Its weights are those of epoch {facts['epoch']}, the best on the validation futures. It "
         f"has learned from the training histories only."
     )
 
 
 def _note(facts: dict[str, Any]) -> str:
-    test = "The trial won the search on the validation futures; the test was scored once."
+    test = "The trial won the search on the validation futures; the test futures were scored once."
     if not facts["won"]:
         test = (
-            "The trial was chosen by its number, it is not the winner: its test scores, computed "
-            "once for this export, must not be used to choose among trials."
+            "The trial was chosen by its number and is not the winner. Its test scores were "
+            "computed once, for this export; do not use them to choose among trials."
         )
     if facts["refit"]:
         test += (
-            " All figures are those of the model before it was trained on everything; this one "
-            "cannot be scored on these futures any more."
+            " All figures belong to the model before it was trained on everything; the final one "
+            "has learned these futures and cannot be scored on them."
         )
     return test
 

@@ -1,4 +1,4 @@
-"""How good an exported model is on a data set, its own or another: means and their intervals."""
+"""The scores of an exported model on its own data set or another: means with intervals."""
 
 import math
 import sys
@@ -28,21 +28,22 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Appraisal:
-    """What a model's scores on the futures of a data set are.
+    """The scores of a model on the futures of a data set.
 
-    `summary`: a row a split, kind of candidates and metric: `split` (validation, test),
-    `candidates` (all, sampled), `metric`, `mean`, `low` and `high`, the ends of its 95 % bootstrap
-    interval over users. `per_user`: a row a split, kind of candidates and user: `split`,
-    `candidates`, `user` (its original id), and a column a metric.
+    `summary`: one row per split, kind of candidates and metric, with the columns `split`
+    (validation, test), `candidates` (all, sampled), `metric`, `mean`, and `low` and `high`, the
+    ends of its 95 % bootstrap interval over users. `per_user`: one row per split, kind of
+    candidates and user, with the columns `split`, `candidates`, `user` (the original id), and one
+    per metric.
     """
 
     summary: pd.DataFrame
     per_user: pd.DataFrame
 
     def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """For reading: a title and a table of metrics for each kind of candidates.
+        """Yield a title and a table of metrics for each kind of candidates, for reading.
 
-        Of one future hr, recall and hit are the same, and so are ndcg and ndcg_rel: one is shown.
+        With one future, hr, recall and hit are equal, and so are ndcg and ndcg_rel: one is shown.
         """
         interval = "[" + self.summary["low"].map("{:.4f}".format) + ", "
         interval += self.summary["high"].map("{:.4f}".format) + "]"
@@ -64,12 +65,13 @@ def appraise(
 ) -> Appraisal:
     """Score an export on validation and test futures, among all items and among sampled ones.
 
-    `overrides`, by dotted name, replace its settings of `data` and `evaluation`. Where they make
-    other data of it, items are matched by their original ids: those of a history that the model
-    does not know are skipped, such futures are missed, and a history without any known item is
-    answered by popularity. `say` is told so, and where the model may have learned what it is asked.
+    `overrides`, by dotted name, replace its settings of `data` and `evaluation`. If they lead to
+    other data, items are matched by their original ids. Unknown items of a history are skipped,
+    unknown futures count as missed, and a history without any known item is scored by popularity.
+    `say` receives a message about that, and a warning if the model may have learned the futures.
+
     Raises `ConfigError` for settings that have no effect here, `DataError` for data that cannot be
-    had or that have no item in common with the model.
+    read or that have no item in common with the model.
     """
     config = _config(exported.config, overrides or {})
     data = prepare(config.data, data_folder, say)
@@ -105,35 +107,39 @@ def _config(config: TrialConfig, overrides: Mapping[str, Any]) -> TrialConfig:
     if idle:
         raise ConfigError(f"evaluate: {idle[0]} has no effect on a trained model; leave it out")
     if "evaluation.candidates" in overrides:
-        raise ConfigError("evaluate: evaluation.candidates: both kinds are shown; leave it out")
+        raise ConfigError(
+            "evaluate: evaluation.candidates: both kinds are always shown; leave it out"
+        )
     config = config.with_overrides(overrides, "evaluate")
-    if is_known(config.data.name):  # how a log of one's own is read does not matter there
+    if is_known(config.data.name):  # it is not read from a log, so those settings do not matter
         data = config.data.model_copy(update={"log": LogConfig()})
         config = config.model_copy(update={"data": data})
     return config
 
 
 def _doubts(exported: Exported, config: DataConfig, data: PreparedData) -> Iterator[str]:
-    """Why the scores may say less than they seem to."""
+    """Yield warnings about scores that say less than they seem to."""
     learned = exported.facts["data"]
     unchanged = data.fingerprint == learned["fingerprint"]
-    elsewhere = bool(data.inputs) and data.inputs == learned["inputs"]  # the files, another path
+    elsewhere = (
+        bool(data.inputs) and data.inputs == learned["inputs"]
+    )  # the same files at another path
     if config.name != learned["name"] and not elsewhere:
         return
     if exported.facts["refit"]:
         yield (
-            f"warning: this model has learned all interactions of {config.name}, the futures it is "
-            f"asked for among them: these scores say nothing about how good it is"
+            f"warning: this model has learned all interactions of {config.name}, including the "
+            f"futures it is scored on: these scores say nothing about how good it is"
         )
     elif not unchanged:
         yield (
-            f"warning: {config.name} is split otherwise than when the model was trained, or has "
-            f"changed: it may have learned some of the futures it is asked for"
+            f"warning: {config.name} has changed since the model was trained, or is split "
+            f"differently: the model may have learned some of the futures it is scored on"
         )
 
 
 def _matched(exported: Exported, data: PreparedData, say: Say) -> tuple[Scorer, Split, Split]:
-    """What scores, and validation and test in the model's numbers of the items."""
+    """Return a scorer, and both splits with the model's item numbers."""
     vocabulary, ids = pd.Index(exported.items["item"]), pd.Index(data.item_ids)
     if ids.equals(vocabulary):
         return exported.model, data.validation, data.test
@@ -141,8 +147,8 @@ def _matched(exported: Exported, data: PreparedData, say: Say) -> tuple[Scorer, 
     unknown = numbers == 0
     if unknown.all():
         raise DataError(
-            f"evaluate: the model knows none of the {len(ids)} items of this data set; its own "
-            f"ids are such as {vocabulary[0]!r}, these such as {ids[0]!r}"
+            f"evaluate: the model knows none of the {len(ids)} items of this data set: its own "
+            f"ids look like {vocabulary[0]!r}, these like {ids[0]!r}; give data with the same ids"
         )
     numbers[unknown] = len(vocabulary) + 1 + np.arange(unknown.sum(), dtype=np.int32)
     scorer = _KnownItems(exported)
@@ -151,7 +157,7 @@ def _matched(exported: Exported, data: PreparedData, say: Say) -> tuple[Scorer, 
     futures = np.concatenate([validation.futures.ravel(), test.futures.ravel()])
     say(
         f"items are matched by id: the model knows {(~unknown).sum()} of {len(ids)}; "
-        f"{(futures > len(vocabulary)).mean():.1%} of the futures are others and count as missed"
+        f"{(futures > len(vocabulary)).mean():.1%} of the futures are unknown and count as missed"
     )
     return scorer, validation, test
 
@@ -167,9 +173,10 @@ def _renumbered(split: Split, numbers: Items, num_known: int) -> Split:
 
 
 class _KnownItems:
-    """A model for data with items that it does not know, whose numbers are higher than its own.
+    """A model on data with items that it does not know; their numbers are above its own.
 
-    They score -inf, and are left out of histories; one that is empty then is scored by popularity.
+    Unknown items score -inf and are left out of histories. A history without a known item is scored
+    by popularity.
     """
 
     max_length = sys.maxsize  # before unknown items are left out
@@ -180,12 +187,12 @@ class _KnownItems:
         self._counts = torch.from_numpy(np.append(np.float32(0), counts))  # (I + 1,)
 
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """(B, D + 1): what the model has, and 1 where the history has no known item."""
+        """Return (B, D + 1): the model's queries, and 1 where a history has no known item."""
         known = (items > 0) & (items <= self._model.num_items)
         count = known.sum(dim=1)
         ends = count.cumsum(0)
         starts = ends - count.clamp(max=self._model.max_length)
-        lengths = (ends - starts).clamp(min=1)  # any item, where there is none
+        lengths = (ends - starts).clamp(min=1)  # where there is no item, any one stands in
         flat = torch.cat([items[known], items.new_ones(1)])
         rows, present = rows_between(flat, starts, starts + lengths)
         features = self._model.queries(rows * present, lengths)

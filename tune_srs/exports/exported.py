@@ -1,7 +1,7 @@
-"""An exported model: a folder that describes itself, without Ray and without pickle.
+"""The folder of an exported model: it describes itself, and needs neither Ray nor pickle.
 
-`manifest.json` says which format the folder has, where the model comes from, and size and sha256 of
-each file; what does not agree with it is refused. The model card, `README.md`, is for people only.
+`manifest.json` holds the version of the format, the origin of the model, and the size and sha256 of
+each file; a folder that differs from it is refused. `README.md`, the model card, is for people.
 """
 
 import json
@@ -33,16 +33,17 @@ CONFIG, WEIGHTS, ITEMS, METRICS = FILES = (
     "config.yaml", "model.safetensors", "items.parquet", "metrics.json"
 )  # fmt: skip
 MANIFEST, CARD = "manifest.json", "README.md"
-PORTABLE = ("model.onnx", "model.pt2")  # written for other programs, and not read here
+PORTABLE = ("model.onnx", "model.pt2")  # written for other programs, never read here
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What the folder holds.
+    """The contents of the folder.
 
-    `items` has a row an item, in the order of the model, whose item 1 is row 0: `item`, its
-    original id; `count`, how often it occurs in what the model has learned from; `title`, where
-    titles are known. `metrics` as in `metrics.json`, `facts` as in `manifest.json`.
+    `items` has one row per item, in the order of the model: row 0 is item 1. Its columns are
+    `item`, the original id; `count`, how often the item occurs in the histories that the model has
+    learned from; and `title`, if titles are known. `metrics` is as in `metrics.json`, `facts` as in
+    `manifest.json`.
     """
 
     config: TrialConfig
@@ -53,18 +54,18 @@ class Exported:
 
 
 def items_of(ids: pd.Series, titles: pd.Series | None, learned: Histories) -> pd.DataFrame:
-    """The table of items, see `Exported`; `ids` and `titles` have a row an item."""
+    """Return the table of items, see `Exported`; `ids` and `titles` have one row per item."""
     items = pd.DataFrame({"item": ids.to_numpy(), "count": item_counts(learned)})
     return items if titles is None else items.assign(title=titles.to_numpy())
 
 
 def item_counts(learned: Histories) -> npt.NDArray[np.int64]:
-    """How often each item occurs in histories: (I,)."""
+    """Return how often each item occurs in the histories (I,)."""
     return np.bincount(learned.items, minlength=learned.num_items + 1)[1:]
 
 
 def check_free(folder: Path) -> None:
-    """Raises `ConfigError` unless `folder` can be written as a new one."""
+    """Raise a `ConfigError` unless `folder` can be made."""
     if folder.exists():
         raise ConfigError(f"{folder}: exists and is never overwritten; choose another folder")
     if not folder.parent.is_dir():
@@ -72,11 +73,11 @@ def check_free(folder: Path) -> None:
 
 
 def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None:
-    """Write an export aside, then rename it to `folder`, which must not exist.
+    """Write an export aside, then rename it to `folder`, which must not exist yet.
 
-    `formats`: `onnx`, `torch` or both, in addition; see `portable`.
+    `formats`: extra formats, `onnx` and `torch`; see `portable`.
     """
-    from tune_srs.exports.portable import WRITERS  # here: who needs none of them need not load them
+    from tune_srs.exports.portable import WRITERS  # here: most exports need none of them
 
     with folder_aside(folder) as aside:
         exported.config.to_yaml(aside / CONFIG)
@@ -95,7 +96,7 @@ def write(exported: Exported, folder: Path, formats: Iterable[str] = ()) -> None
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the manifest of all that is in `folder`."""
+    """Write the manifest of all files in `folder`."""
     files = {
         path.name: described(path)
         for path in sorted(folder.iterdir())
@@ -106,7 +107,7 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> Exported:
-    """An export, every byte of it checked. Raises `DataError` that says what is wrong with it."""
+    """Return an export after checking every byte; a `DataError` says what is wrong."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one that tune-srs export has written")
     if not (folder / MANIFEST).exists() and (folder / "best").is_dir():
@@ -121,18 +122,18 @@ def read(folder: Path) -> Exported:
         if missing := {"validation", "test", "intervals"} - metrics.keys():
             raise _UnusableError(f"{METRICS} has no {min(missing)}")
     except (_UnusableError, OSError) as error:
-        mend = error.mend if isinstance(error, _UnusableError) else "export it again"
-        raise DataError(f"{folder}: not a usable exported model: {error}; {mend}") from error
+        remedy = error.remedy if isinstance(error, _UnusableError) else "export it again"
+        raise DataError(f"{folder}: not a usable exported model: {error}; {remedy}") from error
     facts = {key: manifest[key] for key in manifest if key not in ("format_version", "files")}
     return Exported(config, model, items, metrics, facts)
 
 
 class _UnusableError(Exception):
-    """Why a folder cannot be used, and how to mend that."""
+    """Why a folder cannot be used, and how to fix that."""
 
-    def __init__(self, reason: str, mend: str = "export it again") -> None:
+    def __init__(self, reason: str, remedy: str = "export it again") -> None:
         super().__init__(reason)
-        self.mend = mend
+        self.remedy = remedy
 
 
 class _File(Settings):
@@ -146,11 +147,11 @@ class _Data(Settings):
     users: int
     items: int
     interactions: int
-    inputs: list[str]  # the sha256 of each file that was read
+    inputs: list[str]  # the sha256 of each raw file
 
 
 class _Manifest(Settings):
-    """What `manifest.json` says."""
+    """The contents of `manifest.json`."""
 
     format_version: int = Field(ge=1)
     run: str
@@ -168,7 +169,7 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     version = manifest.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise _UnusableError(
-            f"it has format version {version}, this tune_srs reads up to {FORMAT_VERSION}",
+            f"it has format version {version}, but this tune_srs reads up to {FORMAT_VERSION}",
             "upgrade tune_srs",
         )
     try:
@@ -177,21 +178,21 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
         raise _UnusableError(str(error)) from error
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     if unknown := (there | set(files)) - {*FILES, *PORTABLE, MANIFEST, CARD}:
-        raise _UnusableError(f"{min(unknown)} is none of its files", "move it elsewhere")
+        raise _UnusableError(f"{min(unknown)} is not one of its files", "move it elsewhere")
     for name in (*FILES, *sorted(there & set(PORTABLE)), *files):
         if name not in files:
             raise _UnusableError(f"{name} is not in {MANIFEST}")
         if not (folder / name).is_file():
             raise _UnusableError(f"{name} is missing")
         if described(folder / name) != files[name].model_dump():
-            raise _UnusableError(f"{name} is not what was exported: another size or checksum")
+            raise _UnusableError(f"{name} is not what was exported: its size or checksum differs")
 
 
 def _items(path: Path) -> pd.DataFrame:
     try:
         table = parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise _UnusableError(f"{path.name} is no Parquet file ({error})") from error
+        raise _UnusableError(f"{path.name} is not a Parquet file ({error})") from error
     types = {"item": (pa.types.is_integer, _is_text), "count": (pa.types.is_integer,)}
     types |= {"title": (_is_text,)} if "title" in table.column_names else {}
     for name, allowed in types.items():
@@ -201,14 +202,14 @@ def _items(path: Path) -> pd.DataFrame:
             raise _UnusableError(f"{path.name} has no column {name} of the right type")
     try:
         items: pd.DataFrame = table.select(list(types)).to_pandas(ignore_metadata=True)
-    except pa.ArrowException as error:  # text that is none
+    except pa.ArrowException as error:  # text that is not valid
         raise _UnusableError(f"{path.name} cannot be read ({error})") from error
     if not len(items) or items[["item", "count"]].isna().any(axis=None):
-        raise _UnusableError(f"{path.name} has no items, or one without an id")
+        raise _UnusableError(f"{path.name} has no items, or an item without an id")
     if (items["count"] < 0).any():
-        raise _UnusableError(f"{path.name} has an item that occurs less than never")
+        raise _UnusableError(f"{path.name} has a negative count")
     if items["item"].duplicated().any():
-        raise _UnusableError(f"{path.name} has an item twice")
+        raise _UnusableError(f"{path.name} holds an item twice")
     return items
 
 
@@ -221,8 +222,8 @@ def _model(path: Path, config: TrialConfig, num_items: int) -> SASRec:
         weights = load_file(path)
         rows = len(weights["items.weight"]) - 1
         if rows != num_items:
-            raise _UnusableError(f"{path.name} knows {rows} items, {ITEMS} has {num_items}")
-        with torch.device("meta"):  # shapes are compared before there is room for a model of any
+            raise _UnusableError(f"{path.name} has {rows} items, but {ITEMS} has {num_items}")
+        with torch.device("meta"):  # compare shapes before allocating a model of any size
             outline = SASRec(config.model, num_items, torch.Generator())
             outline.load_state_dict(weights, assign=True)
         model = SASRec(config.model, num_items, torch.Generator())
@@ -231,9 +232,9 @@ def _model(path: Path, config: TrialConfig, num_items: int) -> SASRec:
         reason = " ".join(str(error).split())
         raise _UnusableError(f"{path.name} does not fit {CONFIG}: {reason}") from error
     if any(weight.dtype != torch.float32 for weight in weights.values()):
-        raise _UnusableError(f"{path.name} has weights of another type than float32")
+        raise _UnusableError(f"{path.name} has weights that are not float32")
     if not all(bool(weight.isfinite().all()) for weight in weights.values()):
-        raise _UnusableError(f"{path.name} has weights that are no numbers")
+        raise _UnusableError(f"{path.name} has weights that are not finite")
     return model.eval()
 
 
@@ -243,14 +244,14 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise _UnusableError(f"{path.name} is no JSON ({error})") from error
+        raise _UnusableError(f"{path.name} is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise _UnusableError(f"{path.name} is no JSON object")
+        raise _UnusableError(f"{path.name} is not a JSON object")
     return content
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:

@@ -1,8 +1,9 @@
-"""A model in forms that other programs run: ONNX, and torch's exported program.
+"""Formats that other programs run: ONNX, and torch's exported program.
 
-Both take `items` (B, L), int64: rows of item numbers, oldest first, padded with 0 on the right, for
-any B >= 1 and any L up to the model's `max_length`; an item's number is its row in `items.parquet`,
-counted from 1. Both give `scores` (B, I), float32: column i is row i of `items.parquet`.
+Both take `items` (B, L), int64: rows of item numbers, the oldest first, padded with 0 on the right.
+B is at least 1, and L at most the model's `max_length`. The number of an item is its row in
+`items.parquet`, counted from 1. Both return `scores` (B, I), float32: column i is row i of
+`items.parquet`.
 """
 
 import logging
@@ -21,13 +22,13 @@ from tune_srs.errors import ConfigError, SearchError
 from tune_srs.model.padded import PaddedRows
 from tune_srs.model.sasrec import SASRec
 
-LARGEST_DIFFERENCE = 1e-4  # of a score, as a share of the largest one; float32 rounds to 1e-7
+LARGEST_DIFFERENCE = 1e-4  # in a score, relative to the largest one; float32 rounds to 1e-7
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 Scores = Callable[[Tensor], Tensor]  # (B, L) → (B, I)
 
 
 class NextItems(nn.Module):
-    """Padded histories → scores of every item, see above; the model in torch alone."""
+    """The model in plain torch: padded histories → scores of every item, see above."""
 
     def __init__(self, model: SASRec) -> None:
         super().__init__()
@@ -40,14 +41,14 @@ class NextItems(nn.Module):
 
 
 def write_torch(model: SASRec, folder: Path) -> None:
-    """Write `model.pt2`, for `torch.export.load`, which unpickles: it is never called here."""
+    """Write `model.pt2`, for `torch.export.load`; that unpickles, so it is never called here."""
     program = _program(model)
     check(program.module(), model, "model.pt2")
     torch.export.save(program, folder / "model.pt2")
 
 
 def write_onnx(model: SASRec, folder: Path) -> None:
-    """Write `model.onnx`; the extra `onnx` is needed."""
+    """Write `model.onnx`; this needs the extra `onnx`."""
     import onnxruntime
 
     with _quietly():
@@ -73,22 +74,20 @@ WRITERS: dict[str, Callable[[SASRec, Path], None]] = {"onnx": write_onnx, "torch
 
 
 def check_formats(formats: Collection[str]) -> None:
-    """Raises `ConfigError` for a format that is not known, or whose packages are not installed."""
+    """Raise a `ConfigError` for an unknown format, or one whose packages are not installed."""
     for name in formats:
         if name not in WRITERS:
-            raise ConfigError(f"--format: unknown {name}{nearest(name, WRITERS)}")
+            raise ConfigError(f"--format: unknown format {name}{nearest(name, WRITERS)}")
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if "onnx" in formats and missing:
-        raise ConfigError(
-            f"--onnx: {', '.join(missing)} not installed; pip install 'tune-srs[onnx]'"
-        )
+        raise ConfigError(f"--onnx: needs {', '.join(missing)}; pip install 'tune-srs[onnx]'")
 
 
 @torch.no_grad()
 def check(scores: Scores, model: SASRec, name: str) -> None:
-    """Compare `scores` with those of `model` for random histories of many lengths.
+    """Compare `scores` with those of `model` on random histories of many lengths.
 
-    Raises `SearchError` if they differ by more than rounding does.
+    Raises `SearchError` if they differ by more than rounding can explain.
     """
     generator = torch.Generator().manual_seed(0)
     longest = model.max_length
@@ -120,7 +119,7 @@ def _program(model: SASRec) -> ExportedProgram:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what torch's exporter says of torch's own code and of packages it does without."""
+    """Silence what torch's exporter says about its own code and about optional packages."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
 """Recommendations from an exported model: original ids in, original ids and scores out.
 
-Shapes: N histories, T ids of all of them, I items, k recommendations a history.
+Shapes: N histories, T ids in all of them, I items, k recommendations per history.
 """
 
 import warnings
@@ -28,21 +28,21 @@ Id = int | str
 ID_TYPES = ("empty", "string", "integer", "mixed-integer", "floating", "mixed-integer-float")
 COLUMNS = ("rank", "item", "title", "score", "by")
 Warn = Callable[[str], object]
-WARN: Warn = partial(warnings.warn, stacklevel=3)  # of the line that calls `recommend`
+WARN: Warn = partial(warnings.warn, stacklevel=3)  # the line that calls `recommend`
 
 
 class Recommender:
-    """An exported model that answers in original ids; `tune_srs.load` makes one."""
+    """An exported model that recommends original ids; `tune_srs.load` returns one."""
 
     def __init__(self, contents: Exported) -> None:
         self.contents = contents
         self._vocabulary = pd.Index(contents.items["item"])
-        # popular items first; of equal ones the first
+        # popular items first, equal ones in their order
         self._by_count = np.argsort(-contents.items["count"].to_numpy(), kind="stable") + 1
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Raises `DataError` for a folder that is not exactly what was exported."""
+        """Return the model in a folder; a `DataError` if it is not exactly what was exported."""
         return cls(exported.read(folder))
 
     def recommend(
@@ -52,20 +52,21 @@ class Recommender:
         exclude_history: bool | None = None,
         warn: Warn = WARN,
     ) -> pd.DataFrame:
-        """The `k` items that each history is most likely to go on with, best first.
+        """Return the `k` items that are most likely to follow each history, best first.
 
-        A history is a list of original ids, oldest first. With `exclude_history`, by default as
-        the model was evaluated, its items are not recommended. Ids that the model does not know are
-        skipped, and `warn` is told; a history without any known id is answered by popularity.
+        A history is a list of original ids, the oldest first. With `exclude_history` its items are
+        not recommended; the default is the setting with which the model was evaluated. Ids that the
+        model does not know are skipped, and `warn` receives a message. For a history without any
+        known id the most popular items are returned.
 
-        Returns a row a recommendation: `history` (the place of the history, or its label in a
-        series, under the name of its index), `rank` (from 1), `item` (its original id), `title`
-        (where titles are known), `score` (higher is better; of one history, comparable), `by`
-        (`model` or `popularity`, whose score is how often the item occurs). There are fewer than k
-        rows for a history where the catalogue has no more. Raises `ConfigError` for k < 1.
+        The table has one row per recommendation: `history` (the position of the history; for a
+        series its label, under the name of the index), `rank` (from 1), `item` (the original id),
+        `title` (if titles are known), `score` (higher is better, comparable within one history) and
+        `by` (`model` or `popularity`; for popularity the score is how often the item occurs). A
+        history has fewer than k rows if the catalogue is smaller. Raises `ConfigError` for k < 1.
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-            raise ConfigError(f"top-k: must be at least 1, a whole number, but got {k!r}")
+            raise ConfigError(f"top-k: must be a whole number >= 1, but got {k!r}")
         labels = histories.index if isinstance(histories, pd.Series) else None
         items, offsets = self._numbered([_listed(history) for history in histories], warn)
         if exclude_history is None:
@@ -87,11 +88,11 @@ class Recommender:
         data_folder: Path | str = "data",
         say: Say = print,
     ) -> Appraisal:
-        """How good the model is on its own data, or on others; see `appraisal.appraise`."""
+        """Score the model on its own data or on other data; see `exports.evaluate.appraise`."""
         return appraise(self.contents, Path(data_folder), overrides, say)
 
     def _popular(self, rows: int, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The most popular items (rows, k), and how often they occur."""
+        """Return the most popular items (rows, k), and how often they occur."""
         best = self._by_count[:k]
         counts = self.contents.items["count"].to_numpy()[best - 1]
         return np.tile(best, (rows, 1)), np.tile(counts.astype(np.float32), (rows, 1))
@@ -99,10 +100,10 @@ class Recommender:
     def _numbered(
         self, histories: list[Sequence[Id]], warn: Warn
     ) -> tuple[npt.NDArray[np.int32], Offsets]:
-        """The model's items (T,) in all histories, unknown ids left out, and offsets (N + 1,)."""
-        ids = pd.Index(list(chain.from_iterable(histories)), dtype=object)  # each as it is
+        """Return the known items (T,) of all histories, by number, and offsets (N + 1,)."""
+        ids = pd.Index(list(chain.from_iterable(histories)), dtype=object)  # keeps each id as it is
         if pd.api.types.infer_dtype(ids, skipna=True) not in ID_TYPES:
-            raise ConfigError("histories: an id is a number or a text; give lists of such")
+            raise ConfigError("histories: an id must be a number or text; give lists of ids")
         lengths = np.fromiter(map(len, histories), np.int64, len(histories))
         items = numbers_of(ids, self._vocabulary)
         known = items > 0
@@ -136,45 +137,50 @@ class Recommender:
 
 
 def read_histories(path: Path) -> pd.Series:
-    """Histories in a Parquet file: a column `history` of lists, or rows of `user` and `item`.
+    """Return the histories in a Parquet file.
 
-    The former may have a column `user` that names them; the rows of the latter are in time order,
-    or have a column `timestamp`. Raises `DataError` that says what is wrong.
+    It has a column `history` of lists, and perhaps a column `user` that names them; or rows of
+    `user` and `item`, in the order of time or with a column `timestamp`. A `DataError` says what is
+    wrong.
     """
     try:
         table = parquet.read_table(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: no Parquet file ({error}); write it as one") from error
+        raise DataError(f"{path}: not a Parquet file ({error}); write it as one") from error
     names = table.column_names
     _check_types(path, table.schema)
     if "user" in names and (missing := table["user"].null_count):
-        raise DataError(f"{path}: {missing} rows have no user; name or drop them")
+        raise DataError(f"{path}: {missing} rows have no user; name the users or drop the rows")
     if "history" in names:
         users = table["user"].to_pandas() if "user" in names else range(table.num_rows)
         index = pd.Index(users, name="user" if "user" in names else "history")
         listed = [history or [] for history in table["history"].to_pylist()]
         return pd.Series(listed, index=index, dtype=object)
     rows = table.select([name for name in ("user", "timestamp") if name in names]).to_pandas()
-    rows["item"] = pd.Series(table["item"].to_pylist(), dtype=object)  # a null makes no floats
+    rows["item"] = pd.Series(
+        table["item"].to_pylist(), dtype=object
+    )  # a null must not make floats of the ids
     if "timestamp" in rows:
         rows = rows.sort_values("timestamp", kind="stable")
     return pd.Series(rows.groupby("user")["item"].agg(list), dtype=object)
 
 
 def _check_types(path: Path, schema: pa.Schema) -> None:
-    """Raises `DataError` for columns that hold no histories."""
+    """Raise a `DataError` for columns that do not hold histories."""
     if "history" in schema.names:
         history = schema.field("history").type
         lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
         if not any(is_list(history) for is_list in lists) or pa.types.is_nested(history.value_type):
-            raise DataError(f"{path}: its column history holds no lists of ids; make it so")
+            raise DataError(f"{path}: the column history must hold lists of ids; write it so")
     elif not {"user", "item"} <= set(schema.names):
-        raise DataError(f"{path}: neither a column history nor user and item; name them so")
+        raise DataError(
+            f"{path}: has neither a column history nor columns user and item; rename them"
+        )
     for name in {"user", "item", "timestamp"} & set(schema.names):
         if pa.types.is_nested(schema.field(name).type):
-            raise DataError(f"{path}: its column {name} holds lists; give one value a row")
+            raise DataError(f"{path}: the column {name} holds lists; write one value per row")
 
 
 def _listed(history: Any) -> Sequence[Id]:

@@ -1,6 +1,6 @@
 """The items that a model scores highest, for many histories at once, on the CPU.
 
-Shapes: N histories, B of them at a time, T items of all of them, D hidden units, k best items.
+Shapes: N histories, B of them at a time, T items in all of them, D hidden units, k best items.
 """
 
 import math
@@ -21,10 +21,10 @@ CPU = torch.device("cpu")
 def top_items(
     model: SASRec, items: Items, offsets: Offsets, k: int, exclude_history: bool
 ) -> tuple[Tensor, Tensor]:
-    """The best k items (N, k) to follow each history, best first, and their scores (N, k).
+    """Return the k items (N, k) with the best scores for each history, best first, and the scores.
 
-    History i is `items[offsets[i]:offsets[i + 1]]`, not empty. With `exclude_history` its items do
-    not count; a score of -inf stands where there are fewer than k.
+    History i is `items[offsets[i]:offsets[i + 1]]` and not empty. With `exclude_history` its own
+    items are left out. If fewer than k remain, the rest has the score -inf.
     """
     histories = DeviceHistories(items, offsets, CPU)
     flat, ends = tensor_of(items, CPU), tensor_of(offsets, CPU)
@@ -42,7 +42,7 @@ def top_items(
 
 
 def _best(model: SASRec, queries: Tensor, excluded: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and items (B, k) for `queries` (B, D), without `excluded` (B, E), where 0 is none."""
+    """Return scores and items (B, k) for `queries` (B, D), without `excluded` (B, E), or 0."""
     scores, items = queries.new_empty(len(queries), 0), excluded[:, :0]
     for start in range(1, model.num_items + 1, MAX_ITEMS):
         chunk = slice(start, min(start + MAX_ITEMS, model.num_items + 1))

@@ -6,9 +6,9 @@ import pandas as pd
 
 
 def numbers_of(ids: pd.Index, vocabulary: pd.Index) -> npt.NDArray[np.int32]:
-    """The number of each id (T,): its place in `vocabulary` (I,), from 1; 0 where it is unknown,
+    """Return the number of each id (T,): its position in `vocabulary` (I,), from 1.
 
-    or missing. Unless both sides are numbers, they are compared as they are written.
+    It is 0 for an unknown or missing id. Unless all ids are numbers, they are compared as text.
 
     >>> numbers_of(pd.Index(["30", "007", "x"]), pd.Index([7, 30]))
     array([2, 0, 0], dtype=int32)

@@ -1,22 +1,22 @@
 """A search as `search.yaml` holds it: everything that is needed to run it again."""
 
 import platform
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from tune_srs.commands import place, typed
+from tune_srs.commands import typed
 from tune_srs.config.validation import validated
 from tune_srs.config.yaml import dump_yaml, read_yaml
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.files import write_aside
 from tune_srs.runs.paths import RunPaths
-from tune_srs.runs.resources import Resources, this_machine
+from tune_srs.runs.resources import Resources
+from tune_srs.runs.resumable import Resumable
 from tune_srs.space.parameters import Categorical
 from tune_srs.space.space import Space
 from tune_srs.storage import Storage
@@ -25,20 +25,12 @@ PACKAGES = ("tune-srs", "torch", "ray", "optuna", "numpy", "pandas")
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers can depend on."""
+    """Return the versions of Python and of the packages that numbers can depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):  # a model is exported without Ray, too
             found[name] = version(name)
     return found
-
-
-def check_name(name: str) -> None:
-    """A `ConfigError` unless a folder can have this name."""
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ConfigError(
-            f"--name: {name!r} is no plain folder name; use letters, digits, '.', '_' and '-'"
-        )
 
 
 SETTINGS = (
@@ -60,9 +52,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Resumable):
     """A search to be run or resumed."""
 
+    COMMAND: ClassVar[str] = "search"
     name: str
     space: Space
     seed: int
@@ -96,13 +89,8 @@ class Plan:
             ) from error
 
     def check(self, folder: Path, resume: bool) -> None:
-        """Refuse, before anything starts, a name, folder or resources that cannot be had."""
-        check_name(self.name)
-        if folder.exists() and not resume:
-            raise ConfigError(
-                f"{folder}: exists and is never overwritten; choose another --name, "
-                f"or {self.how_to_resume(folder)}"
-            )
+        """Raise a `ConfigError`, before anything starts, for what would fail later."""
+        self.check_folder(folder, resume)
         if RunPaths(folder).best.exists():
             raise ConfigError(
                 f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}"
@@ -116,14 +104,10 @@ class Plan:
                 )
         if self.space.base.train.device == "cuda" and self.resources.gpus_per_trial == 0:
             raise ConfigError("--gpus-per-trial: 0, but train.device is cuda; ask for a share")
-        if self.resources.address is None:
-            from tune_srs.training.loop import device_of  # who reads a plan needs no torch
-
-            device_of(self.space.base.train)
-            self.resources.check([this_machine()])
+        self.check_machine([self.space.base.train])
 
     def check_times(self, data: PreparedData) -> None:
-        """Refuse data without times where relevance may depend on them."""
+        """Raise a `ConfigError` for data without times where relevance may depend on them."""
         relevance = self.space.params.get("loss.relevance")
         by_time = self.space.base.loss.relevance == "time" or (
             isinstance(relevance, Categorical) and "time" in relevance.choices
@@ -135,11 +119,7 @@ class Plan:
             )
 
     def storage(self, folder: Path) -> Storage:
-        """Where the trials of the run in `folder` keep their checkpoints."""
+        """Return where the trials of the run in `folder` keep their checkpoints."""
         if self.resources.storage is None:
             return Storage(str(RunPaths(folder.resolve()).tune))
         return Storage(self.resources.storage).within(self.name)
-
-    def how_to_resume(self, folder: Path) -> str:
-        command = f"{typed('tune-srs')} search --resume --name {self.name}{place(folder)}"
-        return f"go on with: {command}"

@@ -10,11 +10,11 @@ from typing import Any, Self
 import pandas as pd
 
 from tune_srs.datasets.prepared import PreparedData
-from tune_srs.errors import ConfigError
 from tune_srs.runs import journal, ranks, tables
 from tune_srs.runs.journal import History, TrialRecord, best_trial
 from tune_srs.runs.paths import RunPaths, find_run
 from tune_srs.runs.plan import Plan, read_settings
+from tune_srs.runs.resumable import check_unchanged
 from tune_srs.runs.tables import Choose, Summary
 from tune_srs.space.objective import Objective
 from tune_srs.space.space import Space
@@ -176,11 +176,7 @@ class Run:
     def check_data(self, data: PreparedData) -> None:
         """Raise a `ConfigError` if `data` are not those that the run began with."""
         began = self.settings["data"]["fingerprint"]
-        if began != data.fingerprint:
-            raise ConfigError(
-                f"{self.folder}: began on data with fingerprint {began[:12]}, but it is now "
-                f"{data.fingerprint[:12]}; restore the former, or start a search by another name"
-            )
+        check_unchanged(began, data.fingerprint, f"{self.folder}:", self.plan.COMMAND)
 
 
 def _up_to_date(table: Path, record: Path) -> bool:

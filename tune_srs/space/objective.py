@@ -1,4 +1,4 @@
-"""What a search optimises: a metric, and whether more of it or less is better."""
+"""The objective of a search: a metric, and whether more or less of it is better."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,15 +30,15 @@ class Objective:
         return 1 if self.mode == "max" else -1
 
     def better(self, value: float, than: float) -> bool:
-        """Whether `value` is strictly better: the earlier one of equals stays the best."""
+        """Return whether `value` is strictly better: the earlier one of equals stays the best."""
         return self.sign * value > self.sign * than
 
     def best(self, items: Iterable[Item], value: Callable[[Item], float]) -> Item | None:
-        """The item of the best `value`, the first one of equals; None if there is none."""
+        """Return the item with the best `value`, the first one of equals; None if there is none."""
         return max(items, key=lambda item: self.sign * value(item), default=None)
 
     def sort(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of `table`, the best first, equal ones in their order; missing values last."""
+        """Return the rows of `table`, best first and missing values last; ties keep their order."""
         if self.metric not in table:
             return table
         return table.sort_values(self.metric, ascending=self.mode == "min", kind="stable")

@@ -31,22 +31,24 @@ class SuggestingTrial(Protocol):
 
 
 class Parameter(Settings):
-    """What a distribution has in common: the values of its parents that make it active."""
+    """The base of distributions: the values of its parents that make a parameter active."""
 
     when: dict[str, list[Choice]] = Field(
         default_factory=dict, description="parents, each with the values that make this one active"
     )
 
     def active(self, values: Values) -> bool:
-        """All parents are active and have one of the listed values."""
+        """Return whether all parents are active and have one of the listed values."""
         return all(
             parent in values and values[parent] in allowed for parent, allowed in self.when.items()
         )
 
 
 class Categorical(Parameter):
+    """A choice among values that have no order."""
+
     type: Literal["categorical"]
-    choices: list[Choice] = Field(min_length=1, description="different values")
+    choices: list[Choice] = Field(min_length=1, description="the values to choose from")
 
     @model_validator(mode="after")
     def _choices_differ(self) -> Self:
@@ -66,8 +68,10 @@ class Numeric(Parameter):
 
     low: float = Field(description="the lowest value, included")
     high: float = Field(description="the highest value, included")
-    log: bool = Field(False, description="on a logarithmic scale; low > 0, no step")
-    step: float | None = Field(None, gt=0, description="from one value to the next")
+    log: bool = Field(False, description="draw on a logarithmic scale; needs low > 0 and no step")
+    step: float | None = Field(
+        None, gt=0, description="distance between values; None: any value in the range"
+    )
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -84,6 +88,8 @@ class Numeric(Parameter):
 
 
 class Float(Numeric):
+    """A range of real numbers."""
+
     type: Literal["float"]
 
     def suggest(self, trial: SuggestingTrial, name: str) -> float:
@@ -91,10 +97,12 @@ class Float(Numeric):
 
 
 class Int(Numeric):
+    """A range of whole numbers."""
+
     type: Literal["int"]
     low: int = Field(description="the lowest value, included")
     high: int = Field(description="the highest value, included")
-    step: int | None = Field(None, ge=1, description="from one value to the next; None: 1")
+    step: int | None = Field(None, ge=1, description="distance between values; None: 1")
 
     def suggest(self, trial: SuggestingTrial, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
@@ -107,13 +115,15 @@ DISTRIBUTIONS: dict[str, type[Any]] = {"categorical": Categorical, "float": Floa
 
 
 def parameters(specs: dict[str, dict[str, Any]], source: str) -> dict[str, Distribution]:
-    """Return the distributions, each with a known name and with parents above it."""
+    """Return the distributions by name; a `ConfigError` for an unknown name or a parent below."""
     unknown_keys(specs, override_keys(), f"{source}: params")
     params: dict[str, Distribution] = {}
     for name, spec in specs.items():
         place = f"{source}: params.{name}"
         if name.startswith(NOT_SEARCHABLE):
-            raise ConfigError(f"{place}: cannot be searched, trials must share it; use fixed")
+            raise ConfigError(
+                f"{place}: cannot be searched, since all trials must share it; put it into fixed"
+            )
         kind = spec.get("type")
         if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
             raise ConfigError(f"{place}.type: unknown {kind}{nearest(str(kind), DISTRIBUTIONS)}")

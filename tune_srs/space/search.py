@@ -14,24 +14,26 @@ class ASHASettings(Settings):
 
     type: Literal["asha"] = "asha"
     grace_period: int = Field(20, ge=1, description="epochs before a trial may be stopped")
-    reduction_factor: int = Field(3, ge=2, description="one in so many passes a rung")
+    reduction_factor: int = Field(3, ge=2, description="one trial in this many passes each rung")
 
 
 class HyperbandSettings(Settings):
     """Asynchronous Hyperband (arXiv 1603.06560): ASHA in brackets of ever longer grace periods."""
 
     type: Literal["hyperband"]
-    grace_period: int = Field(5, ge=1, description="epochs, in the bracket that is quickest")
-    reduction_factor: int = Field(3, ge=2, description="one in so many passes a rung")
-    brackets: int = Field(3, ge=1, description="grace periods of 1, f, f² … times the shortest")
+    grace_period: int = Field(5, ge=1, description="grace period of the first bracket, in epochs")
+    reduction_factor: int = Field(3, ge=2, description="one trial in this many passes each rung")
+    brackets: int = Field(
+        3, ge=1, description="number of brackets, with grace periods of 1, f, f² … times the first"
+    )
 
 
 class MedianStoppingSettings(Settings):
-    """Stops what stays below the median of the others' running averages (Vizier, 2017)."""
+    """Stops trials that stay below the median of the others' running averages (Vizier, 2017)."""
 
     type: Literal["median"]
     grace_period: int = Field(20, ge=1, description="epochs before a trial may be stopped")
-    min_trials: int = Field(3, ge=1, description="others needed for a comparison")
+    min_trials: int = Field(3, ge=1, description="number of other trials that a comparison needs")
 
 
 class NoEarlyStopping(Settings):
@@ -44,10 +46,14 @@ class TPESettings(Settings):
     """Optuna's tree-structured Parzen estimator."""
 
     type: Literal["tpe"] = "tpe"
-    startup_trials: int = Field(10, ge=1, description="random ones before TPE begins")
-    multivariate: bool = Field(True, description="models parameters together")
-    group: bool = Field(True, description="conditional parameters in groups; multivariate only")
-    constant_liar: bool = Field(True, description="takes running trials for poor ones")
+    startup_trials: int = Field(10, ge=1, description="random trials before TPE begins")
+    multivariate: bool = Field(True, description="model all parameters together")
+    group: bool = Field(
+        True, description="model conditional parameters in groups; needs multivariate"
+    )
+    constant_liar: bool = Field(
+        True, description="assume that running trials turn out poor, so that proposals differ"
+    )
 
     @model_validator(mode="after")
     def _groups_are_of_several(self) -> Self:
@@ -60,36 +66,36 @@ class GPSettings(Settings):
     """Optuna's Gaussian process; parameters with `when` are drawn independently."""
 
     type: Literal["gp"]
-    startup_trials: int = Field(10, ge=1, description="random ones before the process begins")
+    startup_trials: int = Field(10, ge=1, description="random trials before the process begins")
 
 
 class CMAESSettings(Settings):
     """CMA-ES over the ranges that are always active; the other parameters are drawn randomly."""
 
     type: Literal["cmaes"]
-    startup_trials: int = Field(10, ge=1, description="random ones before CMA-ES begins")
+    startup_trials: int = Field(10, ge=1, description="random trials before CMA-ES begins")
 
 
 class RandomSettings(Settings):
-    """Each trial for itself."""
+    """Draws each trial at random, independently of the others."""
 
     type: Literal["random"]
 
 
 class GridSettings(Settings):
-    """Every point of the space exactly once."""
+    """Runs every point of the space exactly once."""
 
     type: Literal["grid"]
 
 
 class QMCSettings(Settings):
-    """A scrambled Sobol sequence: random, but even over the whole space."""
+    """Draws from a scrambled Sobol sequence: random, but even over the whole space."""
 
     type: Literal["qmc"]
 
 
 def _by_type(setting: str, *types: str) -> Discriminator:
-    """Tells the settings of one of `types` by the `type` that they, or a mapping, have."""
+    """Return what picks the settings of one of `types` by their `type`."""
 
     def type_of(value: Any) -> Any:
         return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
@@ -124,27 +130,38 @@ Sampler = Annotated[
 class SearchSettings(Settings):
     """The `search` section of a space.
 
-    Of several metrics, the first one decides which epoch is a trial's best, which trials are
-    stopped early and which one is exported; Optuna searches for all of them at the same time.
+    If there are several metrics, Optuna optimises all of them at once. The first one decides which
+    epoch of a trial is its best, which trials are stopped early and which trial is exported.
     """
 
     metric: str | list[str] = Field(
-        "val/ndcg_rel@10", description="what an epoch reports; several give a Pareto set"
+        "val/ndcg_rel@10",
+        description="metric to optimise, as an epoch reports it; several give a Pareto set",
     )
-    mode: Mode | list[Mode] = Field("max", description="one for all metrics, or one for each")
-    trials: int | None = Field(None, ge=1, description="None: 20, or all of a grid")
-    time_budget: str | None = Field(None, description="such as 90s, 45m or 2h30m, pauses left out")
+    mode: Mode | list[Mode] = Field(
+        "max", description="max or min; one for all metrics, or one for each"
+    )
+    trials: int | None = Field(
+        None, ge=1, description="number of trials; None: 20, or all points of a grid"
+    )
+    time_budget: str | None = Field(
+        None,
+        description="end the search after this time, such as 45m or 2h30m; pauses do not count",
+    )
     stale_trials: int | None = Field(
-        None, ge=1, description="ends when so many in a row have not improved the first metric"
+        None,
+        ge=1,
+        description="end the search when this many trials in a row have not improved it",
     )
     patience: int | None = Field(
-        None, ge=1, description="epochs without improvement after which a trial is complete"
+        None, ge=1, description="end a trial after this many epochs without improvement"
     )
     scheduler: Scheduler = Field(
-        ASHASettings(), description="stops trials early; its name, or its type and settings"
+        ASHASettings(), description="what stops trials early: its name, or its type and settings"
     )
     sampler: Sampler = Field(
-        TPESettings(), description="proposes configurations; its name, or its type and settings"
+        TPESettings(),
+        description="what proposes configurations: its name, or its type and settings",
     )
 
     @field_validator("scheduler", "sampler", mode="before")
@@ -162,18 +179,20 @@ class SearchSettings(Settings):
     @model_validator(mode="after")
     def _a_mode_for_each_metric(self) -> Self:
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
-            raise ValueError(f"metric: expected one name or different ones, got {self.metric}")
+            raise ValueError(
+                f"metric: expected one name or several different names, but got {self.metric}"
+            )
         if self.metrics[0].startswith("time/"):
             raise ValueError(
-                f"metric: the first one decides which epoch of a trial is exported, which "
-                f"{self.metrics[0]} cannot; put it behind another"
+                f"metric: the first one decides which epoch of a trial is exported, but "
+                f"{self.metrics[0]} cannot decide that; put it after another metric"
             )
         if len(self.metrics) > 1 and self.sampler.type == "cmaes":
-            raise ValueError("sampler: cmaes takes one metric; use tpe, gp, qmc or random")
+            raise ValueError("sampler: cmaes optimises one metric only; use tpe, gp, qmc or random")
         if isinstance(self.mode, list) and len(self.mode) != len(self.metrics):
             raise ValueError(
-                f"mode: {len(self.mode)} given for {len(self.metrics)} metrics; "
-                f"give one for all or one for each"
+                f"mode: got {len(self.mode)} for {len(self.metrics)} metrics; "
+                f"give one for all, or one for each"
             )
         return self
 
@@ -183,7 +202,7 @@ class SearchSettings(Settings):
 
     @property
     def modes(self) -> list[Mode]:
-        """One for each of `metrics`."""
+        """One mode for each of `metrics`."""
         return self.mode if isinstance(self.mode, list) else [self.mode] * len(self.metrics)
 
     @property
@@ -193,7 +212,7 @@ class SearchSettings(Settings):
 
 
 def seconds(duration: str) -> float:
-    """`90s`, `45m`, `2h30m`, `1d` → seconds; a ValueError for anything else."""
+    """Return the seconds of `90s`, `45m`, `2h30m`, `1d`; raise `ValueError` for anything else."""
     try:
         value = pd.Timedelta(duration).total_seconds()
     except ValueError:

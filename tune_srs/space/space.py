@@ -32,14 +32,22 @@ REHEARSALS = 200
 
 
 class SpaceFile(Settings):
-    """What a file may hold; `Space.from_dict` checks the rest."""
+    """What a space file may hold; `Space.from_dict` checks the rest."""
 
-    description: str = Field("", description="what the search is about, for its report")
-    search: SearchSettings = Field(SearchSettings(), description="how it is searched")
-    fixed: dict[str, Any] = Field(default_factory=dict, description="the same in every trial")
-    params: dict[str, dict[str, Any]] = Field(description="what is searched: distributions")
+    description: str = Field("", description="what the search is about; the report shows it")
+    search: SearchSettings = Field(
+        SearchSettings(), description="metric, budget, sampler and scheduler"
+    )
+    fixed: dict[str, Any] = Field(
+        default_factory=dict,
+        description="settings that are the same in every trial, by dotted name",
+    )
+    params: dict[str, dict[str, Any]] = Field(
+        description="distributions of the searched settings, by dotted name"
+    )
     first: list[dict[str, Any]] = Field(
-        default_factory=list, description="values of parameters that are tried first"
+        default_factory=list,
+        description="points that are tried first, each with values of parameters",
     )
 
 
@@ -56,7 +64,7 @@ class Space:
 
     @classmethod
     def from_yaml(cls, path: Path, **overrides: Any) -> Self:
-        """Return the space in a file of the user's; see `from_dict`."""
+        """Return the space in a file that a user brings; see `from_dict`."""
         return cls.from_dict(read_yaml(path), str(path), **overrides)
 
     @classmethod
@@ -72,9 +80,7 @@ class Space:
         Raises `ConfigError` for anything that could fail in a trial: the space is rehearsed.
         """
         space = cls.parse(values, source, fixed, search)
-        space._check_metrics(source)
-        space._check_first(source)
-        space._rehearse(source)
+        space.rehearse(source)
         return space
 
     @classmethod
@@ -106,12 +112,12 @@ class Space:
         base = TrialConfig().with_overrides(fixed, f"{source}: fixed")
         if base.train.last_epoch is not None:
             raise ConfigError(
-                f"{source}: train.last_epoch is for a single run; trials have train.max_epochs"
+                f"{source}: train.last_epoch is for a single run; set train.max_epochs for trials"
             )
         return cls(file.description, file.search, fixed, params, file.first, base)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` takes."""
+        """Return the space as `from_dict` and `parse` take it."""
         return {
             "description": self.description,
             "search": self.search.model_dump(),
@@ -122,23 +128,23 @@ class Space:
 
     @property
     def trials(self) -> int:
-        """How many trials a search of this space has."""
+        """The number of trials in a search of this space."""
         if self.search.sampler.type == "grid":
             return len(self.points())
         return self.search.trials or 20
 
     def early_stopping_note(self) -> str | None:
-        """Why no trial can be stopped early, if the settings have it so."""
+        """Return why no trial can be stopped early; None if trials can be."""
         scheduler, epochs = self.search.scheduler, self.base.train.max_epochs
         if scheduler.type != "none" and scheduler.grace_period >= epochs:
             return (
-                f"note: no trial can be stopped early, as the grace period of "
+                f"note: no trial can be stopped early, since the grace period of "
                 f"{scheduler.grace_period} epochs is not less than train.max_epochs={epochs}"
             )
         return None
 
     def suggest(self, trial: SuggestingTrial) -> Values:
-        """Values for one trial, parents before children."""
+        """Return values for one trial, parents before children."""
         values: Values = {}
         for name, parameter in self.params.items():
             if parameter.active(values):
@@ -146,10 +152,11 @@ class Space:
         return values
 
     def config(self, values: Values, source: str = "space") -> TrialConfig:
+        """Return the configuration of a trial with these values of the parameters."""
         return TrialConfig().with_overrides(self.fixed | values, source)
 
     def points(self) -> list[Values]:
-        """What is tried first: `first`, or every point of a grid."""
+        """Return the points that are tried first: `first`, or every point of a grid."""
         if self.search.sampler.type != "grid":
             return self.first
         names = list(self.params)
@@ -175,7 +182,7 @@ class Space:
 
     def _check_first(self, source: str) -> None:
         if self.first and self.search.sampler.type == "grid":
-            raise ConfigError(f"{source}: first: a grid runs its own points; remove them")
+            raise ConfigError(f"{source}: first: a grid runs every point anyway; remove first")
         for number, point in enumerate(self.first, start=1):
             place = f"{source}: first, entry {number}"
             unknown_keys(point, self.params, place)
@@ -184,11 +191,16 @@ class Space:
                     raise ConfigError(f"{place}: {name}={value!r} lies outside its distribution")
                 if not self.params[name].active(point):
                     raise ConfigError(
-                        f"{place}: {name} is inactive here, its `when` does not hold; remove it"
+                        f"{place}: {name} is inactive here: its `when` does not hold; remove it"
                     )
 
-    def _rehearse(self, source: str) -> None:
-        """Suggest and validate as a search would, so that no trial fails on its settings."""
+    def rehearse(self, source: str) -> None:
+        """Raise a `ConfigError` for anything that could fail in a trial: try what a search would.
+
+        That is the metrics, the points of `first`, and configurations drawn at random.
+        """
+        self._check_metrics(source)
+        self._check_first(source)
         dice = _Dice(random.Random(0))
         for _ in range(REHEARSALS):
             values = self.suggest(dice)
@@ -197,7 +209,7 @@ class Space:
 
 @dataclass(frozen=True)
 class _Dice:
-    """A trial that draws uniformly, ends of ranges included."""
+    """A stand-in for a trial: it draws uniformly, and the ends of a range often."""
 
     random: random.Random
 

@@ -1,8 +1,8 @@
-"""The runs of a study → its tables: each configuration against the reference, on each data set.
+"""The tables of a study: each configuration against the reference, on each data set.
 
-A family, within which p values are adjusted, is one metric on all data sets: every configuration
-but the reference, everywhere. Metrics are families of their own, since they look at the same
-rankings again; whoever claims something of the best of several metrics should halve, third … p.
+P values are adjusted within a family: all comparisons of one metric, on all data sets. Each
+metric is a family of its own, since the metrics judge the same rankings. A claim about the best of
+n metrics should multiply its p by n.
 """
 
 from dataclasses import dataclass
@@ -33,16 +33,16 @@ CHANGES = (
 
 @dataclass(frozen=True)
 class Results:
-    """What the runs of a study have given so far."""
+    """The outcomes of a study's runs so far."""
 
     study: Study
-    facts: dict[Task, Facts]  # of all runs that have ended
+    facts: dict[Task, Facts]  # all runs that have ended
     values: dict[tuple[str, str], dict[int, Array]]  # data set, configuration → seed → (M, U)
     users: dict[str, pd.Series]  # original ids of each data set's test users, in their order
 
     @classmethod
     def load(cls, study: Study, folder: Path) -> "Results":
-        """Raises `DataError` for a file that is damaged."""
+        """Read the files of all runs that have ended; a `DataError` if one is damaged."""
         results = cls(study, {}, {}, {})
         for task in runs.tasks(study):
             path = task.path(folder)
@@ -58,29 +58,30 @@ class Results:
         return results
 
     def scores(self, dataset: str, configuration: str, seeds: list[int]) -> Array:
-        """(M, S, U): metrics, the runs of these seeds, users."""
+        """Return scores (M, S, U): metrics, the runs of these seeds, users."""
         of_seed = self.values[dataset, configuration]
         return np.stack([of_seed[seed] for seed in seeds], axis=1)
 
     def seeds(self, *which: tuple[str, str]) -> list[int]:
-        """Those that all these pairs of a data set and a configuration have ended well with."""
+        """Return the seeds for which all these data sets and configurations have a score."""
         ended = (set(self.values.get(pair, {})) for pair in which)
         return sorted(set.intersection(*ended))
 
     def differences(self, dataset: str, configuration: str, seeds: list[int]) -> Array:
-        """(M, S, U) of a configuration from the reference, paired by seed and user."""
+        """Return differences from the reference (M, S, U), paired by seed and user."""
         reference = self.scores(dataset, self.study.reference, seeds)
         return self.scores(dataset, configuration, seeds) - reference
 
 
 def compare(results: Results) -> pd.DataFrame:
-    """One row a data set, configuration and metric.
+    """Return one row per data set, configuration and metric.
 
-    `runs` that ended well and `failed` ones; `users` of the test; `mean` over both, with its 95 %
-    interval. Against the reference, from the `pairs` of runs of one seed: the `difference` with
-    interval and `p` for other users and seeds, the same in `percent` of the reference; `users_…`,
-    `p_users` for other users only, `seeds_…`, `p_seeds`, `p_seeds_exact` for other seeds only (see
-    `significance`); `…_holm`: adjusted for the family.
+    `runs`: number of runs with a score. `failed`: number of runs without one. `users`: number of
+    test users. `mean`: over runs and users, with its 95 % interval. The other columns compare with
+    the reference, over the `pairs` of runs with the same seed. `difference`, with interval and `p`:
+    for other users and seeds. `percent`: the same, in percent of the reference. `users_…` and
+    `p_users`: for other users only. `seeds_…`, `p_seeds` and `p_seeds_exact`: for other seeds only
+    (see `significance`). `…_holm`: p, adjusted for the family.
     """
     rows: list[dict[str, Any]] = []
     for dataset in results.study.datasets:
@@ -93,11 +94,11 @@ def compare(results: Results) -> pd.DataFrame:
 
 
 def changes(results: Results) -> pd.DataFrame:
-    """Whether a configuration's difference is another on other data than on the first data set.
+    """Return how the differences on other data sets deviate from those on the first data set.
 
-    One row a further data set, configuration and metric: `change` is its difference from the
-    reference less that on `first_dataset`, with interval and p for other users and seeds. Where the
-    data sets have the same users, as with noise, it is `paired` by user and seed.
+    One row per further data set, configuration and metric. `change`: the difference from the
+    reference minus that on `first_dataset`, with interval and p for other users and seeds. It is
+    `paired` by user and seed if both data sets have the same users, as with added noise.
     """
     first_dataset, *others = results.study.datasets
     rows: list[dict[str, Any]] = []
@@ -201,7 +202,7 @@ def _estimated(name: str, estimate: Estimate) -> dict[str, Array]:
 
 
 def _transposed(columns: dict[str, Any], rows: int) -> list[dict[str, Any]]:
-    """Columns, each a value for all rows or one for each → rows."""
+    """Return rows from columns, each of which holds one value for all rows or one per row."""
     return [
         {
             name: column[i] if isinstance(column, list | np.ndarray) else column
@@ -212,6 +213,6 @@ def _transposed(columns: dict[str, Any], rows: int) -> list[dict[str, Any]]:
 
 
 def _adjusted(table: pd.DataFrame, name: str) -> pd.Series:
-    """Holm's p values, each metric a family of its own."""
+    """Return Holm's adjusted p values; each metric is a family of its own."""
     p = table[name].astype(float)
     return p.groupby(table["metric"]).transform(lambda one: significance.holm(one.to_numpy()))

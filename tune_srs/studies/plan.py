@@ -1,30 +1,30 @@
-"""A study as `study.yaml` holds it: everything that is needed to run it again."""
+"""The plan of a study, as `study.yaml` holds it: everything that is needed to run it again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from tune_srs.commands import place, typed
 from tune_srs.config.validation import nearest, validated
 from tune_srs.config.yaml import dump_yaml, read_yaml
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.files import write_aside
-from tune_srs.runs.plan import check_name, versions
-from tune_srs.runs.resources import Resources, this_machine
+from tune_srs.runs.plan import versions
+from tune_srs.runs.resources import Resources
+from tune_srs.runs.resumable import Resumable, check_unchanged
 from tune_srs.studies.spec import Study
-from tune_srs.training.loop import device_of
 from tune_srs.tuning.request import given
 
 FILE = "study.yaml"
-TUNED = "tuned.yaml"  # what the tunings chose
+TUNED = "tuned.yaml"  # the trial that each tuning chose
 
 
 @dataclass(frozen=True)
-class StudyPlan:
+class StudyPlan(Resumable):
     """A study to be run or resumed."""
 
+    COMMAND: ClassVar[str] = "study"
     name: str
     study: Study
     resources: Resources
@@ -42,50 +42,36 @@ class StudyPlan:
         write_aside(folder / FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
 
     @classmethod
-    def read(cls, folder: Path) -> "StudyPlan":
+    def read(cls, folder: Path) -> Self:
+        """Return the plan of the study in `folder`; a `ConfigError` if it is missing or damaged."""
         path = folder / FILE
         values = read_yaml(path)
-        try:
-            return cls(
-                values["name"],
-                Study.from_dict(values["study"], f"{path}: study"),
-                validated(Resources, values["resources"], f"{path}: resources"),
-            )
-        except KeyError as error:
-            raise ConfigError(f"{path}: damaged, {error} is missing; start a new study") from error
+        for key in ("name", "study", "resources", "data"):
+            if key not in values:
+                raise ConfigError(f"{path}: damaged, {key} is missing; start a new study")
+        return cls(
+            str(values["name"]),
+            Study.parse(values["study"], f"{path}: study"),
+            validated(Resources, values["resources"], f"{path}: resources"),
+        )
 
     def check(self, folder: Path, resume: bool) -> None:
-        """Refuse, before anything starts, a name, folder or resources that cannot be had."""
-        check_name(self.name)
-        if folder.exists() and not resume:
-            raise ConfigError(
-                f"{folder}: exists and is never overwritten; choose another --name, "
-                f"or {self.how_to_resume(folder)}"
-            )
-        if self.resources.address is None:
-            for config in self.study.configs():
-                device_of(config.train)
-            self.resources.check([this_machine()])
+        """Raise a `ConfigError`, before anything starts, for what would fail later."""
+        self.check_folder(folder, resume)
+        self.check_machine(config.train for config in self.study.configs())
 
     def check_data(self, data: Mapping[str, PreparedData], folder: Path) -> None:
-        """Refuse to resume on other data than the study began with."""
+        """Raise a `ConfigError` if `data` are not those that the study in `folder` began with."""
         began = read_yaml(folder / FILE)["data"]
         for name, one in data.items():
-            if began[name]["fingerprint"] != one.fingerprint:
-                raise ConfigError(
-                    f"{folder}: {name} began on data with fingerprint "
-                    f"{began[name]['fingerprint'][:12]}, but it is now {one.fingerprint[:12]}; "
-                    f"bring the former back, or start a study by another name"
-                )
-
-    def how_to_resume(self, folder: Path) -> str:
-        command = f"{typed('tune-srs')} study --resume --name {self.name}{place(folder)}"
-        return f"go on with: {command}"
+            check_unchanged(
+                began[name]["fingerprint"], one.fingerprint, f"{folder}: {name}", self.COMMAND
+            )
 
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What a user asks for; None where the file or the stored plan decides."""
+    """What a user asks of a study; None where the file or the stored plan decides."""
 
     name: str
     spec: Path | None
@@ -94,15 +80,18 @@ class StudyRequest:
     resources: Mapping[str, Any]
 
     def plan(self, results_folder: Path, stored: StudyPlan | None) -> StudyPlan:
-        """A new plan, or the one `stored` by the study to resume, with which all must agree."""
+        """Return a new plan, or the one that the study to resume has `stored`.
+
+        Raises a `ConfigError` if the request differs from what is stored.
+        """
         kept = stored.resources.model_dump() if stored else {}
         resources = validated(Resources, kept | given(self.resources), "study")
         if self.spec is None:
             if stored is None:
-                raise ConfigError("study: SPEC.yaml is missing; see studies/ for some")
+                raise ConfigError("study: STUDY.yaml is missing; see studies/ for some")
             if self.overrides or self.seeds is not None:
                 raise ConfigError(
-                    "--resume: settings are those of the study; give --name and, if need be, "
+                    "--resume: a study keeps its settings; give only --name and, if needed, "
                     "other resources"
                 )
             return replace(stored, resources=resources)
@@ -116,10 +105,10 @@ class StudyRequest:
 
 
 def study_folder(results_folder: Path, name: str) -> Path:
-    """The folder of an existing study, or a `ConfigError` that names those there are."""
+    """Return the folder of a study; a `ConfigError` names those that exist if it is none."""
     folder = results_folder / name
     if not (folder / FILE).is_file():
         known = sorted(path.parent.name for path in results_folder.glob(f"*/{FILE}"))
         hint = nearest(name, known) if known else "; there are none yet, see tune-srs study --help"
-        raise ConfigError(f"{results_folder}: no study named {name}{hint}")
+        raise ConfigError(f"{results_folder}: there is no study called {name}{hint}")
     return folder

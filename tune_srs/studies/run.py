@@ -1,8 +1,8 @@
-"""One run of a study: train, keep the best epoch, score the test once; and its file.
+"""One run of a study: train, keep the best epoch, score the test once, write the file.
 
-The file is Parquet, a row a user: `user`, its original id, and a column for each metric that the
-study compares, as float64. Its header holds the rest, as JSON: the configuration, the epochs, all
-metrics' means. A run that failed has a header with its reason, and no rows.
+The file is Parquet with one row per user: `user` is the original id, and each metric that the study
+compares has a column of float64. The header holds JSON: the configuration, the epochs and the means
+of all metrics. If a run failed, the header holds the reason, and there are no rows.
 """
 
 import json
@@ -31,7 +31,7 @@ FACTS = b"tune_srs"
 
 @dataclass(frozen=True, order=True)
 class Task:
-    """What is to be run; runs of one seed come before those of the next."""
+    """A run by its seed, data set and configuration; runs of one seed precede those of the next."""
 
     seed: int
     dataset: str
@@ -41,13 +41,13 @@ class Task:
         return f"{self.configuration} on {self.dataset}, seed {self.seed}"
 
     def path(self, folder: Path) -> Path:
-        """Its file in the `folder` of a study."""
+        """Return the file of the run in the `folder` of a study."""
         return folder / "runs" / self.dataset / self.configuration / f"seed-{self.seed}.parquet"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run beside its users' metrics."""
+    """What is known of a run besides its users' metrics: the header of its file."""
 
     config: dict[str, Any]
     fingerprint: str  # of the data
@@ -59,7 +59,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Score:
-    """What a run gave."""
+    """The outcome of a run that did not fail."""
 
     epoch: int
     epochs: int
@@ -68,7 +68,7 @@ class Score:
 
 
 def tasks(study: Study) -> list[Task]:
-    """All runs, in the order in which they begin."""
+    """Return all runs, in the order in which they begin."""
     return [
         Task(seed, dataset, configuration)
         for seed in study.seed_list
@@ -78,7 +78,7 @@ def tasks(study: Study) -> list[Task]:
 
 
 def score(config: TrialConfig, study: Study, validation: Split, test: Split) -> Score:
-    """Train on `validation`, and score `test` once, with the epoch that `study.select` prefers.
+    """Train on `validation`, then score `test` once, at the best epoch by `study.select`.
 
     Raises what `train` raises.
     """
@@ -102,7 +102,7 @@ def score(config: TrialConfig, study: Study, validation: Split, test: Split) -> 
 
 
 def write(path: Path, facts: Facts, users: pd.DataFrame) -> None:
-    """Put the file of a run at `path`, whole; `users` as in `read`."""
+    """Write the file of a run at `path`, whole or not at all; `users` as `read_users` gives it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pandas(users, preserve_index=False)
     table = table.replace_schema_metadata({FACTS: json.dumps(asdict(facts))})
@@ -110,7 +110,7 @@ def write(path: Path, facts: Facts, users: pd.DataFrame) -> None:
 
 
 def read_facts(path: Path) -> Facts | None:
-    """What stands in the header of a run's file; None if there is no file."""
+    """Return the header of a run's file; None if there is no file."""
     if not path.exists():
         return None
     try:
@@ -120,7 +120,7 @@ def read_facts(path: Path) -> Facts | None:
 
 
 def read_users(path: Path) -> pd.DataFrame:
-    """A row a user of the test: `user` and the metrics that the study compares."""
+    """Return one row per test user: `user` and the metrics that the study compares."""
     try:
         users: pd.DataFrame = parquet.read_table(path).to_pandas()
         return users

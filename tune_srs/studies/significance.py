@@ -1,14 +1,16 @@
-"""How far a mean over users and seeds can be trusted, and when a difference is one.
+"""How far a mean over users and seeds can be trusted, and when a difference is significant.
 
-A difference between two configurations is a table `values` (..., S, U): of S trainings, each with a
-seed of its own, and U users, the difference of a metric. Both are samples: of the trainings that
-could have been, and of the users that could come. Three questions, three answers:
+`values` (..., S, U) holds the difference of a metric between two configurations, for S trainings
+with different seeds and for U users. Both are samples: of all possible trainings, and of all
+possible users. So there are three questions:
 
-- `crossed`: would it hold for other users *and* other seeds? This is the headline. Treating either
-  as fixed gives intervals that are too short: five lucky trainings shift all users alike.
-- `sign_flip` and `bootstrap` of `resampling`, of means over seeds: for other users, with these
-  very models.
-- `over_seeds` and `exact_over_seeds`, of means over users: for other trainings, with these users.
+- `crossed`: would the difference hold for other users *and* other seeds? This is the main one.
+  Treating either as fixed gives intervals that are too short, since a lucky training shifts all
+  users alike.
+- `sign_flip` and `bootstrap` in `resampling`, on means over seeds: would it hold for other users
+  of the same models?
+- `over_seeds` and `exact_over_seeds`, on means over users: would it hold for other trainings and
+  the same users?
 
 Leading dimensions are independent tables. Everything is a pure function.
 """
@@ -20,23 +22,24 @@ from scipy import stats
 
 from tune_srs.evaluation.resampling import CONFIDENCE, Array, sign_flip
 
-RESOLUTION = 6  # seeds from which on an exact test can fall below 0.05: 2 / 2^6
+RESOLUTION = 6  # least number of seeds for which an exact test can fall below 0.05: 2 / 2^6
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean that follows a t distribution about the true one."""
+    """An estimated mean, which follows a t distribution around the true one."""
 
     mean: Array
     error: Array  # standard error
     freedom: Array  # degrees of freedom
 
     def scaled(self, factor: float) -> "Estimate":
+        """Return the estimate in another unit."""
         return Estimate(factor * self.mean, factor * self.error, self.freedom)
 
     @property
     def interval(self) -> tuple[Array, Array]:
-        """Both ends of the interval of `CONFIDENCE`."""
+        """Both ends of the confidence interval, at `CONFIDENCE`."""
         return self.mean - self.reach, self.mean + self.reach
 
     @property
@@ -46,25 +49,25 @@ class Estimate:
 
     @property
     def p(self) -> Array:
-        """Two-sided, of the mean being 0; 1 where nothing differs at all."""
+        """The two-sided p value of the mean being 0; 1 where nothing differs at all."""
         with np.errstate(divide="ignore", invalid="ignore"):
             value = 2 * stats.t.sf(np.abs(self.mean / self.error), self.freedom)
         return np.where((self.mean == 0) & (self.error == 0), 1.0, value)
 
 
 def crossed(values: Array) -> Estimate:
-    """The mean of `values` (..., S, U) for other seeds and other users: S >= 2, or it is NaN.
+    """Return the mean of `values` (..., S, U) for other seeds and users; its error is NaN if S < 2.
 
     Seeds and users are crossed random effects. With the mean squares of the two-way table, and
     more = max(MS_users - MS_rest, 0), the variance of the mean is (MS_seeds + more) / (S U), and it
     has (MS_seeds + more)^2 / (MS_seeds^2 / (S - 1)) degrees of freedom: Hillis, Statistics in
-    Medicine 26 (2007), who tests readers (here seeds) and cases (here users) so.
+    Medicine 26 (2007), where readers are what seeds are here, and cases what users are.
 
-    In the degrees of freedom MS_seeds counts as MS_rest at least, which is the least it can be in
-    expectation. Otherwise seeds that happen to agree make the interval short twice over, and a
-    family of comparisons of three seeds finds something in null data in 11 % of cases; so it is
-    5 % at most (see the simulations among the tests). For the same reason the interval is never
-    shorter than the one for other users alone, MS_users / (S U) with U - 1 degrees of freedom.
+    In the degrees of freedom, MS_seeds counts as at least MS_rest, its least possible expectation.
+    Otherwise seeds that agree by chance would shorten the interval twice, and a family of
+    comparisons of three seeds would find something in null data in 11 % of cases instead of at
+    most 5 % (the tests simulate this). For the same reason the interval is never shorter than the
+    one for other users alone, from MS_users / (S U) with U - 1 degrees of freedom.
     """
     seeds, users = values.shape[-2:]
     mean = values.mean(axis=(-2, -1))
@@ -88,7 +91,7 @@ def crossed(values: Array) -> Estimate:
 
 
 def over_seeds(values: Array) -> Estimate:
-    """The mean of `values` (..., S, U) for other seeds and these users: a t test of S means."""
+    """Return the mean of `values` (..., S, U) for other seeds, same users: a t test of S means."""
     means = values.mean(axis=-1)
     seeds = means.shape[-1]
     mean = means.mean(axis=-1)
@@ -99,9 +102,9 @@ def over_seeds(values: Array) -> Estimate:
 
 
 def exact_over_seeds(values: Array) -> Array:
-    """P of the same question, of the signs of the S means of `values` (..., S, U).
+    """Return the p value of the same question by a test of the signs of S means.
 
-    NaN with fewer seeds than it takes to fall below 0.05. See `resampling.sign_flip`.
+    It is NaN where there are too few seeds to fall below 0.05. See `resampling.sign_flip`.
     """
     means = values.mean(axis=-1)
     if means.shape[-1] < RESOLUTION:
@@ -110,10 +113,10 @@ def exact_over_seeds(values: Array) -> Array:
 
 
 def relative(values: Array, reference: Array) -> Estimate:
-    """By how much of the reference `values` (..., S, U) differ from it: 0.01 is one percent.
+    """Return the relative difference of `values` (..., S, U) from the reference; 0.01 is 1 %.
 
-    The ratio of two means, for other seeds and users by the delta method: the mean of the reference
-    is as uncertain as the other.
+    It is a ratio of two means, for other seeds and users. Its error comes from the delta method,
+    since both means are uncertain.
     """
     scale = reference.mean(axis=(-2, -1))[..., None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -123,7 +126,7 @@ def relative(values: Array, reference: Array) -> Estimate:
 
 
 def unpaired(one: Estimate, other: Estimate) -> Estimate:
-    """`one` less `other`, which share neither users nor trainings: Welch's t test."""
+    """Return `one` minus `other`, which share neither users nor trainings: Welch's t test."""
     variances = one.error**2, other.error**2
     total = variances[0] + variances[1]
     parts = variances[0] ** 2 / one.freedom + variances[1] ** 2 / other.freedom
@@ -133,10 +136,10 @@ def unpaired(one: Estimate, other: Estimate) -> Estimate:
 
 
 def holm(p: Array) -> Array:
-    """P values (n,) of one family, adjusted: Holm, Scandinavian Journal of Statistics 6 (1979).
+    """Return the p values (n,) of a family, adjusted (Holm, Scand. J. Statistics 6, 1979).
 
-    Rejecting what is below 0.05 rejects a true hypothesis anywhere in the family in 5 % of cases at
-    most, however the tests depend on each other. NaN belongs to no family.
+    Rejecting everything below 0.05 rejects any true hypothesis of the family in at most 5 % of
+    cases, however the tests depend on each other. NaN stays NaN and does not count.
     """
     adjusted = np.full_like(p, np.nan)
     (tested,) = np.nonzero(~np.isnan(p))
@@ -147,5 +150,5 @@ def holm(p: Array) -> Array:
 
 
 def _unknown(mean: Array) -> Estimate:
-    """One training, or one user, does not tell how much another would differ."""
+    """Return an estimate without an error: one training, or one user, shows no variation."""
     return Estimate(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))

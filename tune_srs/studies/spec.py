@@ -1,7 +1,7 @@
-"""A study's file, validated: which configurations, on which data, and how they are compared.
+"""The file of a study, validated: configurations, data sets, and how they are compared.
 
-A file may say `grid:` or `search:` for several configurations at once; `Study.from_yaml` puts the
-configurations themselves in their place, so that what is stored with the results needs no search.
+In a file, `grid:` and `search:` stand for several configurations. `Study.from_yaml` replaces them
+with the configurations themselves, so that a stored study does not depend on another search.
 """
 
 import re
@@ -27,74 +27,93 @@ EACH = "each"
 
 
 class Entry(Settings):
-    """One or several configurations: what is fixed in them, and what is tuned."""
+    """One configuration or several: what is fixed in them, and what is tuned."""
 
-    fixed: Values = Field(default_factory=dict, description="settings by their dotted names")
+    fixed: Values = Field(default_factory=dict, description="settings by dotted name")
     params: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="distributions, as in a space; tuned before it runs"
+        default_factory=dict,
+        description="distributions, as in a space, that are tuned before the runs",
     )
     grid: dict[str, list[Choice]] = Field(
-        default_factory=dict, description="a configuration for each combination of these values"
+        default_factory=dict,
+        description="lists of values; each combination of them makes a configuration",
     )
-    search: str | None = Field(None, description="a search that has ended: its best trials")
-    top: int | None = Field(None, ge=1, description="how many of its trials; None: 1")
+    search: str | None = Field(
+        None, description="name of a search that has ended; its best trials make configurations"
+    )
+    top: int | None = Field(None, ge=1, description="number of its best trials; None: 1")
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:
         if self.search is not None and self.grid:
             raise ValueError("grid and search exclude each other; make two configurations")
         if any(len(set(choices)) < max(1, len(choices)) for choices in self.grid.values()):
-            raise ValueError("grid: each setting needs values, each of them once")
+            raise ValueError("grid: each setting needs a list of different values")
         if self.search is None and self.top is not None:
             raise ValueError("top takes the best trials of a search; name it: search: RUN")
         return self
 
 
 class Tuning(Settings):
-    """How each configuration is tuned before it runs: all of them alike."""
+    """How configurations are tuned before they run, all of them alike."""
 
     dataset: str = Field(
-        EACH, description="the data set to tune on, or each: on every one for itself"
+        EACH, description="the data set to tune on; each: tune on every data set separately"
     )
     search: dict[str, Any] = Field(
-        default_factory=dict, description="as in a space, without metric and mode"
+        default_factory=dict,
+        description="settings of the tuning, as in a space, without metric and mode",
     )
     params: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="of every configuration that does not fix them"
+        default_factory=dict,
+        description="distributions for every configuration that does not fix the setting",
     )
 
     @model_validator(mode="after")
     def _has_one_budget_for_all(self) -> Self:
         if "train.seed" in self.params:
-            raise ValueError("params: train.seed would choose for luck; leave it")
+            raise ValueError("params: tuning train.seed would select a lucky run; leave it out")
         if {"metric", "mode"} & set(self.search):
-            raise ValueError("search: the metric is the study's `select`; leave metric and mode")
+            raise ValueError(
+                "search: the metric is the study's `select`; leave out metric and mode"
+            )
         sampler = self.search.get("sampler")
         kind = sampler.get("type") if isinstance(sampler, dict) else sampler
         if kind == "grid":
-            raise ValueError("search: a grid gives each configuration another budget; use trials")
+            raise ValueError(
+                "search: with a grid, budgets differ between configurations; use trials"
+            )
         return self
 
 
 class Study(Settings):
-    """Configurations x data sets x seeds."""
+    """Configurations, data sets and seeds; each combination of them is a run."""
 
     description: str = Field("", description="what the study is about")
-    metrics: list[str] = Field(["test/ndcg@10"], min_length=1, description="what is compared")
-    select: str = Field(
-        "val/ndcg_rel@10", description="decides which epoch of a run counts, and tunes"
+    metrics: list[str] = Field(
+        ["test/ndcg@10"], min_length=1, description="test metrics to compare"
     )
-    seeds: int | list[Seed] = Field(5, description="of the trainings; n stands for 1 … n")
-    patience: int | None = Field(None, ge=1, description="epochs without improvement end a run")
+    select: str = Field(
+        "val/ndcg_rel@10",
+        description="validation metric that picks the epoch of each run, and the tuned trial",
+    )
+    seeds: int | list[Seed] = Field(5, description="seeds of the trainings; a number n means 1 … n")
+    patience: int | None = Field(
+        None, ge=1, description="end a run after this many epochs without improvement"
+    )
     reference: str = Field(description="the configuration that the others are compared with")
     datasets: dict[str, Values] = Field(
-        min_length=1, description="settings of data and evaluation, by their dotted names"
+        min_length=1, description="settings of data and evaluation per data set, by dotted name"
     )
-    fixed: Values = Field(default_factory=dict, description="in all configurations")
+    fixed: Values = Field(
+        default_factory=dict, description="settings of all configurations, by dotted name"
+    )
     configurations: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="by names of your own"
+        min_length=1, description="configurations, by names that you choose"
     )
-    tune: Tuning | None = Field(None, description="None: nothing is tuned, all is fixed")
+    tune: Tuning | None = Field(
+        None, description="how configurations are tuned; None: they are not"
+    )
 
     @classmethod
     def from_yaml(
@@ -104,7 +123,7 @@ class Study(Settings):
         overrides: Mapping[str, Any] | None = None,
         seeds: int | None = None,
     ) -> Self:
-        """The study in a file; `overrides` are fixed in all configurations or all data sets.
+        """Return the study in a file; `overrides` are fixed in all configurations or data sets.
 
         Raises `ConfigError` for anything that could fail in a run or a tuning.
         """
@@ -120,18 +139,35 @@ class Study(Settings):
         for name, written in entries.items():
             expanded = _expanded(name, written, values["fixed"], results_folder)
             if twice := set(expanded) & set(values["configurations"]):
-                raise ConfigError(f"{path}: two configurations are named {min(twice)}; rename one")
+                raise ConfigError(f"{path}: two configurations are called {min(twice)}; rename one")
             for one, entry in expanded.items():
                 if lost := set(entry.fixed) & set(overrides or {}):
                     raise ConfigError(
-                        f"--set: {min(lost)} is fixed in the configuration {one}; leave it"
+                        f"--set: {min(lost)} is fixed in the configuration {one}; leave it out"
                     )
                 values["configurations"][one] = entry.model_dump(exclude_defaults=True)
         return cls.from_dict(values, str(path))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> Self:
-        """Validate a study in which every configuration stands for itself."""
+        """Return the study that a user brings, without `grid` and `search`.
+
+        Raises `ConfigError` for anything that could fail in a run or a tuning: the spaces of the
+        tunings are rehearsed.
+        """
+        study = cls.parse(values, source)
+        for dataset in study.tuned_on:
+            for name in study.configurations:
+                if space := study.space(name, dataset, source):
+                    space.rehearse(_tuning(name, dataset, source))
+        return study
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Return the study in `values`, such as a study has kept it, without a rehearsal.
+
+        Raises `ConfigError` for what is not a study.
+        """
         study = validated(cls, values, source)
         study._check_names(source)
         study._check_keys(source)
@@ -139,47 +175,49 @@ class Study(Settings):
             for name in study.configurations:
                 study.config(name, dataset, 0, source=f"{source}: ")
         study._check_metrics(source)
-        for dataset in study.tuned_on:
-            for name in study.configurations:
-                study.space(name, dataset, source)
         return study
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the study as `from_dict` and `parse` take it."""
         return self.model_dump(mode="json")
 
     @property
     def seed_list(self) -> list[int]:
-        """Without 0, which a tuning trains with: no run is one that was chosen for its luck."""
+        """The seeds of the runs.
+
+        A number of seeds leaves out 0, with which the tunings train: no run was chosen by its luck.
+        """
         return list(range(1, self.seeds + 1)) if isinstance(self.seeds, int) else self.seeds
 
     @property
     def tuned_on(self) -> list[str]:
-        """The data sets that something is tuned on."""
+        """The data sets on which configurations are tuned."""
         if self.tune is None:
             return []
         return list(self.datasets) if self.tune.dataset == EACH else [self.tune.dataset]
 
     def data(self) -> dict[str, DataConfig]:
-        """The settings of each data set."""
+        """Return the settings of each data set."""
         return {name: self.config(self.reference, name, 0).data for name in self.datasets}
 
     def configs(self) -> list[TrialConfig]:
-        """Each configuration, as it is before tuning, on the first data set."""
+        """Return each configuration before its tuning, on the first data set."""
         return [self.config(name, next(iter(self.datasets)), 0) for name in self.configurations]
 
     def entry(self, name: str) -> Entry:
+        """Return what the file says of a configuration."""
         return Entry.model_validate(self.configurations[name])
 
     def config(
         self, name: str, dataset: str, seed: int, tuned: Values | None = None, source: str = ""
     ) -> TrialConfig:
-        """What a run trains: what is fixed for all, then what is fixed here, then `tuned`."""
+        """Return what a run trains: the settings of all, then its own, then the tuned ones."""
         fixed = self.fixed | self.entry(name).fixed | self.datasets[dataset]
         values = fixed | (tuned or {}) | {"train.seed": seed}
         return TrialConfig().with_overrides(values, f"{source}{name} on {dataset}")
 
     def space(self, name: str, dataset: str, source: str = "study") -> Space | None:
-        """What is searched to tune a configuration on a data set; None if nothing is."""
+        """Return the space that tunes a configuration on a data set; None if it is not tuned."""
         if self.tune is None:
             return None
         entry = self.entry(name)
@@ -192,24 +230,29 @@ class Study(Settings):
             "fixed": self.fixed | entry.fixed | self.datasets[dataset],
             "params": params,
         }
-        return Space.from_dict(values, f"{source}: tuning {name} on {dataset}")
+        return Space.parse(values, _tuning(name, dataset, source))
 
     def _check_names(self, source: str) -> None:
         for name in (*self.configurations, *self.datasets):
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ConfigError(
-                    f"{source}: {name!r} names a folder; use letters, digits, '.', '_' and '-'"
+                    f"{source}: {name!r} cannot name a folder; use letters, digits, '._-'"
                 )
         if self.reference not in self.configurations:
             close = nearest(self.reference, self.configurations)
-            raise ConfigError(f"{source}: reference: no configuration {self.reference}{close}")
+            raise ConfigError(
+                f"{source}: reference: there is no configuration {self.reference}{close}"
+            )
         if EACH in self.datasets or (self.tune and self.tune.dataset not in {EACH, *self.datasets}):
             close = nearest(self.tune.dataset if self.tune else EACH, [EACH, *self.datasets])
             raise ConfigError(
-                f"{source}: tune.dataset: `each` or a data set of another name{close}"
+                f"{source}: tune.dataset: expected `each` or a data set, none of which may be "
+                f"called `each`{close}"
             )
         if not self.seed_list or len(set(self.seed_list)) < len(self.seed_list):
-            raise ConfigError(f"{source}: seeds: at least one and different ones, not {self.seeds}")
+            raise ConfigError(
+                f"{source}: seeds: expected at least one, all different, but got {self.seeds}"
+            )
 
     def _check_keys(self, source: str) -> None:
         for name, overrides in self.datasets.items():
@@ -221,13 +264,13 @@ class Study(Settings):
             _check_fixed(entry.fixed, place)
             if entry.params and self.tune is None:
                 raise ConfigError(
-                    f"{place}: params are tuned, but there is no `tune`; "
+                    f"{place}: params are to be tuned, but there is no `tune`; "
                     f"add it, or list values in `grid`"
                 )
 
     def _check_metrics(self, source: str) -> None:
         if len(set(self.metrics)) < len(self.metrics):
-            raise ConfigError(f"{source}: metrics: one stands twice; take it out")
+            raise ConfigError(f"{source}: metrics: one occurs twice; remove it")
         for dataset in self.datasets:
             cutoffs = self.config(self.reference, dataset, 0).evaluation.cutoffs
             known = [f"test/{name}" for name in names(cutoffs)]
@@ -237,24 +280,28 @@ class Study(Settings):
                     raise ConfigError(f"{source}: metrics: unknown metric {metric}{close}")
             if not self.select.startswith("val/"):
                 raise ConfigError(
-                    f"{source}: select: {self.select} is not scored on the validation futures; "
-                    f"take one of val/…"
+                    f"{source}: select: {self.select} is not a validation metric; use one of val/…"
                 )
             check_metric(self.select, cutoffs, f"{source}: select")
 
 
+def _tuning(name: str, dataset: str, source: str) -> str:
+    """Return how an error names the space of a tuning."""
+    return f"{source}: tuning {name} on {dataset}"
+
+
 def _check_fixed(fixed: Values, place: str) -> None:
-    """Of a configuration: what makes runs comparable is not for it to say."""
+    """Raise a `ConfigError` for settings that a configuration must share with the others."""
     unknown_keys(fixed, override_keys(), place)
     for key in fixed:
         if key.startswith(OF_THE_DATA):
-            raise ConfigError(f"{place}: {key} is of the data; put it into datasets")
+            raise ConfigError(f"{place}: {key} belongs to the data; put it into datasets")
         if key == "train.seed":
-            raise ConfigError(f"{place}: train.seed is given by `seeds`; leave it")
+            raise ConfigError(f"{place}: train.seed is set by `seeds`; leave it out")
 
 
 def _entries(configurations: Mapping[str, Any], source: str) -> dict[str, Entry]:
-    """Validated one by one, so that a fault names its configuration."""
+    """Return the entries, validated one by one, so that an error names its configuration."""
     return {
         name: validated(Entry, entry, f"{source}: configurations.{name}")
         for name, entry in configurations.items()
@@ -264,12 +311,12 @@ def _entries(configurations: Mapping[str, Any], source: str) -> dict[str, Entry]
 def _expanded(
     name: str, entry: Entry, fixed_for_all: Values, results_folder: Path
 ) -> dict[str, Entry]:
-    """The configurations that an entry of the file stands for, by name."""
+    """Return the configurations that an entry of the file stands for, by name."""
     if entry.search is not None:
         winners = _winners(results_folder, entry.search, entry.top or 1)
         numbers = [""] if entry.top is None else [f"-{i + 1}" for i in range(len(winners))]
         return {
-            name + number: Entry(fixed=_outdone(winner, fixed_for_all) | entry.fixed)
+            name + number: Entry(fixed=_settings_of(winner, fixed_for_all) | entry.fixed)
             for number, winner in zip(numbers, winners, strict=True)
         }
     if not entry.grid:
@@ -289,18 +336,18 @@ def _winners(results_folder: Path, name: str, top: int) -> list[tuple[Values, Va
     """Return what is fixed in a search, and the values of each of its `top` trials, best first."""
     run = Run.load(name, results_folder)
     if not run.paths.best.exists():
-        raise ConfigError(f"{run.folder}: has not ended; resume it, then study its winners")
+        raise ConfigError(f"{run.folder}: the search has not ended; resume it first")
     if len(run.scored) < top:
         raise ConfigError(
-            f"{run.folder}: top {top} asked, but {len(run.scored)} trials gave "
+            f"{run.folder}: top is {top}, but only {len(run.scored)} trials have "
             f"{run.objective.metric}"
         )
     best_first = sorted(run.scored, key=lambda record: -run.objective.sign * run.value(record))
     return [(run.space.fixed, record.values) for record in best_first[:top]]
 
 
-def _outdone(winner: tuple[Values, Values], fixed_for_all: Values) -> Values:
-    """A winner's settings: what its search fixed gives way to what the study fixes for all."""
+def _settings_of(winner: tuple[Values, Values], fixed_for_all: Values) -> Values:
+    """Return a winner's settings, without those its search fixed and the study fixes otherwise."""
     searched_with, found = winner
     kept = {
         key: value

@@ -1,4 +1,4 @@
-"""A study's tables as files and as a person reads them."""
+"""The tables of a study, as files and for reading."""
 
 from math import isnan
 from pathlib import Path
@@ -15,14 +15,15 @@ from tune_srs.studies.plan import TUNED, StudyPlan
 
 HEADINGS = {"p_holm": "p Holm", "p_users": "p users", "p_seeds": "p seeds"}
 NOTE = (
-    "Intervals have 95 %. Difference, percent and p hold for other users and other seeds; p users: "
-    "for other users with these trainings (permutation test); p seeds: for other trainings with "
-    "these users (t test). p Holm is p, corrected for all comparisons of the metric."
+    "Intervals are 95 % intervals. Difference, percent and p generalise to other users and other "
+    "seeds. p users generalises to other users of the same models (permutation test), p seeds to "
+    "other trainings with the same users (t test). p Holm is p, corrected for all comparisons of "
+    "the metric."
 )
 
 
 def write(folder: Path) -> list[Summary]:
-    """Write `table.csv`, `changes.csv` and `table.md`; returns what the last one shows."""
+    """Write `table.csv`, `changes.csv` and `table.md`; return the tables of the last one."""
     results = Results.load(StudyPlan.read(folder).study, folder)
     table, across = compare(results), changes(results)
     shown = _shown(results, table, across)
@@ -35,13 +36,13 @@ def write(folder: Path) -> list[Summary]:
 
 
 def summaries(folder: Path) -> list[Summary]:
-    """The tables of a study, which may be running, made for reading; writes nothing."""
+    """Return the tables of a study, which may be running, for reading; nothing is written."""
     results = Results.load(StudyPlan.read(folder).study, folder)
     return _shown(results, compare(results), changes(results))
 
 
 def progress(results: Results) -> str:
-    """How far a study is: `5 of 12 runs, 1 of them failed`."""
+    """Return how far a study is: `5 of 12 runs, 1 of them failed`."""
     failed = sum(facts.failure is not None for facts in results.facts.values())
     line = f"{len(results.facts)} of {len(runs.tasks(results.study))} runs"
     return f"{line}, {failed} of them failed" if failed else line
@@ -57,7 +58,8 @@ def _shown(results: Results, table: pd.DataFrame, across: pd.DataFrame) -> list[
     first_dataset = next(iter(study.datasets))
     for metric, rows in across.groupby("metric", sort=False):
         title = (
-            f"{metric}: is the difference from {study.reference} another than on {first_dataset}?"
+            f"{metric}: does the difference from {study.reference} "
+            f"differ from that on {first_dataset}?"
         )
         shown.append(Summary(title, _changed(rows)))
     return shown
@@ -83,7 +85,7 @@ def _changed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _intervals(table: pd.DataFrame, name: str, form: str) -> list[str]:
-    """`mean [low, high]` of each row; "-" for what is not known."""
+    """Return `mean [low, high]` of each row; "-" where it is unknown."""
     texts = []
     for mean, low, high in table[[name, f"{name}_low", f"{name}_high"]].astype(float).to_numpy():
         interval = "" if isnan(low) else f" [{form.format(low)}, {form.format(high)}]"
@@ -103,7 +105,10 @@ def _markdown(folder: Path, results: Results, shown: list[Summary]) -> str:
             for name, of_data in read_yaml(folder / TUNED).items()
             for dataset, trial in of_data.items()
         ]
-        blocks += ["## What the tuning chose, on the validation futures", "\n".join(chosen)]
+        blocks += [
+            "## Settings that the tuning chose, on the validation futures",
+            "\n".join(chosen),
+        ]
     failures = [
         f"- {task}: {facts.failure}" for task, facts in results.facts.items() if facts.failure
     ]
@@ -120,7 +125,7 @@ def _settings(values: Values) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    """As Markdown; numbers to the right."""
+    """Return a table as Markdown, with numbers aligned to the right."""
     rows = [list(frame), *frame.astype(str).to_numpy().tolist()]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     numeric = (pd.api.types.is_numeric_dtype(frame[name]) for name in frame)

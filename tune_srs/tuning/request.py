@@ -38,7 +38,7 @@ class Request:
                 raise ConfigError("search: SPACE.yaml is missing; see search_spaces/ for some")
             if fixed or search or self.seed is not None:
                 raise ConfigError(
-                    "--resume: settings are those of the run; give --name and, if need be, "
+                    "--resume: a run keeps its settings; give only --name and, if needed, "
                     "other resources"
                 )
             return replace(stored, resources=resources)
