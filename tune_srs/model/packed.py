@@ -176,7 +176,7 @@ class _Attend(torch.autograd.Function):
         mixed = bias.new_empty(len(parts[0]), heads * units)
         keeps = any(ctx.needs_input_grad)
         starts = heads * rows.pair_starts if keeps else rows.offsets[:0]
-        pairs = np.empty(starts[-1] if keeps else longest * TILE, np.float32)
+        pairs = _taken(int(starts[-1])) if keeps else np.empty(longest * TILE, np.float32)
         given = _attention(rows, parts, bias, angles, starts, pairs, *_arrays(mixed))
 
         def run(first: int, last: int) -> None:
@@ -190,7 +190,9 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor | None, ...]:
-        given: Attention = ctx.given
+        given: Attention | None = ctx.given
+        if given is None:
+            raise RuntimeError("attention on packed rows can be gone back through once only")
         d_query = np.empty_like(given.query)
         both = given.query is given.key_value
         d_key_value = d_query if both else np.empty_like(given.key_value)
@@ -202,6 +204,8 @@ class _Attend(torch.autograd.Function):
             return slopes.bias
 
         d_bias = np.add.reduce(in_threads(given.offsets, run)).reshape(-1)
+        _free.append(given.pairs)
+        ctx.given = None
         d_parts = (d_query,) if both else (d_query, d_key_value)
         return None, None, None, None, *map(torch.from_numpy, (d_bias, *d_parts))
 
@@ -279,6 +283,18 @@ class _Join(torch.autograd.Function):
         sums = torch.from_numpy(np.add.reduce(over_tokens(len(d_base), run)))
         summands = map(torch.from_numpy, (d_base, d_base if plain else d_added))
         return None, *summands, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
+
+
+_free: list[Array] = []  # memory of attention weights that have served, for the next batch's
+
+
+def _taken(size: int) -> Array:
+    """Memory for `size` numbers, old if possible: fresh pages cost a tenth of a step."""
+    try:
+        memory = _free.pop()
+    except IndexError:
+        memory = np.empty(0, np.float32)
+    return memory if len(memory) >= size else np.empty(size * 5 // 4, np.float32)
 
 
 def _attention(
