@@ -1,7 +1,8 @@
 """What `padded.py` computes, on rows without padding, by compiled kernels: the CPU's way.
 
-Each operation is torch's matrix product and one kernel for all that stands around it, with the
-kernel's gradient as a torch function. float32 only.
+Each operation is one matrix product of torch and one kernel that does the rest. A
+`torch.autograd.Function` wraps each kernel and its gradient. float32 only. The causal mask is in
+`kernels/attention.py`.
 
 Shapes: B rows, T tokens of all rows, H heads, D hidden units, E = D / H, F inner units.
 """
@@ -122,13 +123,20 @@ class PackedRows:
 
 
 def num_pairs(lengths: Integers) -> Integers:
-    """Return how many attention weights rows take per head: tiles of queries, all keys so far."""
+    """Return how many attention weights each row stores per head.
+
+    Queries go in tiles; each tile stores a weight for every key up to its end.
+    """
     tiles, rest = np.divmod(lengths, TILE)
     pairs: Integers = TILE * TILE * tiles * (tiles + 1) // 2 + rest * lengths
     return pairs
 
 
 def mask_of(dropout: Dropout | None) -> Mask:
+    """Return the mask of one call: a hash of its 64 random bits, a key and an odd step between
+
+    draws, gives each element's bits again in the backward pass.
+    """
     if dropout is None or not dropout.drops:
         return Mask(np.uint32(0), np.uint32(1), np.uint32(ALL), np.float32(1))
     key, step = divmod(dropout.key(), 2**32)
@@ -281,7 +289,8 @@ class _Join(torch.autograd.Function):
             return sums
 
         sums = torch.from_numpy(np.add.reduce(over_tokens(len(d_base), run)))
-        summands = map(torch.from_numpy, (d_base, d_base if plain else d_added))
+        d_sum = torch.from_numpy(d_base)  # one tensor for both: autograd adds to what it owns alone
+        summands = (d_sum, d_sum if plain else torch.from_numpy(d_added))
         return None, *summands, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
 
 
