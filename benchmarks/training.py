@@ -5,7 +5,7 @@ machine's matrix product, the best of those measured here at the shapes of a bat
 it. Attention counts every pair of a row's tokens, as is usual; the causal floor only those that the
 causal mask leaves.
 
-    python benchmarks/training.py --dataset ml-100k
+    python benchmarks/training.py --dataset ml-100k --architecture default
 """
 
 import argparse
@@ -16,9 +16,10 @@ import torch
 from reference import plain_copy, plain_train_step
 from shapes import NAMES, median_ms, split_named
 
+from tune_srs.config.presets import PRESETS
 from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Split
-from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batch_loss import BatchLoss, num_negatives
 from tune_srs.training.batches import Batch, Batches
 from tune_srs.training.loop import new_state, train_step
 
@@ -27,14 +28,17 @@ CPU = torch.device("cpu")
 
 def step_flop(batch: Batch, config: TrialConfig, causal: bool) -> float:
     """Floating-point operations of a step on its valid tokens: forward once, backward twice."""
-    units, blocks = config.model.hidden_units, config.model.num_blocks
-    scored = config.loss.num_positives + (config.loss.num_negatives or config.loss.num_positives)
+    model = config.model
+    units, blocks = model.hidden_units, model.num_blocks
+    scored = config.loss.num_positives + num_negatives(config.loss)
     assert batch.offsets is not None
     lengths = batch.offsets.diff()
     tokens, pairs = int(lengths.sum()), int((lengths * lengths).sum())
     if causal:
         pairs = (pairs + tokens) // 2
-    linear = 6 * units**2 * tokens  # query, key, value, output, two of the feed-forward
+    inner = model.feed_forward_factor * (3 if model.activation == "swiglu" else 2)
+    # query, key, value, output, the feed-forward, gates
+    linear = (4 + inner + (2 if model.gates else 0)) * units**2 * tokens
     return 3 * 2 * (blocks * (linear + 2 * units * pairs) + scored * units * tokens)
 
 
@@ -90,14 +94,19 @@ def measure(split: Split, config: TrialConfig, repeats: int, plain: bool) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="ml-100k", choices=NAMES)
+    parser.add_argument("--architecture", default="original", choices=("default", *PRESETS))
     parser.add_argument("--repeats", type=int, default=25)
     options = parser.parse_args()
     torch.set_num_threads(1)
     split = split_named(options.dataset)
     print(f"{options.dataset}, {split.num_users} users, one thread, median of the steps")
     for count in (1, 5, 20):
-        config = TrialConfig().with_overrides({"preset": "original", "loss.num_positives": count})
-        row = measure(split, config, options.repeats, plain=count == 5)
+        changes = {"loss.num_positives": count, "train.batch_size": 128}
+        if options.architecture != "default":
+            changes["preset"] = options.architecture
+        config = TrialConfig().with_overrides(changes)
+        plain = count == 5 and options.architecture == "original"
+        row = measure(split, config, options.repeats, plain)
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
 

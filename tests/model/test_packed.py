@@ -403,6 +403,14 @@ def test_a_batch_does_not_touch_what_an_earlier_one_needs() -> None:
         assert torch.equal(after[name], value)
 
 
+def test_going_back_twice_is_refused() -> None:
+    """By then, the memory of the attention weights may serve another batch."""
+    total = packed(model_of(), [30, 2]).sum()
+    total.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    with pytest.raises(RuntimeError, match="once only"):
+        total.backward()  # type: ignore[no-untyped-call]
+
+
 def test_a_model_that_is_no_longer_used_is_gone_at_once() -> None:
     model = model_of()
     packed(model, [5]).sum().backward()  # type: ignore[no-untyped-call]

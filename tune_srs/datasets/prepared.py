@@ -22,9 +22,9 @@ FORMAT_VERSION = 5
 class PreparedData:
     """A data set after filtering, numbering and splitting.
 
-    A split holds the histories that train, and the futures to be predicted from which histories.
-    `validation` is all that training and search may see: it never holds test futures. `test`
-    predicts the test futures from what was known before them.
+    A split holds three things: the histories to train on, the histories to predict from, and the
+    futures to predict. `validation` is all that training and search may see: it never holds test
+    futures. `test` predicts the test futures from what was known before them.
     """
 
     validation: Split
@@ -40,9 +40,9 @@ class PreparedData:
     def test(self) -> Split:
         """The test futures, and what was known before them.
 
-        Where validation and test have the same users, these are the validation's histories with
-        the validation futures behind them. Where users are held out, or a moment decides, the users
-        of the test are others.
+        If validation and test have the same users, each test history is the validation history plus
+        the validation futures; the training histories stay those of the validation. With
+        `split.kind` `users` or `time`, the test has users and histories of its own.
         """
         validation, histories = self.validation, self.test_histories
         if histories is None:
@@ -53,15 +53,15 @@ class PreparedData:
     def everything(self) -> Histories:
         """All interactions, futures included.
 
-        Raises `ConfigError` where a moment splits: prepared are not all interactions then.
+        Raises `ConfigError` for `split.kind=time`, which does not keep all interactions.
         """
         test = self.test.histories.followed_by(self.test_futures)
         if self.test_histories is None:
             return test
         if self.manifest["settings"]["split"]["kind"] == "time":
             raise ConfigError(
-                "data.split.kind=time: not all interactions are in the prepared data, so none can "
-                "be trained on all of them; use the kinds last or users"
+                "data.split.kind=time: the prepared data lack some interactions, so a model cannot "
+                "be trained on all of them; set data.split.kind to last or users"
             )
         validation = self.validation.histories.followed_by(self.validation.futures)
         parts = [self.validation.training, validation, test]

@@ -105,9 +105,9 @@ class Evaluator:
         excluded, present = rows_between(self._excluded, starts, ends)  # (B, E)
         known = scores.of(torch.cat([futures, excluded], dim=1))
         of_futures, of_excluded = known.tensor_split([futures.shape[1]], dim=1)
-        # less the future itself, which scores at least as high as it does
+        # minus 1, because the future itself is counted, too
         ranks = scores.at_least(of_futures) - _at_least(of_excluded, of_futures, present) - 1
-        # alone, the nearest future does not compete with later ones from the history
+        # ranked alone, the nearest future does not compete with later ones from the history
         absent = self._repeated[users] & self.counted[users] & (futures != futures[:, :1])
         return ranks, ranks[:, 0] - _at_least(of_futures, of_futures[:, :1], absent)[:, 0]
 
@@ -123,7 +123,8 @@ class Evaluator:
         """Note the items per user that are not candidates: the history's, except futures."""
         histories, size = self._split.histories, self._split.num_items + 1
         users = np.arange(self._split.num_users)
-        futures = users[:, None] * size + self._split.futures  # (U, K) unlike in other users
+        # one key per pair of user and item
+        futures = users[:, None] * size + self._split.futures  # (U, K)
         known = np.unique(histories.users() * size + histories.items) if history else futures[:0, 0]
         excluded = known[~np.isin(known, futures)]
         offsets = np.searchsorted(excluded, np.arange(len(users) + 1) * size)
@@ -156,8 +157,9 @@ class Evaluator:
 class _Catalogue:
     """Scores of all items for one chunk of users, a chunk of items at a time.
 
-    Scores that are compared come from the same products, so that equal ones are exactly equal;
-    a large catalogue is therefore scored twice, for the futures and for their ranks.
+    Scores that are compared must come from the same matrix product: only then are ties exact. A
+    catalogue of several chunks is therefore scored twice, once to read the scores of the futures,
+    once to count the items that reach them.
     """
 
     def __init__(self, scorer: Scorer, queries: Tensor, num_items: int) -> None:

@@ -37,8 +37,8 @@ def factors_of(mask: Mask, t: int, first: int, factors: Array) -> Array:
     """Dropout's factors (D,) of token t; the next ones are drawn when `TOKENS` of them are used."""
     if t == first or t % TOKENS == 0:
         draw(mask, t // TOKENS * (factors.size // 2), factors.reshape(-1))
-    drawn: Array = factors[t % TOKENS]
-    return drawn
+    factor: Array = factors[t % TOKENS]
+    return factor
 
 
 @compiled

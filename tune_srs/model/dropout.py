@@ -1,4 +1,8 @@
-"""Dropout whose masks come from one generator."""
+"""Dropout whose masks come from one generator.
+
+On padded rows `forward` draws a mask. On packed rows a kernel derives the mask from `key`. Torch's
+fused attention draws its own, from torch's global generator, which each epoch seeds.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,8 @@
 """What `padded.py` computes, on rows without padding, by compiled kernels: the CPU's way.
 
-Each operation is torch's matrix product and one kernel for all that stands around it, with the
-kernel's gradient as a torch function. float32 only.
+Each operation is one matrix product of torch and one kernel that does the rest. A
+`torch.autograd.Function` wraps each kernel and its gradient. float32 only. The causal mask is in
+`kernels/attention.py`.
 
 Shapes: B rows, T tokens of all rows, H heads, D hidden units, E = D / H, F inner units.
 """
@@ -122,13 +123,20 @@ class PackedRows:
 
 
 def num_pairs(lengths: Integers) -> Integers:
-    """Return how many attention weights rows take per head: tiles of queries, all keys so far."""
+    """Return how many attention weights each row stores per head.
+
+    Queries go in tiles; each tile stores a weight for every key up to its end.
+    """
     tiles, rest = np.divmod(lengths, TILE)
     pairs: Integers = TILE * TILE * tiles * (tiles + 1) // 2 + rest * lengths
     return pairs
 
 
 def mask_of(dropout: Dropout | None) -> Mask:
+    """Return the mask of one call: a hash of its 64 random bits, a key and an odd step between
+
+    draws, gives each element's bits again in the backward pass.
+    """
     if dropout is None or not dropout.drops:
         return Mask(np.uint32(0), np.uint32(1), np.uint32(ALL), np.float32(1))
     key, step = divmod(dropout.key(), 2**32)
@@ -176,7 +184,7 @@ class _Attend(torch.autograd.Function):
         mixed = bias.new_empty(len(parts[0]), heads * units)
         keeps = any(ctx.needs_input_grad)
         starts = heads * rows.pair_starts if keeps else rows.offsets[:0]
-        pairs = np.empty(starts[-1] if keeps else longest * TILE, np.float32)
+        pairs = _taken(int(starts[-1])) if keeps else np.empty(longest * TILE, np.float32)
         given = _attention(rows, parts, bias, angles, starts, pairs, *_arrays(mixed))
 
         def run(first: int, last: int) -> None:
@@ -190,7 +198,9 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor | None, ...]:
-        given: Attention = ctx.given
+        given: Attention | None = ctx.given
+        if given is None:
+            raise RuntimeError("attention on packed rows can be gone back through once only")
         d_query = np.empty_like(given.query)
         both = given.query is given.key_value
         d_key_value = d_query if both else np.empty_like(given.key_value)
@@ -202,6 +212,8 @@ class _Attend(torch.autograd.Function):
             return slopes.bias
 
         d_bias = np.add.reduce(in_threads(given.offsets, run)).reshape(-1)
+        _free.append(given.pairs)
+        ctx.given = None
         d_parts = (d_query,) if both else (d_query, d_key_value)
         return None, None, None, None, *map(torch.from_numpy, (d_bias, *d_parts))
 
@@ -277,8 +289,21 @@ class _Join(torch.autograd.Function):
             return sums
 
         sums = torch.from_numpy(np.add.reduce(over_tokens(len(d_base), run)))
-        summands = map(torch.from_numpy, (d_base, d_base if plain else d_added))
+        d_sum = torch.from_numpy(d_base)  # one tensor for both: autograd adds to what it owns alone
+        summands = (d_sum, d_sum if plain else torch.from_numpy(d_added))
         return None, *summands, sums[0], torch.from_numpy(d_gate), sums[1], sums[2], sums[3]
+
+
+_free: list[Array] = []  # memory of attention weights that have served, for the next batch's
+
+
+def _taken(size: int) -> Array:
+    """Memory for `size` numbers, old if possible: fresh pages cost a tenth of a step."""
+    try:
+        memory = _free.pop()
+    except IndexError:
+        memory = np.empty(0, np.float32)
+    return memory if len(memory) >= size else np.empty(size * 5 // 4, np.float32)
 
 
 def _attention(

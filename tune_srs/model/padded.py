@@ -34,7 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Rows(Protocol):
     """The rows of a batch: how they lie in memory, and what computes on them."""
 
-    following: Tensor  # (…) how many items follow an item, itself the first of them; 0 at padding
+    following: Tensor  # (…) items from this one to the end of its row; 0 at padding
 
     @classmethod
     def of(cls, items: Tensor, lengths: Tensor) -> tuple[Self, Tensor]:

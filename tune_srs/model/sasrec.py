@@ -7,9 +7,10 @@ Sequences are aligned left: what is padding follows the last item, where under t
 item attends to it. Positions count back from the end: the item a prediction starts from has the
 same position whatever the length, as in the original.
 
-The rows of a batch compute what there is to compute on them: padded rows in plain torch, on any
-device, which is the reference (`padded.py`); packed rows, without padding, by compiled kernels on
-the CPU (`packed.py`). A model chooses between them once, when it is made.
+A `Rows` object computes. `PaddedRows` (`padded.py`) use plain torch on any device and are the
+reference; `PackedRows` (`packed.py`) have no padding and use compiled kernels on the CPU. What
+predicts uses the kind that `rows_for` picks for the device, once per model; what trains passes its
+rows, whose kind `training.loop.packs` picks.
 
 Shapes: B rows, L columns, T tokens of all rows without padding, D hidden units, I items. (…) is
 (B, L) of padded rows, (T,) of packed ones.
@@ -71,10 +72,10 @@ class Block(nn.Module):
         self.gates = nn.ModuleList(Gate(units) for _ in range(2 if config.gates else 0))
 
     def forward(self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.Module) -> Stream:
-        """Take a block's input and its norm, (…, D) each, to those of the next block.
+        """Map the input of this block and its norm, (…, D) each, to those of the next block.
 
-        `behind` is the norm that the next block begins with, or the model's last one. With `post`
-        it is left alone, and both inputs are the same.
+        `behind` is the first norm of the next block or, after the last block, the model's own. With
+        `post` the block does not use it, and `x` and `normed` are the same tensor.
         """
         mixed = rows.attend(self.attention, normed, normed if self.norm == "pre" else x)
         return self._joined(x, normed, mixed, rows, behind)
@@ -82,7 +83,8 @@ class Block(nn.Module):
     def last(self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.Module) -> Stream:
         """As `forward`, for the last item of each row alone: (…, D) each → (B, D) each.
 
-        What is seen is mixed first and projected to values then, once per row.
+        Attention mixes its inputs first, and only the mix is projected to values: once per row,
+        not once per item.
         """
         seen = normed if self.norm == "pre" else x
         x, normed = rows.last(x), rows.last(normed)
@@ -142,9 +144,10 @@ POSITIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class SASRec(nn.Module):
-    """The model. `generator` (CPU) draws the initial weights, and on the CPU the dropout masks.
+    """The model. `generator` (CPU) draws the initial weights.
 
-    `device` is where it will compute, which decides how: see `rows_for`.
+    It also draws the dropout masks, until `draw_dropout_from` sets another. `device` is where the
+    model will compute, which decides how: see `rows_for`.
     """
 
     def __init__(
@@ -192,9 +195,10 @@ class SASRec(nn.Module):
                 module.fused = True
 
     def place(self, following: Tensor) -> Tensor:
-        """The position of an item which is the first of `following` items to be predicted, >= 1.
+        """Return each item's row in the table of positions.
 
-        1 at the last item of a row, at most `max_length`; at padding, 0, anything.
+        `following` counts the items from this one to the end of its row: 1 at the last item, at
+        most `max_length`. At padding it is 0, and the result has no meaning.
         """
         return (self.max_length - following).clamp(max=self.max_length - 1)
 
@@ -218,7 +222,7 @@ class SASRec(nn.Module):
         return top.last(x, normed, rows, norm)[1]
 
     def _entered(self, table: Tensor, items: Tensor, rows: Rows) -> Stream:
-        """Embed `items`, and norm them unless the first block adds to them as they are."""
+        """Return the embeddings of `items` and their norm; with `post`, the embeddings twice."""
         scale = math.sqrt(table.shape[1]) if self.config.scale_embedding else 1.0
         positions = None
         if self.positions is not None:

@@ -15,15 +15,15 @@ from tune_srs.tensors import tensor_of
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of B users, one after another: T tokens, each an item that others follow.
+    """The rows of B users, one after another, at T places. `BatchLoss` draws their negatives.
 
     A row is the part of a user's history that is seen, without its last item, which is only
-    predicted. Padded rows are equally long; padding behind the end of a shorter one is not a token.
+    predicted. Padded rows are equally long: then T counts padding, too.
     """
 
     users: Tensor  # (T,) the user of the row
     items: Tensor  # (T,) int64; 0 at padding
-    following: Tensor  # (T,) how many items follow in the row; 0 at padding
+    following: Tensor  # (T,) items from this one to the end of its row; 0 at padding
     offsets: Tensor | None  # (B + 1,) where the rows begin, or None: they are padded
     columns: int  # length of the longest row
     slots: Tensor  # (T,) position of the token in `seen`

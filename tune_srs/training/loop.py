@@ -1,7 +1,8 @@
 """One training run: `train` yields a report after each epoch. Knows nothing of Ray.
 
-Its random numbers come from generators of its own, all seeded by `train.seed`, so that a run
-repeats itself on the same machine and can go on from a saved state as if never interrupted.
+Training draws its random numbers from generators of its own, which `train.seed` seeds. It therefore
+repeats itself on the same machine, and resumes from a saved state as if never interrupted. (Torch's
+fused attention draws from torch's global generator, which each epoch seeds.)
 """
 
 import math
@@ -27,7 +28,7 @@ from tune_srs.training.cuda_graph import GraphedStep
 from tune_srs.training.lazy_adam import LazyAdam
 from tune_srs.training.schedule import learning_rate, set_learning_rate
 
-MANY_ITEMS = 200_000  # above it, a CPU moves the touched rows quicker than all
+MANY_ITEMS = 200_000  # above it, a CPU is quicker when it updates the touched rows only
 BETAS = (0.9, 0.98)
 
 
@@ -95,7 +96,8 @@ def _optimizers(
 ) -> tuple[torch.optim.Optimizer, ...]:
     """Return the optimisers of all that is trained.
 
-    One Adam, or a lazy one for the item embeddings, of which a step then moves the touched rows.
+    One AdamW trains everything. If `touches_few`, a `LazyAdam` trains the item embeddings instead
+    and updates only the rows that a step uses.
     """
     train = config.train
     rest, optimizers = [*model.parameters()], []
@@ -122,7 +124,10 @@ def _optimizers(
 
 
 def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
-    """Compile what `config` calls on the CPU: a moment, or half a minute once per machine."""
+    """Compile the kernels, if `config` uses them, by one step of the default configuration.
+
+    It takes half a minute the first time on a machine, and a moment after that.
+    """
     if not packs(config.train):
         return
     histories = Histories(np.array([1, 2, 3], dtype=np.int32), np.array([0, 3]), num_items=5)
@@ -131,7 +136,7 @@ def compile_kernels(config: TrialConfig, say: Callable[[str], None]) -> None:
     device, generator = torch.device("cpu"), torch.Generator()
     notice = Timer(2, say, ["compiling for this machine, once: about half a minute"])
     notice.start()
-    try:  # a step without its optimiser, of which the import alone takes seconds
+    try:  # without an optimiser, because its import alone takes seconds
         model = SASRec(compiled.model, split.num_items, generator)
         model.draw_dropout_from(generator)
         batches = Batches(histories, 1, compiled.model.max_length, device, padded=False)
@@ -149,7 +154,7 @@ def clear_device() -> None:
 
 
 def packs(config: TrainConfig) -> bool:
-    """Whether rows go without padding through the compiled kernels: on the CPU, as they are."""
+    """Return whether training uses packed rows: on the CPU, in float32, no fused attention."""
     plain = config.precision == "float32" and not config.fused_attention
     return device_of(config).type == "cpu" and plain
 
@@ -171,9 +176,10 @@ def train(
 ) -> Iterator[EpochReport]:
     """Train on the training histories of a split, and score its futures after every epoch.
 
-    A split holds the histories that train, and the futures to be predicted from which histories;
-    the validation split never holds test futures. With only `Histories`, all of them train and
-    nothing is scored: the reports have no metrics of `val/`.
+    A split holds three things: the histories to train on, the histories to predict from, and the
+    futures to predict. The validation split never holds test futures. Of each training history the
+    last `model.max_length` + 1 items train; users with one item do not. With only `Histories`, all
+    of them train and nothing is scored: the reports have no metrics of `val/`.
 
     Yields one report per epoch, from `state.epoch` + 1 to `train.last_epoch`, or else
     `train.max_epochs`. Once `stop` is set, by another thread, the generator ends at its next step,
