@@ -1,6 +1,8 @@
 """What reads a run opens each of its files once, and needs little to do so."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from support.exports import write_run
 
 from tune_srs.errors import ConfigError
+from tune_srs.runs import tables
 from tune_srs.runs.run import Run
 
 # runs a command and prints which files it opened, one line per opening
@@ -46,6 +49,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def opened_by(folder: Path, arguments: list[str]) -> list[str]:
+    """Return what a command opens, one name per opening."""
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("OPENED")[2].split("\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -56,21 +72,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_command_opens_the_plan_and_the_journal_once(folder: Path, arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", COUNTED, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    opened = done.stdout.partition("OPENED")[2].split("\n")
+    opened = opened_by(folder, arguments)
     times = 2 if len(arguments) == 3 and arguments[0] == "results" else 1  # two runs are asked for
     assert sum(name.endswith("tiny/search.yaml") for name in opened) == times
-    journal = sum(name.endswith("tiny/journal.jsonl") for name in opened)
-    assert journal <= times
-    if arguments[0] != "results":  # whose table stands in trials.csv
-        assert journal == 1
+    assert sum(name.endswith("tiny/journal.jsonl") for name in opened) == times
+
+
+def test_of_two_runs_only_a_journal_that_is_ahead_of_its_table_is_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    for name, written in (("ahead", -1), ("ended", 1)):  # the table, s after the journal
+        run = Run(shutil.copytree(folder / "results" / "tiny", tmp_path / "results" / name))
+        tables.write_trials(run.paths.trials, run.records, run.space)
+        noted = run.paths.journal.stat().st_mtime
+        os.utime(run.paths.trials, (noted, noted + written))
+    opened = opened_by(tmp_path, ["results", "ahead", "ended"])
+    names = ("ahead/search.yaml", "ended/search.yaml", "ahead/journal.jsonl", "ended/journal.jsonl")
+    assert [sum(path.endswith(name) for path in opened) for name in names] == [1, 1, 1, 0]
 
 
 @pytest.mark.parametrize(

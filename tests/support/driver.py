@@ -10,12 +10,12 @@ from pathlib import Path
 import rich.console
 
 from tune_srs.datasets.prepare import prepare
+from tune_srs.runs import begin
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
 from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
-from tune_srs.tuning import winner
 from tune_srs.tuning.adapters import RecordingSearcher
 from tune_srs.tuning.console import Console
 from tune_srs.tuning.early_stopping import Judge
@@ -45,7 +45,7 @@ def search(folder: Path, space: Space, most_messages: int | None = None) -> tupl
     data = prepare(space.base.data, folder.parent / "data", lambda message: None)
     console = Lines()
     if not RunPaths(folder).settings.exists():
-        winner.begin(plan, data, folder)
+        begin.make_folder(plan, data, folder)
     journal = open_journal(folder, space)
     recorder = Recorder(journal, space, folder, plan.storage(folder), console)
     recorder.sweep()

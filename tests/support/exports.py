@@ -15,6 +15,7 @@ from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.exports.exported import Exported, items_of
 from tune_srs.model.sasrec import SASRec
+from tune_srs.runs import begin
 from tune_srs.runs.journal import Journal
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
@@ -42,7 +43,7 @@ def write_run(folder: Path) -> PreparedData:
     plan = Plan("tiny", Space.from_dict(SPACE | {"fixed": fixed}, "space"), 0, Resources())
     data = prepare(plan.space.base.data, folder / "data", silent)
     run = folder / "results" / "tiny"
-    winner.begin(plan, data, run)
+    begin.make_folder(plan, data, run)
     journal = Journal(run, plan.space.search.objectives)
     for number, values in enumerate(POINTS):
         journal.begin(number, values)

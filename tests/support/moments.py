@@ -18,6 +18,7 @@ import pandas as pd
 from support.searches import family
 from tune_srs.cli.app import main
 from tune_srs.exports import exported
+from tune_srs.runs import begin
 from tune_srs.runs.journal import Journal
 from tune_srs.studies import run as runs
 from tune_srs.tuning import winner
@@ -34,7 +35,7 @@ class Moment:
 
 
 SEARCH = {
-    "the folder is made": Moment(winner, "begin", after=True),
+    "the folder is made": Moment(begin, "make_folder", after=True),
     "a trial is noted and has not started": Moment(Journal, "begin", after=True),
     "an epoch is saved and not noted": Moment(Journal, "report", after=False, call=3),
     "an epoch is noted and TensorBoard not told": Moment(Journal, "report", after=True, call=4),

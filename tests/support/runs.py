@@ -9,13 +9,12 @@ import numpy as np
 
 from support.searches import METRIC, SPACE
 from tune_srs.datasets.prepare import prepare
-from tune_srs.runs import ranks, tables
+from tune_srs.runs import begin, ranks, tables
 from tune_srs.runs.journal import Journal, Status
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
 from tune_srs.space.space import Space
-from tune_srs.tuning import winner
 
 
 @dataclass
@@ -33,7 +32,7 @@ def make_run(folder: Path, trials: Sequence[Trial], **changes: Any) -> Path:
     """The run `folder`, of the tests' space with `changes`."""
     space = Space.from_dict(SPACE | {"first": []} | changes, "space")
     data = prepare(space.base.data, folder.parent / "data")
-    winner.begin(Plan(folder.name, space, 7, Resources()), data, folder)
+    begin.make_folder(Plan(folder.name, space, 7, Resources()), data, folder)
     journal = Journal(folder, space.search.objectives)
     for number, trial in enumerate(trials):
         journal.begin(number, trial.values)

@@ -146,7 +146,7 @@ def test_a_study_is_found_by_name_and_by_folder(
     (folder / "study.yaml").write_text("name: mine\n")
     monkeypatch.chdir(tmp_path)
     for command, message in (
-        ("results", "study.yaml: damaged, 'study' is missing"),
+        ("results", "study.yaml: damaged, study is missing"),
         ("report", f"a study, not a search; tune-srs results {place} shows"),
         ("monitor", f"a study, not a search; tune-srs results {place} shows"),
     ):

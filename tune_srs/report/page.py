@@ -52,7 +52,6 @@ def _facts(run: Run) -> dict[str, str]:
     """What was searched on which data, how, and with which versions."""
     settings, space = run.settings, run.space
     data, wanted = settings["data"], space.search
-    aims = zip(wanted.metrics, wanted.modes, strict=True)
     count = run.trials["status"].value_counts()
     versions = settings.get("versions", {})
     facts = {
@@ -61,7 +60,7 @@ def _facts(run: Run) -> dict[str, str]:
         "Fingerprint": data["fingerprint"],
         "Split": f"{space.base.data.split.kind}, {space.base.data.validation_futures} futures a "
         f"user to validate, {space.base.data.num_futures} to test",
-        "Searched for": ", ".join(f"{mode} {name}" for name, mode in aims),
+        "Searched for": ", ".join(f"{one.mode} {one.metric}" for one in wanted.objectives),
         "Searched by": f"{wanted.sampler.type}, seed {run.plan.seed}; early stopping: "
         f"{wanted.scheduler.type}",
         "Trials": f"{len(run.records)} of {space.trials}: "

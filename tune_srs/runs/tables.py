@@ -14,6 +14,7 @@ from tune_srs.config.yaml import NULL
 from tune_srs.errors import DataError
 from tune_srs.files import write_aside
 from tune_srs.runs.journal import TrialRecord
+from tune_srs.space.objective import Objective
 from tune_srs.space.search import SearchSettings
 from tune_srs.space.space import Space
 
@@ -93,16 +94,15 @@ def trial_table(
     metrics = search.metrics
     if len(metrics) > 1 and set(metrics) <= set(table):
         alive = table[metrics].where(table["status"] != "failed")
-        table["pareto"] = pareto(alive, search.modes)
+        table["pareto"] = pareto(alive, search.objectives)
     params = [name for name in searched_params if name in table]
     first = [*FIRST_COLUMNS, *(["pareto"] if "pareto" in table else []), *params]
     return table[[*first, *(name for name in table if name not in first)]]
 
 
-def pareto(values: pd.DataFrame, modes: Sequence[str]) -> list[bool]:
+def pareto(values: pd.DataFrame, objectives: Sequence[Objective]) -> list[bool]:
     """Which rows no other row dominates: as good in every column, and better in one."""
-    signs = np.array([1.0 if mode == "max" else -1.0 for mode in modes])
-    scores = values.to_numpy(dtype=float) * signs
+    scores = values.to_numpy(dtype=float) * [one.sign for one in objectives]
     return [
         bool(np.isfinite(own).all())
         and not ((scores >= own).all(axis=1) & (scores > own).any(axis=1)).any()

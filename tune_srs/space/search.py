@@ -201,14 +201,10 @@ class SearchSettings(Settings):
         return [self.metric] if isinstance(self.metric, str) else self.metric
 
     @property
-    def modes(self) -> list[Mode]:
-        """One mode for each of `metrics`."""
-        return self.mode if isinstance(self.mode, list) else [self.mode] * len(self.metrics)
-
-    @property
     def objectives(self) -> list[Objective]:
         """Each metric with its mode; the first one decides which epoch and trial is the best."""
-        return [Objective(*pair) for pair in zip(self.metrics, self.modes, strict=True)]
+        modes = self.mode if isinstance(self.mode, list) else [self.mode] * len(self.metrics)
+        return [Objective(*pair) for pair in zip(self.metrics, modes, strict=True)]
 
 
 def seconds(duration: str) -> float:

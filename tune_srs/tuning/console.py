@@ -67,9 +67,7 @@ class Console:
 def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
     """What is about to run, before anything takes time."""
     space, facts, search = plan.space, data.manifest, plan.space.search
-    aims = ", ".join(
-        f"{mode} {name}" for name, mode in zip(search.metrics, search.modes, strict=True)
-    )
+    aims = ", ".join(f"{one.mode} {one.metric}" for one in search.objectives)
     lines = [
         f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
         f"{facts['interactions']} interactions, {data.validation.num_futures} futures per user to "

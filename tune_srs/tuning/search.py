@@ -16,6 +16,7 @@ from ray import tune
 
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
+from tune_srs.runs import begin
 from tune_srs.runs.journal import Journal
 from tune_srs.runs.optuna_study import write_study
 from tune_srs.runs.paths import RunPaths
@@ -66,7 +67,7 @@ def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, resu
         with connected(plan.resources, data.validation):
             _check_cluster(plan, folder, resume)
             if not resume:
-                winner.begin(plan, data, folder)
+                begin.make_folder(plan, data, folder)
                 held.enter_context(alone(folder))
             held.enter_context(logged(RunPaths(folder).log))
             compile_kernels(space.base, console.say)  # before several workers do

@@ -1,9 +1,8 @@
-"""What a search is worth: the baselines before it, the winner's test score and export after it.
+"""What a search gives in the end: the winner, its test scores beside the baselines', its export.
 
 Any other trial of a run that has ended can be exported, too.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -13,18 +12,17 @@ from typing import Any
 import torch
 
 from tune_srs.config.settings import EvaluationConfig, TrialConfig
-from tune_srs.datasets.histories import Histories, Split
+from tune_srs.datasets.histories import Histories
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
-from tune_srs.evaluation.baselines import BASELINES
 from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer, measure
 from tune_srs.exports import exported
 from tune_srs.exports.exported import Exported, item_counts, items_of
 from tune_srs.exports.portable import check_formats
-from tune_srs.files import folder_aside
 from tune_srs.model.sasrec import SASRec
 from tune_srs.runs import ranks, tables
+from tune_srs.runs.begin import Scores, fit_baselines, score_baselines
 from tune_srs.runs.journal import Journal, TrialRecord
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan, versions
@@ -34,24 +32,7 @@ from tune_srs.storage import Storage
 from tune_srs.training.checkpoint import Best, load_best
 from tune_srs.training.loop import train
 
-Scores = dict[str, dict[str, float]]  # of the winner or a baseline, by its name
 Intervals = dict[str, tuple[float, float]]
-
-
-def begin(plan: Plan, data: PreparedData, folder: Path) -> None:
-    """Make the new `folder` of a run, with its plan and the baselines: whole, or not at all."""
-    evaluations = _scored_on(data.validation, _fitted_baselines(data), plan.space.base.evaluation)
-    scores = _means(evaluations, "val")
-    try:
-        with folder_aside(folder) as aside:
-            plan.write(data, RunPaths(aside).settings)
-            RunPaths(aside).baselines.write_text(json.dumps(scores, indent=2), encoding="utf-8")
-    except OSError:
-        if folder.exists():
-            raise ConfigError(
-                f"{folder}: exists and is never overwritten; choose another --name"
-            ) from None
-        raise
 
 
 def export_winner(
@@ -160,11 +141,10 @@ def _scored(
     model.load_state_dict(best.weights)
 
     scorers: dict[str, Scorer] = {"best": model.eval()}
-    validation = _scored_on(data.validation, scorers, config.evaluation)
+    on_validation = Evaluator(data.validation, config.evaluation, torch.device("cpu"))
+    validation = {name: on_validation(one) for name, one in scorers.items()}
     evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
-    found = {
-        name: evaluator.ranks(one) for name, one in (scorers | _fitted_baselines(data)).items()
-    }
+    found = {name: evaluator.ranks(one) for name, one in (scorers | fit_baselines(data)).items()}
     if keep_ranks:
         of_scorers = {name: (own.numpy(), alone.numpy()) for name, (own, alone) in found.items()}
         ranks.write(RunPaths(folder).test_ranks, of_scorers, evaluator.counted.numpy())
@@ -233,20 +213,8 @@ def _baselines(folder: Path, data: PreparedData, config: EvaluationConfig) -> Sc
     try:
         scores: Scores = tables.read_json(RunPaths(folder).baselines)
     except (FileNotFoundError, DataError):
-        scores = _means(_scored_on(data.validation, _fitted_baselines(data), config), "val")
+        scores = score_baselines(data, config)
     return scores
-
-
-def _fitted_baselines(data: PreparedData) -> dict[str, Scorer]:
-    """They learn from the training histories only, whatever they are scored on."""
-    return {name: make(data.validation.training) for name, make in BASELINES.items()}
-
-
-def _scored_on(
-    split: Split, scorers: Mapping[str, Scorer], config: EvaluationConfig
-) -> dict[str, Evaluation]:
-    evaluator = Evaluator(split, config, torch.device("cpu"))
-    return {name: evaluator(scorer) for name, scorer in scorers.items()}
 
 
 def _means(evaluations: Mapping[str, Evaluation], prefix: str) -> Scores:
