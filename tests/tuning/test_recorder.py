@@ -154,7 +154,7 @@ def test_without_its_journal_a_search_is_not_begun_again(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"journal\.jsonl: missing"):
         search(tmp_path / "lost", space())
     begun.paths.journal.write_text(content.replace('"train.lr": 0.01', '"train.lr": 0.5'))
-    with pytest.raises(DataError, match="which the space does not"):
+    with pytest.raises(DataError, match="which the space does not allow"):
         search(tmp_path / "lost", space())
 
 

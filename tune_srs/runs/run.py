@@ -21,7 +21,7 @@ from tune_srs.space.space import Space
 
 
 class Run:
-    """The run in `folder`, as far as it is: it may be running.
+    """The run in `folder`, which may still be running: its properties show what is there so far.
 
     Every property raises `ConfigError` or `DataError` if the file it needs is missing or damaged.
     """
@@ -101,7 +101,8 @@ class Run:
         since it began, pauses left out), `reason` (why it was stopped or failed), its parameters by
         dotted name, and its metrics at its best epoch: `val/…` in 0 … 1, `train/loss`, `time/…` in
         s per epoch. A parameter is missing where it is inactive, and the text `null` where null was
-        chosen. Of several searched metrics also `pareto`: whether no other trial is better in all.
+        chosen. If several metrics are searched, `pareto` is True unless another trial is as good in
+        all of them and better in one.
         """
         if _up_to_date(self.paths.trials, self.paths.journal):
             return tables.read_trials(self.paths.trials)
@@ -180,7 +181,7 @@ class Run:
 
 
 def _up_to_date(table: Path, record: Path) -> bool:
-    """Whether `table` was written after the last event in `record`; without a record it counts."""
+    """Return whether `table` is at least as new as `record`; without a record, any table is."""
     if not table.exists():
         return False
     return not record.exists() or table.stat().st_mtime >= record.stat().st_mtime

@@ -52,7 +52,7 @@ class Console:
             yield
 
     def trial_ended(self, record: TrialRecord, journal: Journal, space: Space) -> None:
-        """A line a trial; in a terminal for failures only, as the rest is on display."""
+        """Print a line per trial; in a terminal for failures only: the display has the rest."""
         if self._console.is_terminal and record.status != "failed":
             return
         metric, result = space.search.metrics[0], record.reason

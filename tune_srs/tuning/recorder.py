@@ -1,5 +1,6 @@
-"""What happens in a search is noted: in the journal, in `trials.csv`, for TensorBoard, on the
-console. And what the notes say of the search: whether it is over before all its trials are.
+"""Records what happens in a search, and decides from the records whether it should end early.
+
+The records are the journal, `trials.csv`, TensorBoard's files and the lines on the console.
 
 Nothing here knows Ray.
 """
@@ -23,7 +24,7 @@ from tune_srs.tuning.console import Console
 from tune_srs.tuning.early_stopping import EARLY
 from tune_srs.tuning.messages import EpochDone, Message, TrialFailed
 
-TABLE_SHARE = 20  # of many trials the table takes long: a twentieth of the time at most
+TABLE_SHARE = 20  # a table of many trials is slow to write: at most 1/20 of the time goes there
 logger = logging.getLogger("ray.tune_srs")  # into ray.log
 
 
@@ -54,7 +55,7 @@ class Recorder:
                 forget_last(self.storage, record.number)
 
     def begin(self, number: int, values: dict[str, Any]) -> bool:
-        """Note a trial, or that one goes on; False if it cannot be noted, and must not start."""
+        """Record a new trial. Return False if that cannot be written: the trial must not start."""
         with self._writing():
             if number == len(self.journal.trials):
                 tensorboard.write_start(self.paths.trial(number), self.space.params, values)
@@ -76,7 +77,10 @@ class Recorder:
                 tensorboard.write_epoch(self.paths.trial(number), message.epoch, message.metrics)
 
     def complete(self, number: int, last: Message) -> None:
-        """Note that a trial is over; `last`: what its worker told last."""
+        """Record that a trial is over; `last`: the last message of its worker.
+
+        A fatal failure leaves the trial unfinished, so that it can be resumed.
+        """
         if isinstance(last, EpochDone):
             if last.finished:
                 self.end(number, "complete", None)
@@ -86,7 +90,7 @@ class Recorder:
             self.end(number, "failed", last.reason)
 
     def end(self, number: int, status: Status, reason: str | None) -> None:
-        """Note the end of a trial."""
+        """Record the end of a trial; of its checkpoints only the best weights stay."""
         with self._writing():
             self.journal.end(number, status, reason)
             forget_last(self.storage, number)
@@ -99,7 +103,7 @@ class Recorder:
                 self._table_due = self.journal.elapsed + TABLE_SHARE * taken
 
     def end_all(self, reason: str) -> None:
-        """End the trials that a search leaves behind which is over; their workers are gone."""
+        """End the trials that are unfinished when the search is over; their workers have exited."""
         for record in self.journal.trials:
             if not record.ended:
                 for epoch, metrics in saved_epochs(self.storage, record.number):
@@ -126,14 +130,14 @@ class Recorder:
     def in_vain(self) -> str | None:
         """Return why going on would waste the budget, if so."""
         trials = self.journal.trials
-        # asked after each message, and mostly answered by the first trial
+        # this runs after every message; `any` usually stops at the first trial
         succeeded = any(record.status in ("complete", "stopped") for record in trials)
         failures = [] if succeeded else [one.reason for one in trials if one.status == "failed"]
         return retries.in_vain(failures, succeeded, "trials")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Tune would take what is raised here for a failure of the trial."""
+        """Turn a write error into `cannot_go_on`: Tune would count it as a failure of the trial."""
         try:
             yield
         except OSError as error:

@@ -1,7 +1,8 @@
 """The sequence of a search: connect, go on from the journal, let Tune run trials, export the best.
 
-Tune keeps nothing that a search goes on from: the journal does, and each session begins with what
-stands there.
+A search resumes from the journal and never from Tune's own state. A trial ends by itself (its last
+epoch, patience, an exception: `worker.py`), by the scheduler (`early_stopping.py`), with the search
+(`recorder.py`), or when its worker has died too often (`adapters.py`).
 """
 
 import os
@@ -36,17 +37,17 @@ from tune_srs.tuning.worker import run_trial
 
 
 def search(plan: Plan, data: PreparedData, folder: Path, console: Console, resume: bool) -> bool:
-    """Run `plan` into the new `folder`, or go on with it from whatever there is of it.
+    """Run `plan` in the new `folder`; with `resume`, continue the run that is there.
 
-    True if the search ended, False if it was interrupted. Raises `ConfigError` if `folder` exists
-    or the resources are not there, `SearchError` if no trial gave a metric, or if the search cannot
-    go on for want of disk or storage.
+    Returns True if the search ended, False if it was interrupted. Raises `ConfigError` if a new
+    run's `folder` exists or the resources are missing. Raises `SearchError` if no trial reported a
+    metric, or if the disk or the storage fails.
     """
     plan.check(folder, resume)
     settings = RunPaths(folder).settings
     try:
         return _search(plan, data, folder, console, resume)
-    except KeyboardInterrupt:  # twice, or outside of Tune: once, Tune ends well by itself
+    except KeyboardInterrupt:  # a second one, or one outside Tune, which ends well after the first
         if settings.exists():
             console.say(f"interrupted; {plan.how_to_resume(folder)}")
         raise
@@ -92,13 +93,13 @@ def open_journal(folder: Path, space: Space) -> Journal:
             if name not in space.params or not space.params[name].contains(value):
                 raise DataError(
                     f"{paths.journal}: trial {record.number} has {name}={value!r}, which the space "
-                    f"does not; restore the file as it was"
+                    f"does not allow; restore the original file"
                 )
     return journal
 
 
 def _check_cluster(plan: Plan, folder: Path, resume: bool) -> None:
-    """Raise a `ConfigError` that says what is missing, before anything is written."""
+    """Raise a `ConfigError` if resources or storage are missing, or the storage is not free."""
     plan.resources.check(node_resources())
     check_storage(plan.storage(folder) if plan.resources.storage else None)
     if not resume and plan.storage(folder).names():
@@ -124,7 +125,7 @@ def alone(folder: Path) -> Iterator[None]:
 def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM, as batch systems send it before they kill, is treated like Ctrl-C.
 
-    Behind the block Ctrl-C does what it did before: Tune would keep its own answer to it.
+    After the block the old handler of Ctrl-C is back; Tune would leave its own in place.
     """
     before = signal.getsignal(signal.SIGINT)
     terminate = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -136,7 +137,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 def _tune(plan: Plan, data: PreparedData, recorder: Recorder, missing: int) -> None:
-    """Let Ray Tune run the `missing` trials, those first that an earlier session has begun."""
+    """Let Ray Tune run the `missing` trials; those that an earlier session began come first."""
     nodes = node_resources()
     resources = plan.resources
     # all workers start together: one by one, a short trial would end before the next is up

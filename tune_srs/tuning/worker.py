@@ -1,4 +1,8 @@
-"""One trial, in a worker process of Ray that other trials share."""
+"""One trial, in a worker process of Ray that other trials share.
+
+If the process dies, Tune starts the trial again, here or elsewhere (`RETRIES` times), and the trial
+resumes from its last checkpoint.
+"""
 
 import traceback
 from collections.abc import Generator, Iterator
@@ -32,7 +36,7 @@ def messages(
 ) -> Generator[Message]:
     """Train, save and tell every epoch; go on from the last checkpoint where there is one.
 
-    What the trial raises is its last message.
+    If the trial raises, its last message is a `TrialFailed`.
     """
     try:
         yield from _epochs(number, values, space, split, storage)
@@ -63,7 +67,7 @@ def _epochs(
         finished = worn_out or report.epoch == trial.train.max_epochs
         return EpochDone(report.epoch, report.metrics, finished, note)
 
-    if before:  # it may have been cut off before it was told
+    if before:  # the worker may have died between saving and reporting it
         message = done(before)
         yield message
         if message.finished:
@@ -89,8 +93,8 @@ def _epochs(
 def _checkpoint(
     storage: Storage, number: int, trial: TrialConfig, num_items: int, best: Best
 ) -> tuple[EpochReport | None, str | None]:
-    """The epoch to go on from, if there is one, and why there is none although there should be."""
+    """Return the epoch to continue from, if any, and a note if a checkpoint cannot be read."""
     try:
         return load_last(storage, number, trial, num_items, best), None
-    except DataError as error:  # the epochs before it come out the same again
+    except DataError as error:  # training from the start gives the same epochs
         return None, f"trial {number} trains anew: {error}"
