@@ -133,7 +133,7 @@ def test_after_a_moment_not_all_interactions_are_there(tmp_path: Path) -> None:
     config = TrialConfig().with_overrides({"data.name": "synthetic", "data.num_futures": 2})
     settings = config.data.model_dump() | {"split": {"kind": "time", "share": 0.2}}
     data = prepare(type(config.data).model_validate(settings), tmp_path, silent)
-    with pytest.raises(ts.TuneSRSError, match=r"data\.split\.kind=time: not all interactions"):
+    with pytest.raises(ts.TuneSRSError, match=r"data\.split\.kind=time: the prepared data lack"):
         _ = data.everything
 
 
