@@ -70,7 +70,7 @@ def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
     aims = ", ".join(f"{one.mode} {one.metric}" for one in search.objectives)
     lines = [
         f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
-        f"{facts['interactions']} interactions, {data.validation.num_futures} futures a user to "
+        f"{facts['interactions']} interactions, {data.validation.num_futures} futures per user to "
         f"validate and {data.test.num_futures} to test; fingerprint {data.fingerprint[:12]}",
         f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
         f"for {aims}; Ray's log: {RunPaths(folder).log}",
