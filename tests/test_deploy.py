@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from ray.autoscaler._private.util import prepare_config, validate_config
-from support.nodes import BIN, ENVIRONMENT, SPACE, Process, kill
+from support.nodes import BIN, ENVIRONMENT, SPACE, Process, kill, only_cluster
 
 from tune_srs.cli.app import app
 from tune_srs.runs.journal import events
@@ -166,7 +166,7 @@ def test_the_slurm_job_goes_on_when_its_time_was_up(tmp_path: Path) -> None:
     space = SPACE | {"fixed": fixed, "params": rates}
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space), encoding="utf-8")
 
-    with slurm_job(tmp_path) as job:
+    with only_cluster(), slurm_job(tmp_path) as job:
         assert job.stdout is not None
         assert any(line.startswith("[1/4]") for line in job.stdout)
         job.send_signal(signal.SIGUSR1)
@@ -175,7 +175,7 @@ def test_the_slurm_job_goes_on_when_its_time_was_up(tmp_path: Path) -> None:
     assert (tmp_path / "asked of Slurm").read_text() == "requeue 7\n"
     assert not (tmp_path / "results" / "run" / "best").exists()
 
-    with slurm_job(tmp_path) as job:
+    with only_cluster(), slurm_job(tmp_path) as job:
         told, _ = job.communicate()
     assert job.returncode == 0, told
     assert (tmp_path / "results" / "run" / "best").exists()

@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 from support.searches import FIXED
 
@@ -33,6 +35,13 @@ ENVIRONMENT = os.environ | {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 Process = subprocess.Popen[str]
+
+
+@contextmanager
+def only_cluster() -> Iterator[None]:
+    """One cluster at a time on this machine: nodes that start beside others may join too late."""
+    with FileLock(Path(tempfile.gettempdir()) / "tune-srs-tests-cluster.lock"):
+        yield
 
 
 @contextmanager

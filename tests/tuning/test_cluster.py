@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.nodes import BIN, EPOCHS, Process, free_port, kill, node, search
+from support.nodes import BIN, EPOCHS, Process, free_port, kill, node, only_cluster, search
 
 from tune_srs.datasets.prepare import prepare
 from tune_srs.runs.journal import Event, events
@@ -40,6 +40,7 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     client = f"--ray-client-server-port={free_port()}"
     with (
+        only_cluster(),
         tempfile.TemporaryDirectory(prefix="ray-") as folder,  # paths of sockets must be short
         node("--head", "--port=0", client, f"--temp-dir={folder}"),
     ):
