@@ -143,8 +143,8 @@ def study(
 
     `spec`: a YAML file; None resumes a study unchanged. `fixed`: settings by dotted name, for all
     configurations or all data sets. `seeds`: number of seeds per configuration and data set.
-    `resources`: see `tune_srs.runs.resources.Resources`. Progress is printed, as `tune-srs study`
-    does.
+    `resources`: see `tune_srs.runs.resources.Resources`. Progress and the tables are printed, as by
+    `tune-srs study`.
 
     Returns the folder of the study; None if it was interrupted, so that it can be resumed. Raises
     `ConfigError` for a request that cannot be carried out, `DataError` for data that cannot be
@@ -152,6 +152,7 @@ def study(
     """
     from tune_srs.studies import table
     from tune_srs.studies.plan import StudyPlan, StudyRequest, study_folder
+    from tune_srs.tables.text import print_tables
 
     results = Path(results_folder)
     request = StudyRequest(
@@ -169,7 +170,8 @@ def study(
 
     if not run_study(plan, data, folder, Console(), new=not resume):
         return None
-    table.write(folder)
+    print_tables(table.write(folder))
+    print(f"these tables: {folder / 'table.md'}; all figures: {folder / 'table.csv'}")
     return folder
 
 

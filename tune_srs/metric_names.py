@@ -5,9 +5,6 @@ from collections.abc import Iterable
 from tune_srs.config.validation import nearest
 from tune_srs.errors import ConfigError
 
-GROUPS = ("val/", "train/", "time/")  # prefixes of the metrics that an epoch reports
-
-
 RANKING_NAMES = ("ndcg", "ndcg_rel", "hr", "recall", "hit", "mrr")
 
 

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from tune_srs.cli.options import DataFolder, Settings, overrides
-from tune_srs.cli.output import print_table
 
 
 def list_datasets(data_folder: DataFolder = Path("data")) -> None:
     """List the known data sets, and show which of them are here."""
     from tune_srs.datasets.prepare import known
+    from tune_srs.tables.text import print_table
 
     print_table(known(data_folder))
 

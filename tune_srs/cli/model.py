@@ -16,7 +16,7 @@ from tune_srs.cli.options import (
     Settings,
     overrides,
 )
-from tune_srs.cli.output import print_table, print_tables, warn
+from tune_srs.cli.output import warn
 
 
 class Format(StrEnum):
@@ -131,11 +131,12 @@ def evaluate(
     """
     from tune_srs import api
     from tune_srs.files import check_file, write_aside
+    from tune_srs.tables.text import print_tables
 
     check_file("--per-user", per_user)
     changes = overrides(settings) | ({"data.name": dataset} if dataset else {})
     evaluation = api.load(folder).evaluate(changes, data_folder=data_folder)
-    print_tables(list(evaluation.tables()))
+    print_tables(evaluation.tables())
     if per_user:
         write_aside(per_user, lambda aside: evaluation.per_user.to_parquet(aside, index=False))
 
@@ -180,6 +181,7 @@ def recommend(
     from tune_srs.errors import ConfigError
     from tune_srs.exports.recommend import read_histories
     from tune_srs.files import check_file, write_aside
+    from tune_srs.tables.text import print_table
 
     if (history is None) == (input_file is None):
         raise ConfigError("recommend: give either --history or --input")

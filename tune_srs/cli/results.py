@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tune_srs.cli.options import ResultsFolder, RunName, overrides
-from tune_srs.cli.output import print_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +67,7 @@ def show_results(
     from tune_srs.runs.run import Run
     from tune_srs.tables.listing import for_file, shown
     from tune_srs.tables.selection import selected
+    from tune_srs.tables.text import print_tables
 
     asked = {"csv": csv, "json": json_, "latex": latex, "markdown": markdown}
     forms = [form for form, wanted in asked.items() if wanted]
@@ -77,7 +77,7 @@ def show_results(
             raise ConfigError("results: a study is shown alone and whole; it keeps its own files")
         from tune_srs.studies import table
 
-        print_tables([(one.title, one.frame) for one in table.summaries(studies[0])])
+        print_tables(table.summaries(studies[0]))
         return
     if len(forms) > 1 or (to and not forms):
         raise ConfigError("results: give one of --csv, --json, --latex and --markdown")
@@ -88,7 +88,7 @@ def show_results(
         return selected(table, conditions or [], sort, top)
 
     if not forms:
-        print_tables([(one.title, one.frame) for one in shown(read, choose)])
+        print_tables(shown(read, choose))
         return
     content = for_file(read, choose, forms[0])
     if to:

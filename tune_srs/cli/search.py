@@ -19,7 +19,6 @@ from tune_srs.cli.options import (
     Storage,
     overrides,
 )
-from tune_srs.cli.output import print_tables
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -154,7 +153,6 @@ def study(
     Show the results so far: tune-srs results relevance
     """
     from tune_srs import api
-    from tune_srs.studies import table
 
     folder = api.study(
         spec,
@@ -174,5 +172,3 @@ def study(
     )
     if folder is None:
         raise typer.Exit(INTERRUPTED)
-    print_tables([(one.title, one.frame) for one in table.summaries(folder)])
-    print(f"these tables: {folder / 'table.md'}; all figures: {folder / 'table.csv'}")

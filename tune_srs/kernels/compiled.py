@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint32]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 

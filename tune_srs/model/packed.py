@@ -133,9 +133,9 @@ def num_pairs(lengths: Integers) -> Integers:
 
 
 def mask_of(dropout: Dropout | None) -> Mask:
-    """Return the mask of one call: a hash of its 64 random bits, a key and an odd step between
+    """Return the mask of one call, from 64 random bits: a key, and an odd step between draws.
 
-    draws, gives each element's bits again in the backward pass.
+    A hash of both gives the same bits per element again in the backward pass.
     """
     if dropout is None or not dropout.drops:
         return Mask(np.uint32(0), np.uint32(1), np.uint32(ALL), np.float32(1))

@@ -17,7 +17,7 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -92,7 +92,7 @@ class History:
     elapsed: float = 0.0  # seconds
 
     def apply(self, event: Event, objectives: Sequence[Objective]) -> None:
-        """Take over one event. Raises `KeyError` if a report lacks a searched metric."""
+        """Take an event over into the records; a `KeyError` if a report lacks a searched metric."""
         self.elapsed = event["at"]
         if "begin" in event:
             self.trials.append(TrialRecord(event["trial"], event["begin"], event["at"]))
@@ -107,7 +107,6 @@ class History:
         best = record.best_metrics
         if not best or first.better(reported[first.metric], best[first.metric]):
             record.best_epoch, record.best_metrics = event["epoch"], reported
-        self.curves.add(record.number, event["epoch"], reported)
 
 
 class Journal:
@@ -122,7 +121,7 @@ class Journal:
         self._history = History()
         if self._path.exists():
             _drop_what_was_cut_off(self._path)
-            self._history = read(folder, objectives)
+            self._history = replace(read(folder, objectives), curves=Curves())  # for readers only
         self._started = time.monotonic() - self._history.elapsed
 
     @property
@@ -197,6 +196,8 @@ def read(folder: Path, objectives: Sequence[Objective]) -> History:
     for line, event in enumerate(events(folder), start=1):
         try:
             history.apply(event, objectives)
+            if "epoch" in event:
+                history.curves.add(event["trial"], event["epoch"], event["metrics"])
         except KeyError as error:  # the report has other metrics than this search
             raise _damaged(RunPaths(folder).journal, line) from error
     return history

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -118,8 +117,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: damaged ({error}); restore it, or search again") from error
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """A table made for reading."""
 
     title: str

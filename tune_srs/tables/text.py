@@ -2,12 +2,16 @@
 
 import json
 import math
+import sys
+from collections.abc import Iterable
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 SMALL, LARGE = 0.01, 1e7  # numbers between them need no exponent
+WIDTH = 200  # columns where the output is not a terminal
 INFINITIES = (math.inf, -math.inf)
 
 
@@ -31,6 +35,18 @@ def console_table(frame: pd.DataFrame, title: str) -> Table:
     for row in text.itertuples(index=False):
         table.add_row(*map(Text, row))  # what looks like markup, in a title or an id, is none
     return table
+
+
+def print_table(frame: pd.DataFrame, title: str = "") -> None:
+    """Print a table as wide as the terminal; wider where the output goes elsewhere."""
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(console_table(frame, title))
+
+
+def print_tables(tables: Iterable[tuple[str, pd.DataFrame]]) -> None:
+    """Print tables under their titles, with a blank line behind each."""
+    for title, frame in tables:
+        print_table(frame, title)
+        print()
 
 
 def as_text(frame: pd.DataFrame, form: str) -> str:

@@ -20,8 +20,6 @@ from tune_srs.space.objective import Objective
 from tune_srs.tuning.messages import EpochDone, from_result
 
 Values = Mapping[str, Any]
-
-
 Report = tuple[int, Sequence[float]]  # epoch, and a value per objective
 
 
