@@ -28,7 +28,12 @@ SPACE = {
     "fixed": FIXED | {"train.max_epochs": EPOCHS},
     "params": {"train.lr": {"type": "categorical", "choices": [0.01, 0.001]}},
 }
-ENVIRONMENT = os.environ | {
+# a user's shell has none of what `tune_srs.tuning` sets for Ray in the process that imports it: with
+# that, `ray start` would listen on loopback only, and no other node could join
+SHELL = {
+    name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))
+}
+ENVIRONMENT = SHELL | {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # workers are as nice as `ray start`, and not nicer
     "RAY_AUTH_MODE": "token",  # Ray listens on every interface; strangers are turned away

@@ -10,6 +10,8 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # no tables of Tune's own
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # off, Ray binds to loopback on every system
+    # a study that is interrupted leaves runs whose outcome nobody asks for; it records all others
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     # Ray would start workers at niceness 15: beside other programs they would hardly ever run.
     # It adds this to the niceness of the command.
     "RAY_worker_niceness": "0",
