@@ -28,8 +28,8 @@ SPACE = {
     "fixed": FIXED | {"train.max_epochs": EPOCHS},
     "params": {"train.lr": {"type": "categorical", "choices": [0.01, 0.001]}},
 }
-# a user's shell has none of what `tune_srs.tuning` sets for Ray in the process that imports it: with
-# that, `ray start` would listen on loopback only, and no other node could join
+# A user's shell has none of what `tune_srs.tuning` sets for Ray in the process that imports it.
+# With that, `ray start` would listen on loopback only, and no other node could join.
 SHELL = {
     name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))
 }
