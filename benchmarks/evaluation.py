@@ -9,7 +9,7 @@ import argparse
 
 import torch
 from reference import plain_copy, plain_ranks
-from shapes import NAMES, median_ms, split_named
+from shapes import DATASETS, median_ms, split_named
 
 from tune_srs.config.settings import EvaluationConfig, TrialConfig
 from tune_srs.datasets.histories import Split
@@ -34,7 +34,7 @@ def measure(split: Split, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="ml-100k", choices=NAMES)
+    parser.add_argument("--dataset", default="ml-100k", help=DATASETS)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from shapes import NAMES, split_named
+from shapes import DATASETS, split_named
 from torch import Tensor
 from torch.multiprocessing import get_context
 from torch.profiler import ProfilerActivity, profile
@@ -184,8 +184,8 @@ def quality(device: str, split: Split, epochs: int, seeds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--dataset", default="ml-1m-shaped", choices=NAMES)
-    parser.add_argument("--learn-from", default="ml-100k", choices=NAMES, help="for NDCG")
+    parser.add_argument("--dataset", default="ml-1m-shaped", help=DATASETS)
+    parser.add_argument("--learn-from", default="ml-100k", help="for NDCG")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--trials", type=int, default=8, help="at most, on one device")
     parser.add_argument("--epochs", type=int, default=60, help="0: leave NDCG out")

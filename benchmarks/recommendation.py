@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pandas as pd
 import torch
-from shapes import NAMES, median_ms, split_named
+from shapes import DATASETS, median_ms, split_named
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Split
@@ -40,7 +40,7 @@ def measure(split: Split, top_k: int, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="ml-100k", choices=NAMES)
+    parser.add_argument("--dataset", default="ml-100k", help=DATASETS)
     parser.add_argument("--top-k", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()

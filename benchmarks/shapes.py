@@ -11,25 +11,25 @@ import numpy as np
 from tune_srs.datasets.histories import Histories, Split
 from tune_srs.datasets.prepared import PreparedData
 
-NAMES = ("ml-100k", "ml-1m-shaped", "tiny")
+DATASETS = "ml-1m-shaped and tiny are random, of a shape; or a known data set; or the path of a log"
 
 
 def split_named(name: str) -> Split:
-    """`ml-100k` is the real one, with one future; the others are random, of a shape."""
-    if name == "ml-100k":
-        return prepared_named(name).validation
+    """One of `DATASETS`, with one future per user."""
     if name == "ml-1m-shaped":
         return random_split(users=6040, items=3416, mean_length=165)
-    return random_split(users=60, items=60, mean_length=12)
+    if name == "tiny":
+        return random_split(users=60, items=60, mean_length=12)
+    return prepared_named(name).validation
 
 
 def prepared_named(name: str) -> PreparedData:
-    """`ml-100k`, or `tiny` generated data, both with one future."""
+    """A known data set, the path of a log, or `tiny` generated data; with one future per user."""
     from tune_srs.config.data import DataConfig
     from tune_srs.datasets.prepare import prepare
 
-    if name == "ml-100k":
-        return prepare(DataConfig(num_futures=1), Path("data"))
+    if name != "tiny":
+        return prepare(DataConfig(name=name, num_futures=1), Path("data"))
     with tempfile.TemporaryDirectory() as folder:
         settings = {"name": "synthetic", "num_futures": 1, "synthetic": {"users": 60}}
         return prepare(DataConfig.model_validate(settings), Path(folder))

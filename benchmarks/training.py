@@ -14,7 +14,7 @@ import statistics
 
 import torch
 from reference import plain_copy, plain_train_step
-from shapes import NAMES, median_ms, split_named
+from shapes import DATASETS, median_ms, split_named
 
 from tune_srs.config.presets import PRESETS
 from tune_srs.config.settings import TrialConfig
@@ -93,7 +93,7 @@ def measure(split: Split, config: TrialConfig, repeats: int, plain: bool) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="ml-100k", choices=NAMES)
+    parser.add_argument("--dataset", default="ml-100k", help=DATASETS)
     parser.add_argument("--architecture", default="original", choices=("default", *PRESETS))
     parser.add_argument("--repeats", type=int, default=25)
     options = parser.parse_args()
