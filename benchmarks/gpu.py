@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Split
 from tune_srs.evaluation.evaluator import Evaluator
-from tune_srs.negatives import NegativeSampler
+from tune_srs.negatives import UnseenSampler
 from tune_srs.training.batch_loss import BatchLoss
 from tune_srs.training.batches import Batches
 from tune_srs.training.loop import new_state, packs, step_of, train
@@ -46,7 +46,7 @@ def config_for(device: str, changes: dict[str, Any]) -> TrialConfig:
     return TrialConfig().with_overrides({"preset": "original"} | given | changes)
 
 
-class Fixed(NegativeSampler):
+class Fixed(UnseenSampler):
     """Draws on the CPU, whatever the device, so that two devices get the same negatives."""
 
     def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -63,7 +63,7 @@ def check(device: torch.device, split: Split) -> None:
         batches = Batches(split.training, 128, config.model.max_length, place, padded=True)
         (users, *_) = batches.epoch(state.order)
         loss_of = BatchLoss(config, split.training, place)
-        loss_of.negatives = Fixed(split.training, CPU)
+        loss_of.negatives.sampler = Fixed(split.training, CPU)
         loss = loss_of(state.model, batches.batch(users), state.generator)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.cpu() for p in state.model.parameters() if p.grad is not None]

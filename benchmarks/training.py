@@ -19,7 +19,8 @@ from shapes import DATASETS, median_ms, split_named
 from tune_srs.config.presets import PRESETS
 from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Split
-from tune_srs.training.batch_loss import BatchLoss, num_negatives
+from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batch_negatives import num_negatives
 from tune_srs.training.batches import Batch, Batches
 from tune_srs.training.loop import new_state, train_step
 

@@ -1,7 +1,5 @@
 """Negatives: outside the history, and as often as they should be."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from scipy import stats
 from support.small_data import histories_of, random_split
 
 from tune_srs.errors import DataError
-from tune_srs.negatives import CatalogueSampler, NegativeSampler, target_counts
+from tune_srs.negatives import CatalogueSampler, Seen, UnseenSampler, target_counts
 from tune_srs.training.batches import Batches
 
 CPU = torch.device("cpu")
@@ -29,7 +27,7 @@ def test_negatives_are_what_the_history_leaves(
     histories: list[list[int]], seed: int, kernels: bool
 ) -> None:
 
-    sampler = NegativeSampler(histories_of(histories, 10), CPU, kernels=kernels)
+    sampler = UnseenSampler(histories_of(histories, 10), CPU, kernels=kernels)
     users = torch.arange(len(histories))
     drawn = sampler.sample(users, 200, torch.Generator().manual_seed(seed))
     for history, row in zip(histories, drawn.tolist(), strict=True):
@@ -41,7 +39,7 @@ def test_negatives_are_what_the_history_leaves(
 
 def test_negatives_are_uniform() -> None:
     histories = histories_of([[2, 3, 7, 3], [1], [20, 19, 1]], 20)
-    sampler = NegativeSampler(histories, CPU)
+    sampler = UnseenSampler(histories, CPU)
     users = torch.tensor([0, 1, 2]).repeat(2000)
     drawn = sampler.sample(users, 10, torch.Generator().manual_seed(0))
     for user, known in ((0, {2, 3, 7}), (1, {1}), (2, {1, 19, 20})):
@@ -53,14 +51,14 @@ def test_negatives_are_uniform() -> None:
 
 def test_who_knows_everything_has_no_negatives() -> None:
     with pytest.raises(DataError, match="all 3 items"):
-        NegativeSampler(histories_of([[1], [3, 1, 2]], 3), CPU)
+        UnseenSampler(histories_of([[1], [3, 1, 2]], 3), CPU)
 
 
 def test_the_kernel_and_torch_draw_the_same() -> None:
     histories = random_split(3, users=30).training
     users = torch.arange(30).repeat_interleave(5)
     drawn = [
-        NegativeSampler(histories, CPU, kernels=kernels).sample(
+        UnseenSampler(histories, CPU, kernels=kernels).sample(
             users, 4, torch.Generator().manual_seed(0)
         )
         for kernels in (False, True)
@@ -69,15 +67,13 @@ def test_the_kernel_and_torch_draw_the_same() -> None:
 
 
 HISTORIES = [[2, 3, 7, 3, 2, 2], [1, 4, 4], [7, 6, 1], [5, 5, 5, 5, 8]]
-MOST = 3  # items of a history that are seen
-TARGETS = [item for history in HISTORIES for item in history[-MOST - 1 :][1:]]
 COUNTS = {item: sum(history.count(item) for history in HISTORIES) for item in range(1, 10)}
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])
 def test_popular_items_are_drawn_by_a_power_of_their_popularity(power: float) -> None:
     histories = histories_of(HISTORIES, 9)
-    sampler = NegativeSampler(histories, CPU, power)
+    sampler = UnseenSampler(histories, CPU, power)
     users = torch.arange(4).repeat(3000)
     drawn = sampler.sample(users, 5, torch.Generator().manual_seed(0))
     for user, history in enumerate(HISTORIES):
@@ -91,7 +87,7 @@ def test_popular_items_are_drawn_by_a_power_of_their_popularity(power: float) ->
 
 def test_shared_negatives_count_where_they_are_outside_the_history() -> None:
     histories = histories_of(HISTORIES, 9)
-    sampler = NegativeSampler(histories, CPU)
+    sampler = UnseenSampler(histories, CPU)
     items, counted = sampler.shared(torch.tensor([0, 2, 3]), 200, torch.Generator().manual_seed(0))
     assert items.shape == (200,)
     for row, user in zip(counted, (0, 2, 3), strict=True):
@@ -100,52 +96,32 @@ def test_shared_negatives_count_where_they_are_outside_the_history() -> None:
     assert stats.chisquare(np.bincount(items, minlength=10)[1:]).pvalue > 0.001
 
 
-@pytest.mark.parametrize("in_batch", [0.0, 0.5])
 @pytest.mark.parametrize("power", [0.0, 1.0])
-def test_a_sample_of_the_catalogue_has_what_it_expects(in_batch: float, power: float) -> None:
-    """The batch is everyone's targets."""
-    histories = histories_of(HISTORIES, 9)
-    sampler = CatalogueSampler(histories, CPU, power, in_batch, MOST)
-    batch = torch.tensor(TARGETS)
-    exists = torch.ones(len(batch), dtype=torch.bool)
-    rounds, found, expected = 2000, np.zeros(10), np.zeros(10)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(rounds):
-        items, log_expected = sampler.sample(batch, exists, 6, generator)
-        found += np.bincount(items, minlength=10)
-        expected[items] = log_expected.exp()
-    assert expected.sum() == pytest.approx(6, rel=1e-4)
-    drawn = expected > 0.01  # 9 is next to never drawn by popularity
-    assert (
-        stats.chisquare(
-            found[drawn], found[drawn].sum() * expected[drawn] / expected[drawn].sum()
-        ).pvalue
-        > 0.001
-    )
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_sample_of_the_catalogue_has_the_chances_it_tells(power: float, shared: bool) -> None:
+    sampler = CatalogueSampler(histories_of(HISTORIES, 9), CPU, power)
+    users, generator = torch.zeros(100, dtype=torch.int64), torch.Generator().manual_seed(0)
+    if shared:
+        items, counted = sampler.shared(users, 20_000, generator)
+        assert counted.shape == (100, 20_000)
+        assert counted.all()
+    else:
+        items = sampler.sample(users, 200, generator)
+        assert items.shape == (100, 200)
+    chances = sampler.chances.numpy()
+    assert chances.sum() == pytest.approx(1)
+    drawn = chances > 1e-6  # 9 is next to never drawn by popularity
+    counts = np.bincount(items.ravel(), minlength=10)[1:]
+    assert stats.chisquare(counts[drawn], 20_000 * chances[drawn]).pvalue > 0.001
 
 
-def test_the_batch_gives_only_items_that_exist() -> None:
-    sampler = CatalogueSampler(histories_of(HISTORIES, 9), CPU, 0.0, 0.9, MOST)
-    targets, exists = torch.tensor([4, 0, 0, 2]), torch.tensor([True, False, False, True])
-    items, _ = sampler.sample(targets, exists, 100, torch.Generator().manual_seed(0))
-    assert (items >= 1).all()
-    assert set(items[:90].tolist()) == {2, 4}
-
-
-def test_the_estimated_sum_has_the_expectation_of_the_full_one() -> None:
-    """That of e^x over the sample, divided by what is expected of each."""
-    histories = histories_of(HISTORIES, 9)
-    sampler = CatalogueSampler(histories, CPU, 0.5, 0.25, MOST)
-    batch = torch.tensor(TARGETS)
-    exists = torch.ones(len(batch), dtype=torch.bool)
-    scores = torch.randn(10, generator=torch.Generator().manual_seed(1))
-    scores[9] = -math.inf  # what popularity next to never draws
-    generator, sums = torch.Generator().manual_seed(0), []
-    for _ in range(4000):
-        items, log_expected = sampler.sample(batch, exists, 8, generator)
-        sums.append((scores[items] - log_expected).exp().sum().item())
-    error = np.std(sums) / math.sqrt(len(sums))
-    assert abs(np.mean(sums) - scores[1:].exp().sum().item()) < 4 * error
+def test_who_has_seen_what_is_known() -> None:
+    seen = Seen(histories_of(HISTORIES, 9), CPU)
+    users, items = torch.tensor([0, 3, 1]), torch.arange(1, 10)
+    found = seen.contains(users, items)
+    assert torch.equal(found, seen.contains(users, items.expand(3, 9)))
+    for row, user in zip(found.tolist(), users.tolist(), strict=True):
+        assert {item for item, known in enumerate(row, 1) if known} == set(HISTORIES[user])
 
 
 @settings(max_examples=50)

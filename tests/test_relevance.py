@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_srs.errors import ConfigError
@@ -19,6 +19,7 @@ from tune_srs.relevance import (
     with_gradient_scaled,
 )
 from tune_srs.report.relevance_plot import relevance_figure, write_relevance_plot
+from tune_srs.training.losses import pair_weights
 
 NAMES = ("fixed", "linear", "power", "exponential", "reciprocal", "gaussian")
 
@@ -108,9 +109,26 @@ def test_waits_before_now_count_as_none() -> None:
     assert weights.tolist() == [[1, 1]]
 
 
+@settings(max_examples=50)
+@given(
+    name=st.sampled_from(NAMES),
+    lengths=st.lists(st.integers(1, 8), min_size=1, max_size=20),
+    count=st.integers(1, 10),
+)
+def test_the_weights_of_the_pairs_that_exist_have_mean_1(
+    name: str, lengths: list[int], count: int
+) -> None:
+    """Whatever the lengths; `lengths` counts the positives of each position."""
+    exists = torch.arange(count) < torch.tensor(lengths)[:, None]
+    weights = loss_weights(name, count, None, "mean")
+    pairs = pair_weights(weights, exists, "mean") * exists.sum()
+    assert pairs[exists].double().mean().item() == pytest.approx(1, rel=1e-6)
+    assert (pairs[~exists] == 0).all()
+
+
 @pytest.mark.parametrize("rate", [0.3, 1.0])
 def test_learned_weights_come_to_where_their_criterion_is_least(rate: float) -> None:
-    """w_j = rate / (l_j + c), of mean 1, however many pairs a place has."""
+    """w_j = rate / (l_j + c), of mean 1, however many pairs a place has, whatever the factor."""
     exists = torch.arange(4) <= torch.tensor([3, 3, 2, 1, 1, 0, 0, 0])[:, None]  # 8, 5, 3, 2
     lost = torch.tensor([0.2, 0.5, 0.9, 1.0])
     learned = LearnedRelevance(4, rate)
@@ -118,9 +136,10 @@ def test_learned_weights_come_to_where_their_criterion_is_least(rate: float) -> 
     optimizer = torch.optim.Adam(learned.parameters(), 0.05)
     for _ in range(600):
         optimizer.zero_grad()
-        weights, penalty = learned(exists)
+        weights, penalty = learned(exists, factor=7)
         assert penalty.item() == 0  # the loss reported is that of the model
-        ((weights * lost * exists).sum() / exists.sum() + penalty).backward()
+        pairs = pair_weights(weights, exists, "mean")
+        (7 * (pairs * lost).sum() + penalty).backward()
         optimizer.step()
     weights = learned.weights().detach()
     offsets = rate / weights - lost

@@ -32,7 +32,21 @@ def masses(histories: Histories, popularity: float) -> Masses:
     return np.maximum(1, rounded)
 
 
-class NegativeSampler:
+class Seen:
+    """Tells which items stand in which user's history."""
+
+    def __init__(self, histories: Histories, device: torch.device) -> None:
+        self._range = histories.num_items + 1
+        self._pairs = tensor_of(seen_pairs(histories), device)
+
+    def contains(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return where `items` (T, N), or (N,) for all, are in the history of `users` (T,)."""
+        pairs = users[:, None] * self._range + items  # (T, N)
+        nearest = torch.searchsorted(self._pairs, pairs).clamp_(max=len(self._pairs) - 1)
+        return self._pairs[nearest] == pairs
+
+
+class UnseenSampler:
     """Draws items outside a user's training history, without rejecting any draw.
 
     Lay the items side by side, each as wide as its mass, and take the user's items out. A point r
@@ -50,10 +64,9 @@ class NegativeSampler:
     ) -> None:
         """Draw by a compiled kernel if `kernels`: by default on a CPU if all masses are equal."""
         self._kernels = device.type == "cpu" and popularity == 0 if kernels is None else kernels
-        self._range = histories.num_items + 1
-        users, items = histories.users(), histories.items.astype(np.int64) - 1
-        known = np.unique(users * self._range + items)
-        users, items = known // self._range, known % self._range
+        self._seen = Seen(histories, device)
+        users, items = np.divmod(seen_pairs(histories), histories.num_items + 1)
+        items = items - 1
         sizes = np.bincount(users, minlength=histories.num_users)
         if sizes.max(initial=0) >= histories.num_items:
             raise DataError(
@@ -77,7 +90,6 @@ class NegativeSampler:
         self._others = tensor_of(ends[-1] - of_user, device)  # (U,) mass of all other items
         self._taken = tensor_of(taken, device)
         self._ends = tensor_of(ends, device)  # (I,)
-        self._known = tensor_of(known, device)
 
     def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Return `count` items per entry of `users` (T,), drawn with replacement: (T, count)."""
@@ -109,46 +121,41 @@ class NegativeSampler:
 
         Row t of the latter is of the history of `users[t]`.
         """
-        items = draw(self._ends, count, generator)
-        keys = users[:, None] * self._range + (items - 1)
-        nearest = torch.searchsorted(self._known, keys).clamp_(max=len(self._known) - 1)
-        return items, self._known[nearest] != keys
+        items = draw(self._ends, (count,), generator)
+        return items, ~self._seen.contains(users, items)
 
 
 class CatalogueSampler:
-    """Draws items of the whole catalogue for sampled softmax; tells how often each is expected."""
+    """Draws items of the whole catalogue, those of the user's history included."""
 
-    def __init__(
-        self,
-        histories: Histories,
-        device: torch.device,
-        popularity: float,
-        in_batch: float,
-        max_length: int,
-    ) -> None:
+    def __init__(self, histories: Histories, device: torch.device, popularity: float = 0.0) -> None:
         widths = masses(histories, popularity)
-        counts = target_counts(histories, max_length)
+        self._uniform = popularity == 0
         self._ends = tensor_of(np.cumsum(widths), device)  # (I,)
-        self._chance = tensor_of(widths / widths.sum(), device)  # (I,)
-        self._frequency = tensor_of(counts / counts.sum(), device)  # (I,)
-        self._in_batch = in_batch
+        self.chances = tensor_of(widths / widths.sum(), device)  # (I,) of item i at i - 1
 
-    def sample(
-        self, targets: Tensor, exist: Tensor, count: int, generator: torch.Generator
+    def sample(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Return `count` items per entry of `users` (T,), drawn with replacement: (T, count)."""
+        return self._draw((len(users), count), generator)
+
+    def shared(
+        self, users: Tensor, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return negatives (N,), and the log of how many of each are expected among them (N,).
+        """Return items for all tokens, (N,), and that all of them count, (T, N)."""
+        items = self._draw((count,), generator)
+        return items, torch.ones(len(users), count, dtype=torch.bool, device=users.device)
 
-        The share `in_batch` comes from the `targets` (T,) of the batch, where they `exist` (T,):
-        over all batches targets occur as often as `target_counts` (Yi et al., RecSys 2019). The
-        rest is drawn by popularity (mixed negative sampling, Yang et al., WWW 2020).
-        """
-        near = round(count * self._in_batch)
-        items = draw(self._ends, count - near, generator)
-        if near:
-            chosen = torch.multinomial(exist.float(), near, True, generator=generator)
-            items = torch.cat([targets[chosen], items])
-        expected = near * self._frequency + (count - near) * self._chance
-        return items, expected[items - 1].log().float()
+    def _draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        if not self._uniform:
+            return draw(self._ends, shape, generator)
+        stop = len(self._ends) + 1
+        return torch.randint(1, stop, shape, generator=generator, device=self._ends.device)
+
+
+def seen_pairs(histories: Histories) -> Masses:
+    """Return the distinct user * (I + 1) + item of all interactions, ascending."""
+    pairs: Masses = np.unique(histories.users() * (histories.num_items + 1) + histories.items)
+    return pairs
 
 
 def target_counts(histories: Histories, max_length: int) -> Masses:
@@ -162,9 +169,9 @@ def target_counts(histories: Histories, max_length: int) -> Masses:
     return np.bincount(targets, minlength=histories.num_items + 1)[1:]
 
 
-def draw(ends: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` items, each with the chance of its width; `ends` (I,) where the widths end."""
+def draw(ends: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw items of that shape, each with the chance of its width; `ends` (I,) of the widths."""
     total = ends[-1]
-    uniform = torch.rand(count, dtype=torch.float64, generator=generator, device=ends.device)
+    uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=ends.device)
     point = (uniform * total).long().minimum(total - 1)
     return torch.searchsorted(ends, point, right=True) + 1

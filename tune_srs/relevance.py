@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 DEFAULT_RATES = {"power": 2.0, "exponential": 1.0, "reciprocal": 1.0, "gaussian": 2.0}
+LEARNED_RATE = 0.1
 
 
 def relevance(name: str, count: int, rate: float | None = None) -> Tensor:
@@ -44,8 +45,9 @@ def loss_weights(name: str, count: int, rate: float | None, normalization: str) 
     """Return the weights of the j-th of `count` = P positives in a loss: (P,) float32.
 
     `mean`: the weights have mean 1, so relevance leaves the balance of positives and negatives
-    alone. `original`: all but fixed divided by P (P + 1) / 2, as in the paper's code; their sum
-    then depends on the relevance (at P = 10: linear 1, power 7, exponential 633).
+    alone; where fewer than P positives exist, see `losses.pair_weights`. `original`: all but fixed
+    divided by P (P + 1) / 2, as in the paper's code; their sum then depends on the relevance (at
+    P = 10: linear 1, power 7, exponential 633).
     """
     weights = relevance(name, count, rate)
     if normalization == "mean":
@@ -75,36 +77,38 @@ def time_weights(days: Tensor, exists: Tensor, rate: float | None, normalization
 class LearnedRelevance(nn.Module):
     """P free weights, positive and of mean 1, learned with the model from its training loss alone.
 
-    With l_j the mean loss of the j-th positives, the weights minimise
-    mean_j w_j l_j - rate mean_j log w_j: the balance of several tasks by their uncertainty (Kendall
-    et al., CVPR 2018, arXiv 1705.07115), held to mean 1. At the minimum w_j = rate / (l_j + c): the
-    better the model predicts a position, the more it weighs, and no weight falls to 0. The smaller
-    the rate, the more the weights differ.
+    With l_j the mean loss of the j-th positives, before any factor that the loss gives to all of
+    them, the weights minimise mean_j w_j l_j - rate mean_j log w_j: the balance of several tasks by
+    their uncertainty (Kendall et al., CVPR 2018, arXiv 1705.07115), held to mean 1. At the minimum
+    w_j = rate / (l_j + c): the better the model predicts a position, the more it weighs, and no
+    weight falls to 0. The smaller the rate, the more the weights differ.
     """
 
     def __init__(self, count: int, rate: float | None) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(count))
-        self.rate = 1.0 if rate is None else rate
+        self.rate = LEARNED_RATE if rate is None else rate
 
     def weights(self) -> Tensor:
         """Return the weights (P,), all 1 at first."""
         return len(self.logits) * self.logits.softmax(dim=0)
 
-    def forward(self, exists: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, exists: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return weights (P,) for a batch whose positives `exist` (T, P), and a penalty to add.
 
         The j-th weight is left out where no position of the batch has a j-th positive. The penalty
         is -rate mean_j log w_j, moved to the value 0: it changes the gradient and not the loss that
-        is reported. The batch's loss is a mean over pairs, of which there are more for small j;
-        therefore the gradient of the weights is scaled such that every l_j counts the same.
+        is reported. The batch's loss is `factor` times a mean over pairs, of which there are more
+        for small j; the gradient of the weights is scaled such that every l_j counts the same, and
+        without the factor.
         """
         number = exists.sum(dim=0)  # (P,)
         present = number > 0
         counted = present.sum()
         logs = self.logits.masked_fill(~present, -math.inf).log_softmax(dim=0)
         weights = counted * logs.exp()
-        scale = number.sum() / (counted * number.clamp(min=1))
+        pairs = (weights.detach() * number).sum()  # what `losses.pair_weights` divides by
+        scale = pairs / (factor * counted * number.clamp(min=1))
         penalty = -self.rate * logs.masked_fill(~present, 0).sum() / counted
         return with_gradient_scaled(weights, scale), gradient_only(penalty)
 

@@ -23,7 +23,7 @@ from tune_srs.datasets.prepare import split
 from tune_srs.datasets.prepared import PreparedData, arrays_of, fingerprint, load, save, verify
 from tune_srs.errors import DataError
 from tune_srs.evaluation.baselines import Popularity
-from tune_srs.negatives import NegativeSampler
+from tune_srs.negatives import UnseenSampler
 from tune_srs.training.batches import Batches
 from tune_srs.training.loop import train
 
@@ -196,7 +196,7 @@ def test_training_samples_from_those_who_train(data: PreparedData) -> None:
     batches = Batches(data.validation.training, 1000, 50, torch.device("cpu"))
     users = torch.cat(list(batches.epoch(torch.Generator())))
     assert sorted(users.tolist()) == np.flatnonzero(training.lengths > 1).tolist()
-    negatives = NegativeSampler(data.validation.training, torch.device("cpu"))
+    negatives = UnseenSampler(data.validation.training, torch.device("cpu"))
     histories = [set(history) for history in lists_of(training)]
     drawn = negatives.sample(users, 20, torch.Generator()).tolist()
     for user, items in zip(users.tolist(), drawn, strict=True):

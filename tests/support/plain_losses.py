@@ -5,7 +5,7 @@ One position, one positive and one negative after another, in float64; gradients
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Position:
     positives: list[int]  # those that exist, nearest first
     weights: Sequence[float | Tensor]  # of them
     negatives: list[int]  # those that count
+    user: int = 0
 
 
 def weights_in_loops(
@@ -50,9 +51,9 @@ def loss_in_loops(
     config: LossConfig,
     positions: Sequence[Position],
     num_items: int,
-    expected: Callable[[int], float] = lambda _: 1.0,
+    expected: Callable[[int, int], float] = lambda _, __: 1.0,
 ) -> Tensor:
-    """The loss of `positions`; `expected(item)` is how often it is expected in a sample."""
+    """The loss of `positions`; `expected(item, user)` is how often it is expected in a sample."""
     formulas: dict[str, Callable[..., Tensor]] = {
         "bce": _bce,
         "gbce": _gbce,
@@ -60,7 +61,29 @@ def loss_in_loops(
         "softmax": _softmax,
         "sampled_softmax": _sampled_softmax,
     }
+    if config.normalization == "mean":
+        positions = of_mean_1(positions)
     return formulas[config.type](config, positions, num_items, expected)
+
+
+def of_mean_1(positions: Sequence[Position]) -> list[Position]:
+    """The positions with their weights over the mean of all; a gradient does not see the mean."""
+    weights = [torch.as_tensor(weight).item() for one in positions for weight in one.weights]
+    mean = sum(weights) / len(weights)
+    return [
+        replace(position, weights=[weight / mean for weight in position.weights])
+        for position in positions
+    ]
+
+
+def positives_factor(config: LossConfig, count: int, num_items: int) -> float:
+    """What multiplies the losses of all positives, of which a learned relevance knows nothing."""
+    a, t = count / (num_items - 1), config.calibration
+    factors = {
+        "bce": config.positive_weight,
+        "gbce": config.positive_weight * (t * (a - 1) + 1) / (count + 1),
+    }
+    return factors.get(config.type, 1.0)
 
 
 def _mean(values: list[Tensor]) -> Tensor:
@@ -125,7 +148,7 @@ def _sampled_softmax(
     config: LossConfig,
     positions: Sequence[Position],
     num_items: int,
-    expected: Callable[[int], float],
+    expected: Callable[[int, int], float],
 ) -> Tensor:
     lost = []
     for position in positions:
@@ -134,7 +157,7 @@ def _sampled_softmax(
             total = total + torch.exp(position.score(item))
         for item in position.negatives:
             if item not in position.positives:
-                total = total + torch.exp(position.score(item)) / expected(item)
+                total = total + torch.exp(position.score(item)) / expected(item, position.user)
         everywhere = _mean([position.score(item) for item in range(1, num_items + 1)])
         lost += _cross_entropies(config, position, torch.log(total), everywhere)
     return _mean(lost)

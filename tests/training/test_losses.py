@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.plain_losses import Position, loss_in_loops, weights_in_loops
+from support.plain_losses import Position, loss_in_loops, positives_factor, weights_in_loops
 from support.small_data import original_model, random_split
 from torch import Tensor
 
@@ -22,7 +22,8 @@ from tune_srs.model.padded import PaddedRows
 from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import LearnedRelevance
 from tune_srs.training import losses
-from tune_srs.training.batch_loss import BatchLoss, num_negatives
+from tune_srs.training.batch_loss import BatchLoss
+from tune_srs.training.batch_negatives import num_negatives
 from tune_srs.training.batches import Batch, Batches
 
 CPU = torch.device("cpu")
@@ -42,9 +43,16 @@ MORE = [
     {"type": "gbce", "calibration": 1.0, "num_negatives": 19},
     {"type": "bpr", "share_negatives": True, "num_negatives": 7},
     {"type": "softmax", "label_smoothing": 0.3, "relevance": "linear"},
+    {"type": "bce", "negatives_from": "catalogue", "num_negatives": 4},
+    {"type": "gbce", "negatives_from": "catalogue", "num_negatives": 4},
+    {"type": "bce", "negatives_from": "catalogue", "share_negatives": True, "num_negatives": 6},
+    {"type": "sampled_softmax", "num_negatives": 12, "in_batch_negatives": 0.5, "log_q": True},
     {"type": "sampled_softmax", "num_negatives": 12, "in_batch_negatives": 0.5},
-    {"type": "sampled_softmax", "num_negatives": 8, "negative_popularity": 0.5},
+    {"type": "sampled_softmax", "num_negatives": 8, "negative_popularity": 0.5, "log_q": True},
     {"type": "sampled_softmax", "label_smoothing": 0.3, "num_negatives": 4},
+    {"type": "sampled_softmax", "share_negatives": True},
+    {"type": "sampled_softmax", "share_negatives": True, "log_q": True, "in_batch_negatives": 0.4},
+    {"type": "sampled_softmax", "negatives_from": "unseen", "num_negatives": 4},
 ]
 
 
@@ -82,23 +90,20 @@ class Setup:
             self.config, self.histories, CPU, relevance=self.learned, **changes
         )
         self.drawn: Tensor | None = None
+        self.counted: Tensor | None = None
         self.place_weights: Tensor | None = None  # of learned relevance
         self._remember()
 
     def _remember(self) -> None:
         """Keep what is drawn."""
-        sampler = self.loss_of.negatives
-        for name in ("sample", "shared"):
-            if hasattr(sampler, name):
-                setattr(sampler, name, self._remembering(getattr(sampler, name)))
+        draw = self.loss_of.negatives
 
-    def _remembering(self, draw: Any) -> Any:
         def drawing(*given: Any) -> Any:
             result = draw(*given)
-            self.drawn = result[0] if isinstance(result, tuple) else result
+            self.drawn, self.counted = result[:2]
             return result
 
-        return drawing
+        self.loss_of.negatives = drawing  # type: ignore[assignment]
 
     def loss(self) -> Tensor:
         return self.loss_of(self.model, self.batch, torch.Generator().manual_seed(1))
@@ -128,14 +133,17 @@ class Setup:
         positions = list(self._positions(features))
         near = round(num_negatives(config) * config.in_batch_negatives)
 
-        def expected(item: int) -> float:
+        def expected(item: int, user: int) -> float:
+            if not config.log_q:
+                return 1.0
             counts = np.bincount(self.histories.items, minlength=21)[1:]
             users = range(self.histories.num_users)
             targets = [target for user in users for target in self._window(user)[1:]]
             a = config.negative_popularity
             chance = counts**a / (counts**a).sum() if a else np.full(20, 1 / 20)
             rest = num_negatives(config) - near
-            return float(near * targets.count(item) / len(targets) + rest * chance[item - 1])
+            others = near * targets.count(item) / len(targets) * (item not in self._known(user))
+            return float(others + rest * chance[item - 1])
 
         loss = loss_in_loops(config, positions, 20, expected)
         return loss if self.learned is None else loss + self._criterion(positions, loss)
@@ -145,7 +153,9 @@ class Setup:
         assert self.learned is not None
         assert self.place_weights is not None
         (slopes,) = torch.autograd.grad(loss, self.place_weights, retain_graph=True)
-        numbers = [0] * self.config.loss.num_positives
+        config = self.config.loss
+        factor = positives_factor(config, num_negatives(config), 20)
+        numbers = [0] * config.num_positives
         for position in positions:
             for place in range(len(position.positives)):
                 numbers[place] += 1
@@ -153,9 +163,13 @@ class Setup:
         logits = self.learned.logits.double()
         total = sum(logits[place].exp() for place in places)
         terms = []
+        assert self.place_weights is not None
+        weights = self.place_weights.tolist()
+        pairs = sum(n * w for n, w in zip(numbers, weights, strict=True))
         for place in places:
             weight = len(places) * logits[place].exp() / total
-            own = slopes[place].detach() * sum(numbers) / numbers[place]  # the loss is linear in it
+            # the loss is linear in it
+            own = slopes[place].detach() * pairs / (factor * numbers[place])
             terms.append(weight * own - self.learned.rate * torch.log(weight))
         criterion = torch.stack(terms).mean()
         return criterion - criterion.detach()
@@ -197,7 +211,8 @@ class Setup:
             assert times is not None
             own = times[stop - len(window) : stop]
             days = [(own[t + 1 + j] - own[t]) / 86_400 for j in range(len(positives))]
-            yield Position(score, positives, self._weights(days), self._negatives(token, user))
+            negatives = self._negatives(token, user)
+            yield Position(score, positives, self._weights(days), negatives, user)
 
     def _weights(self, days: list[float]) -> list[Any]:
         config = self.config.loss
@@ -210,16 +225,22 @@ class Setup:
         return weights_in_loops(*given)[: len(days)]
 
     def _negatives(self, token: int, user: int) -> list[int]:
+        """Those that count, by rules of their own; the positives are left to the loss."""
         if self.drawn is None:
             return []
+        config, known = self.config.loss, self._known(user)
         items: list[int] = (self.drawn if self.drawn.dim() == 1 else self.drawn[token]).tolist()
-        start, stop = self.histories.offsets[user : user + 2]
-        known = set(self.histories.items[start:stop].tolist())
-        if self.config.loss.type == "sampled_softmax":
-            return items
+        near = round(num_negatives(config) * config.in_batch_negatives)
+        far = items[: len(items) - near]
+        if config.type == "sampled_softmax" or config.negatives_from == "catalogue":
+            return far + [item for item in items[len(far) :] if item not in known]
         outside = [item for item in items if item not in known]
-        assert self.config.loss.share_negatives or len(outside) == len(items)
+        assert config.share_negatives or len(outside) == len(items)
         return outside
+
+    def _known(self, user: int) -> set[int]:
+        start, stop = self.histories.offsets[user : user + 2]
+        return set(self.histories.items[start:stop].tolist())
 
 
 def assert_same(setup: Setup) -> None:
@@ -353,7 +374,16 @@ def test_time_asked_of_data_without_times_is_refused() -> None:
     ("changes", "place"),
     [
         ({"loss.type": "softmax", "loss.num_negatives": 3}, "num_negatives belongs to"),
-        ({"loss.share_negatives": True, "loss.type": "sampled_softmax"}, "share_negatives"),
+        ({"loss.share_negatives": True, "loss.type": "softmax"}, "share_negatives"),
+        ({"loss.log_q": True}, "log_q belongs to sampled_softmax"),
+        (
+            {
+                "loss.type": "sampled_softmax",
+                "loss.log_q": True,
+                "loss.negatives_from": "unseen",
+            },
+            "log_q estimates the sum over the catalogue",
+        ),
         ({"loss.in_batch_negatives": 0.5}, "in_batch_negatives belongs to sampled_softmax"),
         ({"loss.calibration": 0.5}, "calibration belongs to gbce"),
         ({"loss.type": "bpr", "loss.positive_weight": 2.0}, "positive_weight belongs to"),

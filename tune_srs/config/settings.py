@@ -100,8 +100,12 @@ class LossConfig(Settings):
     num_negatives: int | None = Field(
         None,
         ge=1,
-        description="N: items drawn outside the user's history; None: as many as P, and 256 for "
-        "sampled_softmax",
+        description="N: items drawn per position; None: as many as P, and 256 for sampled_softmax",
+    )
+    negatives_from: Literal["unseen", "catalogue"] | None = Field(
+        None,
+        description="unseen: negatives are outside the user's history; catalogue: they are any "
+        "item; None: unseen, and catalogue for sampled_softmax",
     )
     negative_popularity: float = Field(
         0.0, ge=0, le=2, description="a: negatives are drawn by popularity^a; 0: uniformly"
@@ -110,7 +114,15 @@ class LossConfig(Settings):
         False, description="use the same negatives for all positions of a batch"
     )
     in_batch_negatives: float = Field(
-        0.0, ge=0, lt=1, description="share of the negatives that come from the batch itself"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the negatives that are other users' targets in the batch",
+    )
+    log_q: bool = Field(
+        False,
+        description="subtract the log of how often an item is expected among the negatives from "
+        "its score, which makes the sampled sum that of the whole catalogue",
     )
     calibration: float = Field(0.75, ge=0, le=1, description="t, the calibration of gbce")
     relevance: RelevanceName = Field(
@@ -121,10 +133,12 @@ class LossConfig(Settings):
         gt=0,
         le=1e6,
         description="p of power (2) and reciprocal (1), r of exponential (1) and gaussian (2), "
-        "decay per day of time (1), strength that keeps learned weights equal (1)",
+        "decay per day of time (1), strength that keeps learned weights equal (0.1)",
     )
     normalization: Literal["mean", "original"] = Field(
-        "mean", description="mean: weights have the mean 1; original: as in the paper's code"
+        "mean",
+        description="mean: the weights of a batch's pairs have the mean 1; original: as in the "
+        "paper's code",
     )
     positive_weight: float = Field(
         1.0, gt=0, description="weight of the positives against the negatives"
@@ -152,6 +166,11 @@ class LossConfig(Settings):
             )
         if self.relevance == "learned" and self.normalization == "original":
             raise ValueError("relevance learned needs normalization mean; leave normalization out")
+        if self.log_q and self.negatives_from == "unseen":
+            raise ValueError(
+                "log_q estimates the sum over the catalogue, which negatives_from unseen does not "
+                "draw from; leave one of them out"
+            )
         for name, types in LOSSES_USING.items():
             value = getattr(self, name)
             if self.type not in types and value != type(self).model_fields[name].default:
@@ -166,8 +185,10 @@ class LossConfig(Settings):
 LOSSES_USING = {
     "num_negatives": ("bce", "gbce", "bpr", "sampled_softmax"),
     "negative_popularity": ("bce", "gbce", "bpr", "sampled_softmax"),
-    "share_negatives": ("bce", "gbce", "bpr"),
+    "negatives_from": ("bce", "gbce", "bpr", "sampled_softmax"),
+    "share_negatives": ("bce", "gbce", "bpr", "sampled_softmax"),
     "in_batch_negatives": ("sampled_softmax",),
+    "log_q": ("sampled_softmax",),
     "calibration": ("gbce",),
     "positive_weight": ("bce", "gbce"),
     "label_smoothing": ("bce", "softmax", "sampled_softmax"),

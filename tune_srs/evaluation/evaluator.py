@@ -14,7 +14,7 @@ from tune_srs.evaluation.device_histories import DeviceHistories
 from tune_srs.evaluation.intervals import mean_intervals
 from tune_srs.evaluation.metrics import per_user
 from tune_srs.metric_names import names
-from tune_srs.negatives import NegativeSampler
+from tune_srs.negatives import UnseenSampler
 from tune_srs.relevance import relevance
 from tune_srs.tensors import rows_between, tensor_of
 
@@ -145,7 +145,7 @@ class Evaluator:
                 f"{num_items - sizes.max()} items left to draw from; lower it"
             )
         generator = torch.Generator().manual_seed(self.config.seed)
-        sampler = NegativeSampler(everything, torch.device("cpu"))
+        sampler = UnseenSampler(everything, torch.device("cpu"))
         users = torch.arange(self._split.num_users)
         drawn = sampler.sample(users, count, generator)
         while (repeats := _repeats(drawn)).any():

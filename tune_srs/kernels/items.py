@@ -52,7 +52,7 @@ def outside(
 ) -> None:
     """`draws` (T, C) in 0 ... 1 → `items` outside the history of `users` (T,), from 1.
 
-    See `NegativeSampler`. `shifted[starts[u] : starts[u + 1]]` are the values to be counted: one
+    See `UnseenSampler`. `shifted[starts[u] : starts[u + 1]]` are the values to be counted: one
     after another for all draws of a row, which takes less time than a bisection for each.
     """
     start = 0

@@ -71,6 +71,17 @@ class Block(nn.Module):
         )
         self.gates = nn.ModuleList(Gate(units) for _ in range(2 if config.gates else 0))
 
+    def initialise_as_the_paper(self, generator: torch.Generator) -> None:
+        """Draw again what the code of arXiv 2305.10824 draws from other distributions."""
+        attention, units = self.attention, self.attention.query.in_features
+        for projection in (attention.query, attention.key_value):
+            width = math.sqrt(2 / (units + 3 * units))  # Xavier's, of a matrix (3 D, D)
+            nn.init.normal_(projection.weight, std=width, generator=generator)
+        for layer in self.feed_forward:
+            if isinstance(layer, nn.Linear):
+                bound = 1 / math.sqrt(layer.in_features)
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
     def forward(self, x: Tensor, normed: Tensor, rows: Rows, behind: nn.Module) -> Stream:
         """Map the input of this block and its norm, (…, D) each, to those of the next block.
 
@@ -174,11 +185,19 @@ class SASRec(nn.Module):
         self._initialise(generator)
 
     def _initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights; those of `norm: original` are as wide as in the paper's code.
+
+        There query, key and value are one matrix (3 D, D), and the feed-forward's biases are those
+        of torch's convolutions.
+        """
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter, generator=generator)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+        if self.config.norm == "original":
+            for block in self.blocks:
+                cast(Block, block).initialise_as_the_paper(generator)
         with torch.no_grad():
             self.items.weight[0] = 0
 

@@ -1,4 +1,4 @@
-"""From a batch to its loss: the negatives, the scores of what is compared, the weights, the loss.
+"""From a batch to its loss: the scores of what is compared, their weights, the loss.
 
 Shapes: T positions, P positives, N negatives, D units, I items.
 """
@@ -10,15 +10,14 @@ from tune_srs.config.settings import LossConfig, TrialConfig
 from tune_srs.datasets.histories import Histories
 from tune_srs.errors import ConfigError
 from tune_srs.model.sasrec import SASRec
-from tune_srs.negatives import CatalogueSampler, NegativeSampler
 from tune_srs.relevance import LearnedRelevance, loss_weights, time_weights
 from tune_srs.tensors import tensor_of
 from tune_srs.training import losses
+from tune_srs.training.batch_negatives import Negatives, num_negatives
 from tune_srs.training.batches import Batch
 from tune_srs.training.lazy_adam import touched_rows
 from tune_srs.training.products import row_products
 
-DEFAULT_SAMPLE = 256  # of sampled softmax, as in eSASRec
 SECONDS_PER_DAY = 86_400
 
 
@@ -39,13 +38,8 @@ class BatchLoss:
         self._bfloat16 = config.train.precision == "bfloat16"
         self._touched = touched
         self._learned = relevance
-        self._num_negatives = num_negatives(loss)
-        self.negatives: NegativeSampler | CatalogueSampler | None = None
-        if loss.type == "sampled_softmax":
-            shares = (loss.negative_popularity, loss.in_batch_negatives)
-            self.negatives = CatalogueSampler(histories, device, *shares, config.model.max_length)
-        elif loss.type != "softmax":
-            self.negatives = NegativeSampler(histories, device, loss.negative_popularity)
+        self._factor = _factor(loss, histories.num_items)
+        self.negatives = Negatives(config, histories, device)
         self._times: Tensor | None = None
         self._weights: Tensor | None = None  # (P,), where it depends on j alone
         if loss.relevance == "time":
@@ -59,14 +53,11 @@ class BatchLoss:
         """Return the loss, a scalar with gradients; negatives are drawn from `generator`."""
         positives, exists = batch.positives(self._loss.num_positives)  # (T, P)
         weights, penalty = self._relevance(batch, exists)
-        pairs = losses.pair_weights(weights, exists)
-        match self._loss.type:
-            case "softmax":
-                loss = self._full(model, batch, positives, pairs)
-            case "sampled_softmax":
-                loss = self._sampled(model, batch, positives, exists, pairs, generator)
-            case _:
-                loss = self._pairwise(model, batch, positives, exists, pairs, generator)
+        pairs = losses.pair_weights(weights, exists, self._loss.normalization)
+        if self._loss.type == "softmax":
+            loss = self._full(model, batch, positives, pairs)
+        else:
+            loss = self._with_negatives(model, batch, positives, exists, pairs, generator)
         return loss + penalty
 
     def _relevance(self, batch: Batch, exists: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -74,7 +65,7 @@ class BatchLoss:
         if self._weights is not None:
             return self._weights, 0.0
         if self._learned is not None:
-            learned: tuple[Tensor, Tensor] = self._learned(exists)
+            learned: tuple[Tensor, Tensor] = self._learned(exists, self._factor)
             return learned
         assert self._times is not None
         days = batch.waits(self._times, self._loss.num_positives) / SECONDS_PER_DAY  # (T, P)
@@ -86,7 +77,7 @@ class BatchLoss:
         (scores,) = row_products(features, table, positives)  # (T, P)
         return losses.softmax(features, table[1:], scores, pairs, self._loss.label_smoothing)
 
-    def _sampled(
+    def _with_negatives(
         self,
         model: SASRec,
         batch: Batch,
@@ -95,43 +86,8 @@ class BatchLoss:
         pairs: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        assert isinstance(self.negatives, CatalogueSampler)
-        negatives, expected = self.negatives.sample(
-            positives[:, 0], exists[:, 0], self._num_negatives, generator
-        )  # (N,)
-        hits = torch.zeros(len(positives), len(negatives), dtype=torch.bool, device=exists.device)
-        for positive, there in zip(positives.unbind(1), exists.unbind(1), strict=True):
-            hits |= (positive[:, None] == negatives) & there[:, None]
-        table, (inputs, nearer, others) = self._rows(model, batch.items, positives, negatives)
-        features, table = model.scoring(self._encode(model, table, inputs, batch), table)
-        (scores,) = row_products(features, table, nearer)  # (T, P)
-        sampled = features @ table[others].T - expected  # (T, N)
-        return losses.sampled_softmax(
-            features,
-            table[1:],
-            scores,
-            exists & ~_repeated(positives),
-            sampled.masked_fill(hits, -torch.inf),
-            pairs,
-            self._loss.label_smoothing,
-        )
-
-    def _pairwise(
-        self,
-        model: SASRec,
-        batch: Batch,
-        positives: Tensor,
-        exists: Tensor,
-        pairs: Tensor,
-        generator: torch.Generator,
-    ) -> Tensor:
-        assert isinstance(self.negatives, NegativeSampler)
-        count, loss = self._num_negatives, self._loss
-        if loss.share_negatives:
-            negatives, counted = self.negatives.shared(batch.users, count, generator)
-        else:
-            negatives = self.negatives.sample(batch.users, count, generator)
-            counted = torch.ones_like(negatives, dtype=torch.bool)
+        loss = self._loss
+        negatives, counted, shift = self.negatives(batch.users, positives, exists, generator)
         table, (inputs, nearer, others) = self._rows(model, batch.items, positives, negatives)
         features, table = model.scoring(self._encode(model, table, inputs, batch), table)
         if loss.share_negatives:
@@ -149,6 +105,13 @@ class BatchLoss:
                 return losses.gbce(near, far, pairs, draws, *of_catalogue)
             case "bpr":
                 return losses.bpr(near, far, pairs, draws)
+            case "sampled_softmax":
+                far = (far - shift).masked_fill(~counted, -torch.inf)
+                different = _different(positives, exists)
+                smoothing = loss.label_smoothing
+                return losses.sampled_softmax(
+                    features, table[1:], near, different, far, pairs, smoothing
+                )
         raise ValueError(f"unknown loss {loss.type}")
 
     def _rows(self, model: SASRec, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -163,12 +126,16 @@ class BatchLoss:
         return features.float().view(-1, table.shape[1])
 
 
-def num_negatives(config: LossConfig) -> int:
-    """Return the number of negatives N; 0 for the full softmax."""
-    if config.type == "softmax":
-        return 0
-    many = DEFAULT_SAMPLE if config.type == "sampled_softmax" else config.num_positives
-    return config.num_negatives or many
+def _factor(config: LossConfig, num_items: int) -> float:
+    """Return the factor that a loss gives to all its positives."""
+    match config.type:
+        case "bce":
+            return config.positive_weight
+        case "gbce":
+            count = num_negatives(config)
+            power = losses.gbce_power(count, num_items, config.calibration)
+            return config.positive_weight * power / (count + 1)
+    return 1.0
 
 
 def _times(histories: Histories, device: torch.device) -> Tensor:
@@ -182,7 +149,13 @@ def _times(histories: Histories, device: torch.device) -> Tensor:
     return tensor_of(times, device)
 
 
-def _repeated(positives: Tensor) -> Tensor:
-    """Return where an item has occurred further left in its row: (T, P)."""
+def _different(positives: Tensor, exists: Tensor) -> Tensor:
+    """Return where a positive exists and has not occurred further left in its row: (T, P).
+
+    The first of a row is among them even if it does not exist: a position without positives has
+    no weight, and its sum is finite then.
+    """
     same = positives[:, :, None] == positives[:, None, :]  # (T, P, P)
-    return same.tril(-1).any(dim=2)
+    different = exists & ~same.tril(-1).any(dim=2)
+    different[:, 0] = True
+    return different

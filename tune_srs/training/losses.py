@@ -1,8 +1,8 @@
 """Training losses with several positives per position, each weighted by relevance.
 
 All have one form: the mean, over positions s and their existing positives j, of w_sj l(s, j), and
-for the pairwise ones the negatives' own mean. `pairs` (T, P) holds w_sj / (number of pairs), 0
-where none exists, so that a sum with it is that mean; `draws` (T, N) does the same for negatives.
+for the pairwise ones the negatives' own mean. `pairs` (T, P) holds w_sj over what makes a sum with
+it that mean, 0 where none exists; `draws` (T, N) does the same for negatives.
 
 Shapes: T positions, P positives nearest first, N negatives, I items, D units. x are scores.
 """
@@ -17,9 +17,16 @@ from torch.nn import functional
 MAX_SCORES = {"cpu": 2**20, "cuda": 2**26}  # in a chunk of full scores: 4 MiB fit into a cache
 
 
-def pair_weights(weights: Tensor, exists: Tensor) -> Tensor:
-    """Return `weights` (P,) or (T, P) over the number of positives that `exist` (T, P): (T, P)."""
-    return weights * exists / exists.sum()
+def pair_weights(weights: Tensor, exists: Tensor, normalization: str) -> Tensor:
+    """Return what weighs each pair in a sum over them, of `weights` (P,) or (T, P): (T, P).
+
+    `mean`: the weights over their sum, so that those of the pairs that `exist` (T, P) have mean 1.
+    A learned weight's gradient is its pairs' own share, not that of the sum. `original`: the
+    weights as they are, over the number of pairs.
+    """
+    weighted = weights * exists
+    total = exists if normalization == "original" else weighted.detach()
+    return weighted / total.sum()
 
 
 def draw_weights(counted: Tensor, inputs: Tensor) -> Tensor:
@@ -64,17 +71,24 @@ def gbce(
 ) -> Tensor:
     """Generalised binary cross-entropy of gSASRec (Petrov and Macdonald, arXiv 2308.07192).
 
-    Positives as sigmoid(x)^b, so b log(1 + e^-x), with b = a (t (1 - 1 / a) + 1 / a), t the
-    `calibration` and a = N / (I - 1), at most 1, the share of the negatives that is drawn; t = 0
-    is `bce` with summed negatives. The negatives of a position are summed and all is divided by
-    N + 1, as there.
+    Positives as sigmoid(x)^b, so b log(1 + e^-x), with b the `gbce_power`. The negatives of a
+    position are summed and all is divided by N + 1, as there.
     """
     count = negatives.shape[1]
-    rate = min(1.0, count / (num_items - 1))
-    power = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+    power = gbce_power(count, num_items, calibration)
     attracted = (pairs * functional.softplus(-positives)).sum()
     repelled = (draws * functional.softplus(negatives)).sum()
     return (positive_weight * power * attracted + count * repelled) / (count + 1)
+
+
+def gbce_power(count: int, num_items: int, calibration: float) -> float:
+    """Return b = a (t (1 - 1 / a) + 1 / a) of gSASRec for N = `count` negatives, in 0 … 1.
+
+    t is the `calibration`, and a = N / (I - 1), at most 1, the share of the negatives that is
+    drawn. With t = 0 b is 1.
+    """
+    rate = min(1.0, count / (num_items - 1))
+    return rate * (calibration * (1 - 1 / rate) + 1 / rate)
 
 
 def bpr(positives: Tensor, negatives: Tensor, pairs: Tensor, draws: Tensor) -> Tensor:
@@ -111,13 +125,13 @@ def sampled_softmax(
     pairs: Tensor,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """`softmax` with the sum over the other items estimated from a sample (Bengio, Senecal 2003).
+    """`softmax` over the positives and a sample of negatives (Bengio and Senecal 2003).
 
-    log(sum_j e^x_sj + sum_n e^(x_sn - log E_n)) takes the place of the log of the full sum, with
-    E_n how often item n is expected in the sample: the sum's expectation is the full one. Of the
-    `positives` (T, P) those `counted` (T, P) are different items that exist; `negatives` (T, N) are
-    x_sn - log E_n, -inf where n is a positive of s. Positives are in the sum for certain, so
-    nothing is subtracted from them.
+    log(sum_j e^x_sj + sum_n e^x_sn) takes the place of the log of the full sum. Of the `positives`
+    (T, P) those `counted` (T, P) are different items that exist, at least one at each position;
+    `negatives` (T, N) are -inf where n does not count. With log-Q, x_sn comes less the log of how
+    often item n is expected in the sample, and the sum's expectation is the full one. Positives are
+    in the sum for certain, so nothing is subtracted from them.
     """
     different = positives.masked_fill(~counted, -torch.inf)
     partition = torch.cat([different, negatives], dim=1).logsumexp(dim=1)  # (T,)
