@@ -6,9 +6,7 @@ from tune_srs.config.validation import nearest
 from tune_srs.errors import ConfigError
 
 RANKING_NAMES = ("ndcg", "ndcg_rel", "hr", "recall", "hit", "mrr")
-
-
-ORDER_NAMES = ("rbo", "jaccard")
+ORDER_NAMES = ("rbo", "jaccard", "order_rbo", "order_jaccard")
 
 
 def names(cutoffs: Iterable[int]) -> list[str]:

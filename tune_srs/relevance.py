@@ -23,11 +23,29 @@ def relevance(name: str, count: int, rate: float | None = None) -> Tensor:
     gaussian e^(-(r (j - 1) / K)^2 / 2) [2], so that K futures span r standard deviations.
     """
     position = torch.arange(1, count + 1, dtype=torch.float64)  # (K,) j
-    closeness = count + 1 - position  # (K,) K, K - 1, …, 1
+    return _of_positions(name, position, torch.tensor(count), rate)
+
+
+def relevance_per_user(name: str, counts: Tensor, width: int) -> Tensor:
+    """Return the relevance of the j-th of each user's futures over that of the first: (U, `width`).
+
+    `counts` (U,) are how many futures each has; what lies beyond is undefined. Rates are the
+    defaults.
+    """
+    position = torch.arange(1, width + 1, dtype=torch.float64, device=counts.device)
+    # a ratio does not depend on the count, with which exponential relevance would overflow
+    number = torch.ones_like(counts) if name == "exponential" else counts
+    values = _of_positions(name, position, number[:, None], None)
+    return values / values[:, :1]
+
+
+def _of_positions(name: str, position: Tensor, count: Tensor, rate: float | None) -> Tensor:
+    """Return the relevance of each j in `position` (K,) of `count` () or (U, 1) futures."""
+    closeness = count + 1 - position  # K, K - 1, …, 1
     rate = DEFAULT_RATES.get(name, 1.0) if rate is None else rate
     match name:
         case "fixed":
-            return torch.ones_like(position)
+            return torch.ones_like(closeness)
         case "linear":
             return closeness
         case "power":
@@ -35,7 +53,7 @@ def relevance(name: str, count: int, rate: float | None = None) -> Tensor:
         case "exponential":
             return closeness.mul(rate).exp()
         case "reciprocal":
-            return position.pow(-rate)
+            return position.pow(-rate).expand_as(closeness)
         case "gaussian":
             return (-0.5 * (rate * (position - 1) / count).square()).exp()
     raise ValueError(f"unknown relevance {name}")

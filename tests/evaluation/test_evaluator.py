@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from tune_srs.errors import DataError
 from tune_srs.evaluation import device_histories
 from tune_srs.evaluation import evaluator as evaluate
 from tune_srs.evaluation.evaluator import Evaluator
-from tune_srs.evaluation.metrics import per_user
+from tune_srs.evaluation.metrics import MISSED, per_user
 from tune_srs.metric_names import RANKING_NAMES
 from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import relevance
@@ -52,13 +53,11 @@ def plain_ranks(
     scores: list[float], history: list[int], futures: list[int], exclude_history: bool
 ) -> list[int]:
     """Of each future: how many other candidates score at least as high."""
-    candidates = [
-        item
-        for item in range(1, ITEMS + 1)
-        if item in futures or not (exclude_history and item in history)
-    ]
+    candidates = [item for item in range(1, ITEMS + 1) if not (exclude_history and item in history)]
     return [
         sum(1 for other in candidates if other != item and not scores[other] < scores[item])
+        if item in candidates
+        else MISSED
         for item in futures
     ]
 
@@ -122,8 +121,11 @@ def test_a_plain_ranking_of_sampled_candidates_agrees(seed: int, count: int) -> 
         assert set(negatives).isdisjoint({*history, *known})
         scores = table_of(seed).table[history[-1]].tolist()
         for prefix, rivals in (("", known), ("next/", known[:1])):
+            candidates = {*negatives, *rivals} - {*history}
             ranks = [
-                sum(1 for other in {*negatives, *rivals} - {item} if scores[other] >= scores[item])
+                sum(1 for other in candidates - {item} if scores[other] >= scores[item])
+                if item in candidates
+                else MISSED
                 for item in rivals
             ]
             counted = [item not in rivals[:j] for j, item in enumerate(rivals)]
@@ -132,6 +134,73 @@ def test_a_plain_ranking_of_sampled_candidates_agrees(seed: int, count: int) -> 
             for name, value in of_user.items():
                 if prefix + name in result:
                     assert result[prefix + name][user].item() == pytest.approx(value.item())
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10_000), users=st.integers(1, 9), exclude_history=st.booleans())
+def test_candidates_do_not_depend_on_the_answers(
+    seed: int, users: int, exclude_history: bool
+) -> None:
+    """Whichever items are the answers, each has the place that it has among the others."""
+    config = EvaluationConfig(exclude_history=exclude_history)
+    split = random_split(seed, users, ITEMS, 3)
+    everything = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (users, 1))
+    permuted = np.random.default_rng(seed).permuted(everything, axis=1)
+    whole, _ = Evaluator(replace(split, futures=everything), config, CPU).ranks(table_of(seed))
+    other, nearest = Evaluator(replace(split, futures=permuted), config, CPU).ranks(table_of(seed))
+    some, _ = Evaluator(split, config, CPU).ranks(table_of(seed))
+    assert torch.equal(whole.gather(1, torch.from_numpy(permuted - 1).long()), other)
+    assert torch.equal(other[:, 0], nearest)
+    assert torch.equal(whole.gather(1, torch.from_numpy(split.futures - 1).long()), some)
+
+
+def test_who_knows_only_what_was_seen_gets_chance() -> None:
+    """Repeats that nobody can predict: half of the items are in the history, answers are random."""
+    random = np.random.default_rng(0)
+    users, items = 4000, 40
+    histories = [random.permutation(items)[: items // 2] + 1 for _ in range(users)]
+    futures = random.integers(1, items + 1, (users, 1))
+    split = split_of([one.tolist() for one in histories], futures.tolist(), items)
+
+    class Seen:
+        max_length = items
+
+        def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+            return items
+
+        def scores(self, queries: Tensor, items: slice) -> Tensor:
+            known = (queries[:, :, None] == torch.arange(items.start, items.stop)).any(dim=1)
+            noise = torch.from_numpy(random.random(known.shape))
+            return known + noise
+
+    for exclude_history, chance in ((True, 0.5 * 10 / 20), (False, 0.5 * 10 / 20)):
+        config = EvaluationConfig(cutoffs=(10,), exclude_history=exclude_history)
+        hit = Evaluator(split, config, CPU)(Seen()).means()["hit@10"]
+        error = math.sqrt(chance * (1 - chance) / users)
+        assert abs(hit - chance) < 4 * error
+
+
+def test_users_may_have_different_numbers_of_futures() -> None:
+    """Padded with 0 at the end, each is scored as if alone."""
+    split = random_split(4, users=12, items=ITEMS, futures=5)
+    numbers = np.random.default_rng(4).integers(1, 6, 12)
+    futures = np.where(np.arange(5) < numbers[:, None], split.futures, 0)
+    for candidates, relevance_name in (("all", "linear"), ("sampled", "exponential")):
+        config = EvaluationConfig(
+            candidates=candidates, num_candidates=1, relevance=relevance_name, cutoffs=(1, 4)
+        )
+        ragged = replace(split, futures=futures)
+        together = Evaluator(ragged, config, CPU)
+        table, means = table_of(4), together(table_of(4)).per_user
+        for user, number in enumerate(numbers):
+            start, end = split.histories.offsets[user : user + 2]
+            history = split.histories.items[start:end].tolist()
+            own = split_of([history], [futures[user, :number].tolist()], ITEMS)
+            alone = Evaluator(own, config, CPU)
+            if alone.negatives is not None:
+                alone.negatives = negatives_of(together)[[user]]
+            for name, values in alone(table).per_user.items():
+                assert values[0] == pytest.approx(means[name][user].item()), name
 
 
 def test_next_is_an_evaluation_of_the_nearest_future_alone() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tune_srs.errors import ConfigError
-from tune_srs.evaluation.metrics import per_user
-from tune_srs.metric_names import RANKING_NAMES, check_metric, names
+from tune_srs.evaluation.metrics import MISSED, per_user
+from tune_srs.metric_names import ORDER_NAMES, RANKING_NAMES, check_metric, names
 from tune_srs.relevance import relevance
 
 
@@ -49,7 +49,7 @@ BY_HAND: list[tuple[list[int], int, dict[str, float]]] = [
             "mrr": 1,
         },
     ),
-    ([0, 1, 2], 10, dict.fromkeys((*RANKING_NAMES, "rbo", "jaccard"), 1)),
+    ([0, 1, 2], 10, dict.fromkeys((*RANKING_NAMES, *ORDER_NAMES), 1)),
     # three futures, two places: the ideal has two terms, and hr cannot reach 1
     ([0, 1, 2], 2, {"ndcg": 1, "ndcg_rel": 1, "hr": 2 / 3, "recall": 1, "hit": 1, "mrr": 1}),
     ([3, 9, 7], 3, dict.fromkeys(RANKING_NAMES, 0)),
@@ -58,14 +58,24 @@ BY_HAND: list[tuple[list[int], int, dict[str, float]]] = [
     (
         [5, 4, 6],
         3,
-        {"rbo": (0 / 1 + 0.9 * 2 / 2 + 0.81 * 3 / 3) / (1 + 0.9 + 0.81), "jaccard": 1},
+        {"order_rbo": (0 / 1 + 0.9 * 2 / 2 + 0.81 * 3 / 3) / (1 + 0.9 + 0.81), "order_jaccard": 1},
     ),
-    ([5, 4, 6], 2, {"rbo": (0 / 1 + 0.9 * 2 / 2) / (1 + 0.9), "jaccard": 1}),
-    ([5, 4, 6], 1, {"rbo": 0, "jaccard": 0}),
+    ([5, 4, 6], 2, {"order_rbo": (0 / 1 + 0.9 * 2 / 2) / (1 + 0.9), "order_jaccard": 1}),
+    ([5, 4, 6], 1, {"order_rbo": 0, "order_jaccard": 0}),
     # predicted order 1, 3, 2: of the first two, one is shared and three are in either
-    ([0, 9, 8], 2, {"rbo": (1 / 1 + 0.9 * 1 / 2) / (1 + 0.9), "jaccard": 1 / 3}),
+    ([0, 9, 8], 2, {"order_rbo": (1 / 1 + 0.9 * 1 / 2) / (1 + 0.9), "order_jaccard": 1 / 3}),
     # all tied: nobody is in the first two places
-    ([9, 9, 9], 2, {"rbo": 0, "jaccard": 0}),
+    ([9, 9, 9], 2, {"order_rbo": 0, "order_jaccard": 0}),
+    # among all candidates the first is where it should be, the others are not in the first three
+    ([0, 9, 8], 5, {"rbo": (1 + 0.9 / 2 + 0.81 / 3) / (1 + 0.9 + 0.81), "jaccard": 1 / 5}),
+    # two of the first three, but in each other's place
+    ([1, 0, 7], 3, {"rbo": (0 + 0.9 * 2 / 2 + 0.81 * 2 / 3) / (1 + 0.9 + 0.81), "jaccard": 2 / 4}),
+    (
+        [4, MISSED],
+        5,
+        {"ndcg": discount(5) / (discount(1) + discount(2)), "mrr": 1 / 5, "hr": 1 / 2},
+    ),
+    ([MISSED, MISSED], 10**6, dict.fromkeys((*RANKING_NAMES, "rbo", "jaccard"), 0)),
 ]
 
 
@@ -94,12 +104,20 @@ def brute_force(ranks: list[int], gains: list[float], k: int) -> dict[str, float
         return found / sum(g / math.log2(place + 2) for place, g in enumerate(best))
 
     hits = [r for r in ranks if r < k]
-    overlap, norm = 0.0, 0.0
-    for depth in range(1, min(k, n) + 1):
-        first = {j for j in range(n) if place_of(ranks, j) < depth}
-        overlap += 0.9 ** (depth - 1) * len(first & set(range(depth))) / depth
-        norm += 0.9 ** (depth - 1)
-    nearest, ranked = set(range(min(k, n))), {j for j in range(n) if place_of(ranks, j) < k}
+    depths = range(1, min(k, n) + 1)
+    norm = sum(0.9 ** (depth - 1) for depth in depths)
+
+    def overlap(places: list[int]) -> float:
+        total = 0.0
+        for depth in depths:
+            first = {j for j, place in enumerate(places) if place < depth}
+            total += 0.9 ** (depth - 1) * len(first & set(range(depth))) / depth
+        return total / norm
+
+    places = [place_of(ranks, j) for j in range(n)]
+    nearest = set(range(depths[-1]))
+    ranked = {j for j in range(n) if places[j] < depths[-1]}
+    found = {j for j in nearest if ranks[j] < depths[-1]}
     return {
         "ndcg": ndcg_of([1.0] * n),
         "ndcg_rel": ndcg_of(gains),
@@ -107,8 +125,10 @@ def brute_force(ranks: list[int], gains: list[float], k: int) -> dict[str, float
         "recall": len(hits) / min(k, n),
         "hit": 1.0 if hits else 0.0,
         "mrr": 1 / (min(hits) + 1) if hits else 0.0,
-        "rbo": overlap / norm,
-        "jaccard": len(nearest & ranked) / len(nearest | ranked),
+        "rbo": overlap(ranks),
+        "jaccard": len(found) / (2 * len(nearest) - len(found)),
+        "order_rbo": overlap(places),
+        "order_jaccard": len(nearest & ranked) / len(nearest | ranked),
     }
 
 

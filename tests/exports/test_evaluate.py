@@ -1,5 +1,6 @@
 """An exported model on its own data and on others, against evaluator and recommender."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_on_its_own_data_it_is_what_the_evaluator_says(
 def test_items_of_other_data_are_matched_by_id(
     own: tuple[Exported, PreparedData], tmp_path: Path
 ) -> None:
-    """Held to recommendations of the whole catalogue, histories left out afterwards."""
+    """Held to recommendations."""
     of, _ = own
     other = drawn(1, items=32)  # seven items that the model does not know, and none of some
     other["stranger"] = [f"i{number:02}" for number in (*range(25, 32), 25, 1, 2)]
@@ -99,11 +100,38 @@ def test_items_of_other_data_are_matched_by_id(
     for user, items in other.items():
         for split, end in (("validation", -4), ("test", -2)):
             history, futures = items[:end], items[end : end + 2 or None]
-            listed = model.recommend([history], 100, exclude_history=False, warn=silent)
-            ranked = [item for item in listed["item"] if item not in history or item in futures]
+            ranked = model.recommend([history], 100, warn=silent)["item"].to_list()
             hits = {item for item in futures if item in ranked[:5]}
             expected = len(hits) / len(set(futures))
             assert users.loc[(split, user), "hr@5"] == pytest.approx(expected), (user, split)
+
+
+@pytest.mark.parametrize("exclude_history", [True, False])
+@pytest.mark.parametrize("repeats", ["keep", "keep_first"])
+def test_what_counts_as_a_hit_is_recommended_in_the_same_place(
+    own: tuple[Exported, PreparedData], tmp_path: Path, exclude_history: bool, repeats: str
+) -> None:
+    """On a log with repeats, and on one without, by the setting the model was scored with."""
+    of, _ = own
+    config = of.config.with_overrides(
+        {"evaluation.exclude_history": exclude_history, "data.repeats": repeats}
+    )
+    of = Exported(config, of.model, of.items, {}, of.facts)
+    data = prepare(config.data, tmp_path / "data", silent)
+    histories = data.test.histories
+    pairs = set(zip(histories.users().tolist(), histories.items.tolist(), strict=True))
+    assert (len(pairs) < len(histories.items)) == (repeats == "keep")
+    found, _ = appraised(of, tmp_path)
+    means = found.per_user[found.per_user["candidates"] == "all"].set_index(["split", "user"])
+    names, model = data.item_ids, Recommender(of)
+    for split, name in ((data.validation, "validation"), (data.test, "test")):
+        for row, user in enumerate(data.user_ids):
+            start, stop = split.histories.offsets[row : row + 2]
+            history = names[split.histories.items[start:stop] - 1].to_list()
+            listed = model.recommend([history], 5, warn=silent).set_index("item")["rank"]
+            nearest = names[split.futures[row, 0] - 1]
+            gain = 1 / math.log2(listed[nearest] + 1) if nearest in listed.index else 0
+            assert means.loc[(name, user), "next/ndcg@5"] == pytest.approx(gain)
 
 
 def test_numbers_in_one_and_text_in_the_other_are_matched_as_written(

@@ -55,4 +55,5 @@ def random_ranks(folder: Path, scorers: Sequence[str], users: int = 40, futures:
         name: (random.integers(0, 30, (users, futures)), random.integers(0, 30, users))
         for name in scorers
     }
-    ranks.write(RunPaths(folder).test_ranks, found, counted)
+    number = np.full(users, futures)
+    ranks.write(RunPaths(folder).test_ranks, found, counted, number)

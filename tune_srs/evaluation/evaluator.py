@@ -12,10 +12,10 @@ from tune_srs.datasets.histories import Split
 from tune_srs.errors import DataError
 from tune_srs.evaluation.device_histories import DeviceHistories
 from tune_srs.evaluation.intervals import mean_intervals
-from tune_srs.evaluation.metrics import per_user
+from tune_srs.evaluation.metrics import MISSED, per_user
 from tune_srs.metric_names import names
-from tune_srs.negatives import UnseenSampler
-from tune_srs.relevance import relevance
+from tune_srs.negatives import UnseenSampler, seen_pairs
+from tune_srs.relevance import relevance_per_user
 from tune_srs.tensors import rows_between, tensor_of
 
 MAX_USERS = 64  # scored at once: their scores stay in the cache
@@ -51,40 +51,60 @@ class Evaluation:
 
 
 def measure(
-    ranks: Tensor, next_ranks: Tensor, counted: Tensor, config: EvaluationConfig
+    ranks: Tensor, next_ranks: Tensor, counted: Tensor, number: Tensor, config: EvaluationConfig
 ) -> Evaluation:
     """Return all metrics of the ranks of all futures (U, K) and of the nearest one alone (U,).
 
-    `counted` (U, K) is False for a future that repeats a nearer one.
+    Each user has `number` (U,) futures. `counted` (U, K) is False for one that repeats a nearer
+    one, and where there is none.
     """
-    gains = relevance(config.relevance, ranks.shape[1]).to(ranks.device)
+    gains = relevance_per_user(config.relevance, number, ranks.shape[1])
     values = per_user(ranks, counted, config.cutoffs, gains)
     nearest = counted[:, :1]  # the nearest future is always counted
-    alone = per_user(next_ranks[:, None], nearest, config.cutoffs, gains[:1])
+    alone = per_user(next_ranks[:, None], nearest, config.cutoffs, gains[:, :1])
     values |= {f"next/{name}": value for name, value in alone.items()}
     return Evaluation({name: values[name].cpu() for name in names(config.cutoffs)})
 
 
 class Evaluator:
-    """Scores the futures of a split, as the settings say; made once, called often."""
+    """Scores the futures of a split, as the settings say; made once, called often.
+
+    Which items are candidates depends on the history alone, never on the answers: a future that is
+    no candidate counts as missed, as a recommendation would miss it.
+    """
 
     def __init__(self, split: Split, config: EvaluationConfig, device: torch.device) -> None:
         self.config = config
         self._split = split
         self._device = device
         self._histories = DeviceHistories(split.histories.items, split.histories.offsets, device)
-        self._futures = tensor_of(split.futures, device).long()  # (U, K)
-        self.counted = _first_occurrences(self._futures)  # (U, K)
+        self._futures = tensor_of(split.futures, device).long()  # (U, K), 0 where there is none
+        self.counted = ~_repeats(self._futures) & (self._futures > 0)  # (U, K)
+        self.number = (self._futures > 0).sum(dim=1)  # (U,) futures, repetitions included
+        excluded = seen_pairs(split.histories) if config.exclude_history else np.empty(0, np.int64)
+        offsets = np.searchsorted(excluded, np.arange(split.num_users + 1) * self._range)
+        self._excluded = tensor_of(excluded % self._range, device)  # user by user
+        self._excluded_offsets = tensor_of(offsets, device)  # (U + 1,)
+        keys = np.arange(split.num_users)[:, None] * self._range + split.futures  # (U, K)
+        missed = np.isin(keys, excluded) | (split.futures == 0)
+        self._missed = tensor_of(missed, device)  # (U, K) is no candidate
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
-        self._exclude(config.exclude_history and not sampled)
+
+    @property
+    def _range(self) -> int:
+        """One more than the highest item: a key of a user and an item is user * range + item."""
+        return self._split.num_items + 1
 
     def __call__(self, scorer: Scorer) -> Evaluation:
         """Return the metrics of `scorer`, called without gradients; put it into evaluation mode."""
-        return measure(*self.ranks(scorer), self.counted, self.config)
+        return measure(*self.ranks(scorer), self.counted, self.number, self.config)
 
     def ranks(self, scorer: Scorer) -> tuple[Tensor, Tensor]:
-        """Return the ranks, 0 the best, of all futures (U, K) and of the nearest one alone (U,)."""
+        """Return the ranks, 0 the best, of all futures (U, K) and of the nearest one alone (U,).
+
+        `MISSED` for a future that is no candidate.
+        """
         ranks = torch.empty_like(self._futures)
         next_ranks = torch.empty_like(self._futures[:, 0])
         with torch.no_grad():
@@ -94,7 +114,10 @@ class Evaluator:
                 for users, queries in chunks:
                     scores = _Catalogue(scorer, queries, self._split.num_items)
                     ranks[users], next_ranks[users] = self._rank(scores, users)
-        return ranks, next_ranks
+        return (
+            ranks.masked_fill_(self._missed, MISSED),
+            next_ranks.masked_fill_(self._missed[:, 0], MISSED),
+        )
 
     def _rank(self, scores: "_Catalogue", users: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ranks of all futures (B, K) and of the nearest one alone (B,)."""
@@ -107,38 +130,23 @@ class Evaluator:
         of_futures, of_excluded = known.tensor_split([futures.shape[1]], dim=1)
         # minus 1, because the future itself is counted, too
         ranks = scores.at_least(of_futures) - _at_least(of_excluded, of_futures, present) - 1
-        # ranked alone, the nearest future does not compete with later ones from the history
-        absent = self._repeated[users] & self.counted[users] & (futures != futures[:, :1])
-        return ranks, ranks[:, 0] - _at_least(of_futures, of_futures[:, :1], absent)[:, 0]
+        return ranks, ranks[:, 0]
 
     def _rank_among(
         self, sampled: Tensor, of_futures: Tensor, users: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the ranks among the scores (B, n) of sampled candidates and the other futures."""
         ranks = _at_least(sampled, of_futures)  # (B, K)
-        others = _at_least(of_futures, of_futures, self.counted[users]) - 1
+        rivals = self.counted[users] & ~self._missed[users]
+        others = _at_least(of_futures, of_futures, rivals) - 1
         return ranks + others, ranks[:, 0]
-
-    def _exclude(self, history: bool) -> None:
-        """Note the items per user that are not candidates: the history's, except futures."""
-        histories, size = self._split.histories, self._split.num_items + 1
-        users = np.arange(self._split.num_users)
-        # one key per pair of user and item
-        futures = users[:, None] * size + self._split.futures  # (U, K)
-        known = np.unique(histories.users() * size + histories.items) if history else futures[:0, 0]
-        excluded = known[~np.isin(known, futures)]
-        offsets = np.searchsorted(excluded, np.arange(len(users) + 1) * size)
-        self._excluded = tensor_of(excluded % size, self._device)  # user by user
-        self._excluded_offsets = tensor_of(offsets, self._device)  # (U + 1,)
-        self._repeated = tensor_of(np.isin(futures, known), self._device)  # (U, K) in the history
 
     def _sample(self) -> Tensor:
         """Draw n distinct negatives per user, in neither history nor futures: (U, n)."""
         count = self.config.num_candidates
         num_items = self._split.num_items
         everything = self._split.histories.followed_by(self._split.futures)
-        known = everything.users() * (num_items + 1) + everything.items
-        sizes = np.bincount(np.unique(known) // (num_items + 1))
+        sizes = np.bincount(seen_pairs(everything) // self._range)
         if num_items - sizes.max() < count:
             raise DataError(
                 f"evaluation.num_candidates={count} is too high: user {sizes.argmax()} has "
@@ -210,11 +218,6 @@ def _at_least(rivals: Tensor, thresholds: Tensor, candidates: Tensor | None = No
         torch.lt(rivals, one[:, None], out=less)
         worse.append((less if candidates is None else less * candidates).sum(dim=1))
     return count - torch.stack(worse, dim=1).long()
-
-
-def _first_occurrences(items: Tensor) -> Tensor:
-    """Return where an item occurs for the first time in its row: (U, K)."""
-    return ~_repeats(items)
 
 
 def _repeats(items: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ def evaluation_of(table: pd.DataFrame, scorer: str, config: EvaluationConfig) ->
     found = torch.from_numpy(futures.fillna(0).to_numpy(dtype=np.int64))
     counted = torch.from_numpy(futures.notna().to_numpy())
     alone = torch.from_numpy(own["next"].to_numpy(dtype=np.int64))
-    return measure(found, alone, counted, config)
+    number = torch.from_numpy(own["futures"].to_numpy(dtype=np.int64))
+    return measure(found, alone, counted, number, config)
 
 
 def _described(per_user: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:

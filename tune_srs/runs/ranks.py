@@ -18,21 +18,25 @@ Ranks = npt.NDArray[np.int64]
 Counted = npt.NDArray[np.bool_]
 
 
-def write(path: Path, ranks: Mapping[str, tuple[Ranks, Ranks]], counted: Counted) -> None:
+def write(
+    path: Path, ranks: Mapping[str, tuple[Ranks, Ranks]], counted: Counted, number: Ranks
+) -> None:
     """Write the ranks of each scorer: of all futures (U, K), and of the nearest alone (U,).
 
-    `counted` (U, K) is False for a future that repeats a nearer one.
+    Each user has `number` (U,) futures. `counted` (U, K) is False for one that repeats a nearer
+    one, and where there is none.
     """
-    table = pd.concat([_rows(name, *own, counted) for name, own in ranks.items()])
+    table = pd.concat([_rows(name, *own, counted, number) for name, own in ranks.items()])
     write_aside(path, lambda aside: table.to_parquet(aside, index=False))
 
 
 def read(path: Path) -> pd.DataFrame | None:
     """Return one row per scorer and user; None as long as the test has not been scored.
 
-    Columns: `scorer` (`best` or a baseline), `user` (from 0, as in the prepared data), `next` (rank
-    of the nearest future when it is the only one), and `1` … `K`, the rank of each future, the
-    nearest first: 0 is the best; missing of an item that stands nearer already.
+    Columns: `scorer` (`best` or a baseline), `user` (from 0, as in the prepared data), `futures`
+    (how many the user has), `next` (rank of the nearest future when it is the only one), and
+    `1` … `K`, the rank of each future, the nearest first: 0 is the best, 2^31 - 1 that of an item
+    that is no candidate; missing of an item that stands nearer already, and beyond the last future.
     """
     try:
         return pd.read_parquet(path)
@@ -47,9 +51,10 @@ def positions(table: pd.DataFrame) -> list[str]:
     return [name for name in map(str, table.columns) if name.isdigit()]
 
 
-def _rows(scorer: str, ranks: Ranks, alone: Ranks, counted: Counted) -> pd.DataFrame:
-    users = np.arange(len(ranks), dtype=np.int32)
-    table = pd.DataFrame({"scorer": scorer, "user": users, "next": alone.astype(np.int32)})
+def _rows(scorer: str, ranks: Ranks, alone: Ranks, counted: Counted, number: Ranks) -> pd.DataFrame:
+    columns = {"user": np.arange(len(ranks)), "futures": number, "next": alone}
+    table = pd.DataFrame({name: values.astype(np.int32) for name, values in columns.items()})
+    table.insert(0, "scorer", scorer)
     for column in range(ranks.shape[1]):
         values = pd.Series(ranks[:, column].astype(np.int32), dtype="Int32")
         table[str(column + 1)] = values.mask(~counted[:, column])

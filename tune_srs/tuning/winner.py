@@ -147,9 +147,11 @@ def _scored(
     found = {name: evaluator.ranks(one) for name, one in (scorers | fit_baselines(data)).items()}
     if keep_ranks:
         of_scorers = {name: (own.numpy(), alone.numpy()) for name, (own, alone) in found.items()}
-        ranks.write(RunPaths(folder).test_ranks, of_scorers, evaluator.counted.numpy())
+        futures = (evaluator.counted.numpy(), evaluator.number.numpy())
+        ranks.write(RunPaths(folder).test_ranks, of_scorers, *futures)
     test = {
-        name: measure(*own, evaluator.counted, config.evaluation) for name, own in found.items()
+        name: measure(*own, evaluator.counted, evaluator.number, config.evaluation)
+        for name, own in found.items()
     }
     metrics = {
         "trial": record.number,
