@@ -217,6 +217,17 @@ def test_without_gradients_the_numbers_are_the_same(
     assert torch.equal(features, packed(model, lengths))
 
 
+def test_what_is_dropped_does_not_depend_on_whether_gradients_are_kept() -> None:
+    model = model_of(num_heads=2, dropout=0.0, attention_dropout=0.5).train()
+    lengths, found = [70, 3, 40], []
+    for keeps, seed in ((True, 1), (False, 1), (False, 2)):
+        model.draw_dropout_from(torch.Generator().manual_seed(seed))
+        with torch.set_grad_enabled(keeps):
+            found.append(packed(model, lengths).detach())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+
+
 DROPOUTS: list[dict[str, object]] = [
     {"dropout": 0.5},
     {"dropout": 0.2, "gates": True, "hidden_units": 5, "num_heads": 1},

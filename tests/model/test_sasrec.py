@@ -111,6 +111,25 @@ def test_the_seed_decides_the_weights() -> None:
     assert not torch.equal(same.items.weight, other.items.weight)
 
 
+def test_the_original_starts_with_weights_as_wide_as_those_of_the_papers_code() -> None:
+    """One matrix (3 D, D) of query, key and value; biases of torch's convolutions."""
+    units = 96
+    model = SASRec(original_model(hidden_units=units, num_heads=1), 50, torch.Generator())
+    block = cast(Block, model.blocks[0])
+    xavier = math.sqrt(2 / (units + 3 * units))
+    for layer in (block.attention.query, block.attention.key_value):
+        assert layer.weight.std().item() == pytest.approx(xavier, rel=0.03)
+        assert (layer.bias == 0).all()
+    assert block.attention.output.weight.std().item() == pytest.approx(
+        math.sqrt(1 / units), rel=0.03
+    )
+    bound = 1 / math.sqrt(units)
+    for layer in block.feed_forward:
+        if isinstance(layer, nn.Linear):
+            assert layer.bias.abs().max() <= bound
+            assert layer.bias.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.2)
+
+
 def test_the_order_of_a_history_matters() -> None:
     model = model_of().eval()
     items = random_items(1, 6)

@@ -21,13 +21,14 @@ class Attention(NamedTuple):
     """Attention on packed rows: what the matrix products leave, and what the kernels make of it."""
 
     offsets: Integers  # (B + 1,) where each row's tokens begin
-    starts: Integers  # (B + 1,) where its weights begin, all heads; empty: they are not kept
+    starts: Integers  # (B + 1,) where each row's weights begin, of all heads
     query: Array  # (T, D or more) the queries first
     key_value: Array  # (T, 2 D or more) keys from column `key` on, then values
     key: int
     bias: Array  # (3, D) of queries, keys, values
     angles: Array  # (2, longest row, E / 2) cosine and sine of rotary positions, or (2, 0, 0)
     pairs: Array  # attention weights before dropout, (keys, queries) of each tile; see `num_pairs`
+    keeps: int  # 1: pairs has all of them; 0: it has room for one tile, for what needs no gradient
     mixed: Array  # (T, D)
 
 
@@ -173,7 +174,7 @@ def attend(first: int, last: int, given: Attention, mask: Mask, room: Room) -> N
     units = pieces.shape[1] // TILE
     for row in range(first, last):
         start, length = offsets[row], offsets[row + 1] - offsets[row]
-        at, kept = (starts[row], 1) if len(starts) else (0, 0)
+        at = starts[row]
         q, k = view(parts[0], length, units), view(parts[1], length, units)
         v = view(parts[2], length, units)
         for head in range(mixed.shape[1] // units):
@@ -182,7 +183,7 @@ def attend(first: int, last: int, given: Attention, mask: Mask, room: Room) -> N
                 stop, count = min(low + TILE, length), min(TILE, length - low)
                 size = count * stop
                 q_t, seen = view(pieces[0], units, count), view(pieces[1], count, units)
-                weights = view(pairs[at:], stop, count)
+                weights = view(pairs[at * given.keeps :], stop, count)
                 transpose(q[low:stop], q_t)
                 np.dot(k[:stop], q_t, weights)
                 causal_powers(weights, low, inverse, top)
@@ -192,7 +193,7 @@ def attend(first: int, last: int, given: Attention, mask: Mask, room: Room) -> N
                     result = mixed[start + low + i, head * units : (head + 1) * units]
                     for e in range(units):
                         result[e] = seen[i, e]
-                at += kept * size
+                at += size
 
 
 @compiled
@@ -204,7 +205,7 @@ def attend_back(
     With g = v d_mixed^T and weights w, d_scores = dropped (x) g - w (x) sum(d_mixed (x) mixed),
     where (x) goes element by element.
     """
-    offsets, starts, _, _, key, bias, angles, pairs, mixed = given
+    offsets, starts, _, _, key, bias, angles, pairs, _, mixed = given
     d_mixed, d_query, d_key_value, d_bias = slopes
     parts, d_parts, tiles, pieces, sums, _ = room
     units, width = pieces.shape[1] // TILE, bias.shape[1]

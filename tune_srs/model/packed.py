@@ -78,7 +78,7 @@ class PackedRows:
         heads, units = attention.num_heads, x.shape[1] // attention.num_heads
         parts = (query @ to_query.weight.T, x @ to_key.T)
         angles, none = self._angles(attention), np.empty(0, np.float32)
-        given = _attention(self, parts, bias, angles, self.offsets[:0], none, none)
+        given = _attention(self, parts, bias, angles, self.offsets[:0], none, False, none)
         mixed = x.new_empty(len(query), heads, x.shape[1])
         seen, result = _arrays(x, mixed)
 
@@ -183,9 +183,9 @@ class _Attend(torch.autograd.Function):
         longest, units = rows.longest, len(bias) // 3 // heads
         mixed = bias.new_empty(len(parts[0]), heads * units)
         keeps = any(ctx.needs_input_grad)
-        starts = heads * rows.pair_starts if keeps else rows.offsets[:0]
+        starts = heads * rows.pair_starts
         pairs = _taken(int(starts[-1])) if keeps else np.empty(longest * TILE, np.float32)
-        given = _attention(rows, parts, bias, angles, starts, pairs, *_arrays(mixed))
+        given = _attention(rows, parts, bias, angles, starts, pairs, keeps, *_arrays(mixed))
 
         def run(first: int, last: int) -> None:
             own = given if keeps else given._replace(pairs=np.empty_like(pairs))  # of this thread
@@ -313,13 +313,15 @@ def _attention(
     angles: Array,
     starts: Integers,
     pairs: Array,
+    keeps: bool,
     mixed: Array,
 ) -> Attention:
     query, *others, of_all = _arrays(*parts, bias)
     units = len(of_all) // 3
     both, key = (others[0], 0) if others else (query, units)
     of_parts = of_all.reshape(3, units)
-    return Attention(rows.offsets, starts, query, both, key, of_parts, angles, pairs, mixed)
+    given = (rows.offsets, starts, query, both, key, of_parts, angles, pairs, int(keeps), mixed)
+    return Attention(*given)
 
 
 def _room(longest: int, units: int, heads: int = 1) -> Room:
