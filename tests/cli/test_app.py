@@ -162,7 +162,7 @@ def test_a_run_is_exported_evaluated_and_recommends(run: Run, tmp_path: Path) ->
     assert (done.status, done.stderr) == (0, "")
     told = json.loads((tmp_path / "model" / "metrics.json").read_text())
     value, (low, high) = (
-        told["test"]["best"]["test/ndcg@10"], told["intervals"]["test"]["best"]["test/ndcg@10"]
+        told["test"]["best"]["test/ndcg@10"], told["intervals"]["best"]["test/ndcg@10"]
     )  # fmt: skip
     (first, _) = [line for line in done.stdout.splitlines() if line.startswith("ndcg@10")]
     assert first.endswith(f"{value:.4f} [{low:.4f}, {high:.4f}]")

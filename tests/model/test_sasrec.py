@@ -124,10 +124,10 @@ def test_the_original_starts_with_weights_as_wide_as_those_of_the_papers_code() 
         math.sqrt(1 / units), rel=0.03
     )
     bound = 1 / math.sqrt(units)
-    for layer in block.feed_forward:
-        if isinstance(layer, nn.Linear):
-            assert layer.bias.abs().max() <= bound
-            assert layer.bias.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.2)
+    for inner in block.feed_forward:
+        if isinstance(inner, nn.Linear):
+            assert inner.bias.abs().max() <= bound
+            assert inner.bias.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.2)
 
 
 def test_the_order_of_a_history_matters() -> None:

@@ -125,7 +125,8 @@ def evaluate(
 ) -> None:
     """Score an exported model on validation and test futures.
 
-    The intervals are 95 % bootstrap intervals over users.
+    The intervals are 95 % intervals over users. Validation scores that chose the model are
+    optimistic and have none.
 
     Example: tune-srs evaluate results/first/best --set evaluation.num_candidates=50
     """

@@ -43,7 +43,8 @@ same path, relative to the folder in which the search began; `--dataset` names a
 ## Metrics
 
 {note}
-The brackets hold 95 % bootstrap intervals over users.
+The validation scores chose the trial and its epoch, so they are optimistic and have no interval.
+The brackets hold 95 % intervals of the test scores over users.
 
 {table}
 
@@ -166,14 +167,11 @@ def _baselines(metrics: dict[str, Any], name: str) -> str:
 def _table(metrics: dict[str, Any], cutoff: int) -> str:
     lines = ["| metric | validation | test |", "|---|---|---|"]
     for name in (f"{row}@{cutoff}" for row in ROWS):
-        validation = _cell(metrics, "validation", f"val/{name}")
-        lines.append(f"| {name} | {validation} | {_cell(metrics, 'test', f'test/{name}')} |")
+        validation = f"{metrics['validation']['best'][f'val/{name}']:.4f}"
+        low, high = metrics["intervals"]["best"][f"test/{name}"]
+        test = f"{metrics['test']['best'][f'test/{name}']:.4f} [{low:.4f}, {high:.4f}]"
+        lines.append(f"| {name} | {validation} | {test} |")
     return "\n".join(lines)
-
-
-def _cell(metrics: dict[str, Any], split: str, name: str) -> str:
-    low, high = metrics["intervals"][split]["best"][name]
-    return f"{metrics[split]['best'][name]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _split(data: DataConfig) -> str:

@@ -32,7 +32,8 @@ class Appraisal:
 
     `summary`: one row per split, kind of candidates and metric, with the columns `split`
     (validation, test), `candidates` (all, sampled), `metric`, `mean`, and `low` and `high`, the
-    ends of its 95 % bootstrap interval over users. `per_user`: one row per split, kind of
+    ends of its 95 % interval over users; NaN for validation scores by which the model was selected.
+    `per_user`: one row per split, kind of
     candidates and user, with the columns `split`, `candidates`, `user` (the original id), and one
     per metric.
     """
@@ -45,9 +46,10 @@ class Appraisal:
 
         With one future, hr, recall and hit are equal, and so are ndcg and ndcg_rel: one is shown.
         """
-        interval = "[" + self.summary["low"].map("{:.4f}".format) + ", "
+        interval = " [" + self.summary["low"].map("{:.4f}".format) + ", "
         interval += self.summary["high"].map("{:.4f}".format) + "]"
-        cells = self.summary["mean"].map("{:.4f}".format) + " " + interval
+        cells = self.summary["mean"].map("{:.4f}".format)
+        cells += interval.where(self.summary["low"].notna(), "")
         shown = self.summary.assign(cell=cells)
         shown = shown[~shown["metric"].str.match("next/(hr|recall|ndcg_rel)@")]
         for kind, rows in shown.groupby("candidates", sort=False):
@@ -77,6 +79,9 @@ def appraise(
     data = prepare(config.data, data_folder, say)
     for doubt in _doubts(exported, config.data, data):
         say(doubt)
+    selected = data.fingerprint == exported.facts["data"]["fingerprint"]
+    if selected:
+        say("the validation scores chose this model: they are optimistic and have no interval")
     scorer, validation, test = _matched(exported, data, say)
     summaries, users = [], []
     for name, split, ids in (
@@ -92,7 +97,8 @@ def appraise(
                 continue
             evaluation = evaluator(scorer)
             names = {"split": name, "candidates": kind}
-            summaries.append(_summary(evaluation).assign(**names))
+            of_all = _summary(evaluation, selected and name == "validation")
+            summaries.append(of_all.assign(**names))
             users.append(pd.DataFrame(names | {"user": ids} | evaluation.per_user))
     return Appraisal(
         pd.concat(summaries, ignore_index=True)[
@@ -155,6 +161,7 @@ def _matched(exported: Exported, data: PreparedData, say: Say) -> tuple[Scorer, 
     validation = _renumbered(data.validation, numbers, len(vocabulary))
     test = _renumbered(data.test, numbers, len(vocabulary))
     futures = np.concatenate([validation.futures.ravel(), test.futures.ravel()])
+    futures = futures[futures > 0]
     say(
         f"items are matched by id: the model knows {(~unknown).sum()} of {len(ids)}; "
         f"{(futures > len(vocabulary)).mean():.1%} of the futures are unknown and count as missed"
@@ -169,7 +176,8 @@ def _renumbered(split: Split, numbers: Items, num_known: int) -> Split:
         Histories(numbers[one.items - 1], one.offsets, num_items)
         for one in (split.training, split.histories)
     )
-    return Split(training, histories, numbers[split.futures - 1])
+    futures = np.where(split.futures > 0, numbers[split.futures - 1], 0)
+    return Split(training, histories, futures)
 
 
 class _KnownItems:
@@ -209,7 +217,10 @@ class _KnownItems:
         return scores
 
 
-def _summary(evaluation: Evaluation) -> pd.DataFrame:
-    means, intervals = evaluation.means(), evaluation.intervals()
-    rows = [(name, mean, *intervals[name]) for name, mean in means.items()]
+def _summary(evaluation: Evaluation, selected: bool) -> pd.DataFrame:
+    means = evaluation.means()
+    intervals = {} if selected else evaluation.intervals()
+    rows = [
+        (name, mean, *intervals.get(name, (math.nan, math.nan))) for name, mean in means.items()
+    ]
     return pd.DataFrame(rows, columns=["metric", "mean", "low", "high"])

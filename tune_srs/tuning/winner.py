@@ -141,8 +141,6 @@ def _scored(
     model.load_state_dict(best.weights)
 
     scorers: dict[str, Scorer] = {"best": model.eval()}
-    on_validation = Evaluator(data.validation, config.evaluation, torch.device("cpu"))
-    validation = {name: on_validation(one) for name, one in scorers.items()}
     evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
     found = {name: evaluator.ranks(one) for name, one in (scorers | fit_baselines(data)).items()}
     if keep_ranks:
@@ -158,10 +156,7 @@ def _scored(
         "epoch": best.epoch,
         "validation": {"best": best.metrics} | _baselines(folder, data, config.evaluation),
         "test": _means(test, "test"),
-        "intervals": {
-            "validation": _intervals(validation, "val"),
-            "test": _intervals(test, "test"),
-        },
+        "intervals": _intervals(test, "test"),  # a selected score, such as validation's, has none
     }
     items = items_of(data.item_ids, data.item_titles, data.validation.training)
     return Exported(config, model, items, metrics, _facts(plan, best, record, config, data))
