@@ -5,7 +5,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tune_srs.config.data import DataConfig as DataConfig
 from tune_srs.config.settings import TrialConfig as TrialConfig
@@ -196,16 +196,17 @@ def export(
     to: Path | str,
     *,
     trial: int | None = None,
-    refit: bool = False,
+    refit: Literal["validation", "all"] | None = None,
     formats: Collection[str] = (),
     data_folder: Path | str = "data",
     say: Say = print,
 ) -> None:
     """Export the winner of an ended search, or another `trial`, to the new folder `to`.
 
-    `run`: the folder of the search. With `refit` the configuration is trained again on all
-    interactions, futures included, for its best number of epochs. `formats`: extra formats, `onnx`
-    and `torch`. Raises `ConfigError` for a request that cannot be carried out, `DataError` for data
+    `run`: the folder of the search. With `refit` the configuration is trained again for its best
+    number of epochs: with `validation` on training and validation, before the test is scored; with
+    `all` on all interactions, futures included, after that. `formats`: extra formats, `onnx` and
+    `torch`. Raises `ConfigError` for a request that cannot be carried out, `DataError` for data
     that cannot be read or have changed.
     """
     from tune_srs.tuning.winner import export_trial

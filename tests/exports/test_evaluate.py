@@ -51,7 +51,7 @@ def own(tmp_path: Path) -> tuple[Exported, PreparedData]:
     of = untrained(prepared.validation.training, prepared.item_ids.to_list())
     config = TrialConfig(data=data, model=of.config.model)
     learned = {"name": name, "fingerprint": prepared.fingerprint, "inputs": prepared.inputs}
-    facts = {"data": learned, "refit": False}
+    facts = {"data": learned, "refit": None}
     return Exported(config, of.model, of.items, {}, facts), prepared
 
 
@@ -171,7 +171,7 @@ def test_what_the_model_may_have_learned_is_warned_of(
     of, _ = own
     _, said = appraised(of, tmp_path, data__num_futures=3)
     assert any("has changed since the model was trained" in line for line in said)
-    refit = Exported(of.config, of.model, of.items, {}, of.facts | {"refit": True})
+    refit = Exported(of.config, of.model, of.items, {}, of.facts | {"refit": "all"})
     _, said = appraised(refit, tmp_path)
     assert any("say nothing about how good it is" in line for line in said)
     moved = Path(of.config.data.name).rename(tmp_path / "moved.csv")  # the same log, elsewhere

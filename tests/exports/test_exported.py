@@ -33,7 +33,7 @@ FACTS: dict[str, Any] = {
     "won": True,
     "metric": "val/ndcg@10",
     "epoch": 7,
-    "refit": False,
+    "refit": None,
     "data": {
         "name": "mine",
         "fingerprint": "f",
@@ -126,7 +126,7 @@ def test_the_card_asks_for_ids_with_commas(tmp_path: Path) -> None:
 
 def test_the_card_of_another_trial_and_of_a_refit_say_so(tmp_path: Path) -> None:
     of = complete()
-    facts = FACTS | {"won": False, "refit": True}
+    facts = FACTS | {"won": False, "refit": "all"}
     write(Exported(of.config, of.model, of.items, of.metrics, facts), tmp_path / "model")
     text = " ".join((tmp_path / "model" / "README.md").read_text().split())
     assert "do not use them to choose among trials" in text
@@ -199,7 +199,7 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
         (manifest(files={}), "config.yaml is not in manifest.json"),
         (manifest(data=3), "data: "),
         (manifest(data=FACTS["data"] | {"name": ["mine"]}), "data.name: .*valid string"),
-        (manifest(refit=None), "refit: .*valid boolean"),
+        (manifest(refit=True), "refit: .*'validation' or 'all'"),
         (manifest(run=None), "run: .*valid string"),
         (manifest(more=1), "unknown key more"),
         (cut("manifest.json"), "manifest.json is not JSON"),

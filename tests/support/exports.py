@@ -70,7 +70,7 @@ def untrained(histories: Histories, ids: list[int] | list[str], **changes: objec
     facts = {
         "data": {"name": "mine", "fingerprint": "f", "inputs": []},
         "versions": {},
-        "refit": False,
+        "refit": None,
     }
     return Exported(config, network, items, {}, facts)
 

@@ -98,9 +98,9 @@ def test_damaged_weights_are_trained_again(
 def test_a_refit_has_learned_from_every_interaction(
     ended: tuple[Path, PreparedData], export: Callable[..., Path]
 ) -> None:
-    folder = export(refit=True)
+    folder = export(refit="all")
     refit, best = exported.read(folder), exported.read(ended[0] / "results" / "tiny" / "best")
-    assert refit.facts["refit"]
+    assert refit.facts["refit"] == "all"
     assert refit.metrics == best.metrics
     assert refit.config.train.last_epoch == best.facts["epoch"]
     assert refit.config.train.max_epochs == EPOCHS  # on which its learning rate depended
@@ -148,7 +148,7 @@ def test_a_refit_that_would_need_more_than_is_kept_is_refused(
     journal = (run / "journal.jsonl").read_text()
     (run / "journal.jsonl").write_text(journal.replace('"power"', '"time"'))
     with pytest.raises(ts.TuneSRSError, match=r"loss\.relevance=time needs the times"):
-        ts.export(run, tmp_path / "model", refit=True, data_folder=ended[0] / "data", say=silent)
+        ts.export(run, tmp_path / "model", refit="all", data_folder=ended[0] / "data", say=silent)
 
 
 @pytest.mark.parametrize(("trial", "epochs"), [(0, EPOCHS), (2, EPOCHS_OF_THE_STOPPED)])

@@ -83,8 +83,11 @@ def export(
         int | None, typer.Option(help="Number of the trial. [default: the winner]")
     ] = None,
     refit: Annotated[
-        Literal["all"] | None,
-        typer.Option(help="Train again on all interactions, futures included."),
+        Literal["validation", "all"] | None,
+        typer.Option(
+            help="Train again. validation: on training and validation, before the test is scored; "
+            "all: on all interactions, the test futures included, after that."
+        ),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Short for --format onnx.")] = False,
     formats: Annotated[
@@ -107,7 +110,7 @@ def export(
         find_run(results_folder, name),
         to,
         trial=trial,
-        refit=refit is not None,
+        refit=refit,
         formats=set(asked),
         data_folder=data_folder,
     )

@@ -134,8 +134,12 @@ def _filled(paragraph: str) -> str:
 
 def _training(facts: dict[str, Any]) -> str:
     if facts["refit"]:
+        learned = {
+            "all": "all interactions, futures included",
+            "validation": "training and validation",
+        }
         return (
-            f"It was trained on all interactions, futures included, for {facts['epoch']} epochs: "
+            f"It was trained on {learned[facts['refit']]}, for {facts['epoch']} epochs: "
             f"the number that was best on the validation futures."
         )
     return (
@@ -151,11 +155,18 @@ def _note(facts: dict[str, Any]) -> str:
             "The trial was chosen by its number and is not the winner. Its test scores were "
             "computed once, for this export; do not use them to choose among trials."
         )
-    if facts["refit"]:
+    if facts["refit"] == "all":
         test += (
             " All figures belong to the model before it was trained on everything; the final one "
             "has learned these futures and cannot be scored on them."
         )
+    elif facts["refit"] == "validation":
+        test += (
+            " The test scores are those of this model, which has learned the validation futures, "
+            "too; the validation scores are those of the trial before that."
+        )
+    else:
+        test += " The test scores are those of weights that never learned the validation futures."
     return test
 
 
@@ -182,5 +193,6 @@ def _split(data: DataConfig) -> str:
 
 def _command(facts: dict[str, Any], folder: str) -> str:
     if facts["refit"]:
-        return f"tune-srs export {facts['run']} --trial {facts['trial']} --refit all --to ANOTHER"
+        which = f"{facts['run']} --trial {facts['trial']} --refit {facts['refit']}"
+        return f"tune-srs export {which} --to ANOTHER"
     return f"tune-srs train {folder}/config.yaml --metric {facts['metric']}"

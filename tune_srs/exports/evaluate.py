@@ -132,10 +132,11 @@ def _doubts(exported: Exported, config: DataConfig, data: PreparedData) -> Itera
     )  # the same files at another path
     if config.name != learned["name"] and not elsewhere:
         return
-    if exported.facts["refit"]:
+    if refit := exported.facts["refit"]:
+        which = "" if refit == "all" else "validation "
         yield (
-            f"warning: this model has learned all interactions of {config.name}, including the "
-            f"futures it is scored on: these scores say nothing about how good it is"
+            f"warning: this model has learned the {which}futures of {config.name}: its "
+            f"{which}scores say nothing about how good it is"
         )
     elif not unchanged:
         yield (

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ CONFIG, WEIGHTS, ITEMS, METRICS = FILES = (
 )  # fmt: skip
 MANIFEST, CARD = "manifest.json", "README.md"
 PORTABLE = ("model.onnx", "model.pt2")  # written for other programs, never read here
+Refit = Literal["validation", "all"]  # the futures that a model has learned, too
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class _Manifest(Settings):
     won: bool
     metric: str
     epoch: int
-    refit: bool
+    refit: Refit | None
     data: _Data
     versions: dict[str, str]
     files: dict[str, _File]

@@ -156,6 +156,11 @@ class SearchSettings(Settings):
     patience: int | None = Field(
         None, ge=1, description="end a trial after this many epochs without improvement"
     )
+    refit: bool = Field(
+        False,
+        description="train the winner again, on training and validation together, for its best "
+        "number of epochs; then score the test",
+    )
     scheduler: Scheduler = Field(
         ASHASettings(), description="what stops trials early: its name, or its type and settings"
     )

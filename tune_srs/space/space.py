@@ -204,7 +204,12 @@ class Space:
         dice = _Dice(random.Random(0))
         for _ in range(REHEARSALS):
             values = self.suggest(dice)
-            self.config(values, f"{source}: a configuration of this space is not valid")
+            config = self.config(values, f"{source}: a configuration of this space is not valid")
+            if self.search.refit and config.loss.relevance == "time":
+                raise ConfigError(
+                    f"{source}: search.refit trains on the validation futures, whose times are not "
+                    f"kept, but loss.relevance=time needs them; leave one of them out"
+                )
 
 
 @dataclass(frozen=True)

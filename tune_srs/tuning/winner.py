@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,7 +18,7 @@ from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
 from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer, measure
 from tune_srs.exports import exported
-from tune_srs.exports.exported import Exported, item_counts, items_of
+from tune_srs.exports.exported import Exported, Refit, item_counts, items_of
 from tune_srs.exports.portable import check_formats
 from tune_srs.model.sasrec import SASRec
 from tune_srs.runs import ranks, tables
@@ -53,23 +53,27 @@ def export_winner(
         metric = plan.space.search.metrics[0]
         reason = next((r.reason for r in journal.trials if r.reason), "none was recorded")
         raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
-    result = _scored(folder, plan, winner, storage, data, say, keep_ranks=True)
+    refit: Refit | None = "validation" if plan.space.search.refit else None
+    result = _scored(folder, plan, winner, storage, data, say, refit, keep_ranks=True)
     exported.write(result, RunPaths(folder).best)
+    learned = "training and validation" if refit else "the training histories"
+    say(f"the test was scored with weights that learned from {learned}")
 
 
 def export_trial(
     folder: Path,
     to: Path,
     trial: int | None,
-    refit: bool,
+    refit: Refit | None,
     formats: Collection[str],
     data_folder: Path,
     say: Callable[[str], None],
 ) -> None:
     """Write the winner of the ended run in `folder`, or another `trial`, to the new folder `to`.
 
-    With `refit` it is trained again on all interactions, futures included. Raises `ConfigError`
-    for a trial that cannot be exported or a run that has not ended.
+    With `refit: validation` it is trained again on training and validation, and then scored on the
+    test; with `all`, it is scored first, then trained again on all interactions, futures included.
+    Raises `ConfigError` for a trial that cannot be exported or a run that has not ended.
     """
     exported.check_free(to)
     check_formats(formats)
@@ -78,11 +82,14 @@ def export_trial(
     won, chosen = _chosen(run, trial)
     data = prepare(plan.space.base.data, data_folder, say)
     run.check_data(data)
-    everything = _everything(data, plan, chosen) if refit else None  # before it takes time
-    result = _scored(folder, plan, chosen, plan.storage(folder), data, say)
+    if refit is not None:
+        _check_times(plan.space.config(chosen.values))
+    everything = data.everything if refit == "all" else None  # before it takes time
+    before = refit if refit == "validation" else None
+    result = _scored(folder, plan, chosen, plan.storage(folder), data, say, before)
     result = replace(result, facts=result.facts | {"won": won})
     if everything is not None:
-        result = _refitted(result, everything, say)
+        result = _learned_again(result, everything, "all", say)
     exported.write(result, to, formats)
 
 
@@ -106,14 +113,13 @@ def _chosen(run: Run, trial: int | None) -> tuple[bool, TrialRecord]:
     return chosen == winner.number, records[chosen]
 
 
-def _everything(data: PreparedData, plan: Plan, record: TrialRecord) -> Histories:
-    """What a refit learns from; a `ConfigError` where it cannot be had."""
-    if plan.space.config(record.values).loss.relevance == "time":
+def _check_times(config: TrialConfig) -> None:
+    """Raise a `ConfigError` where a refit lacks what it needs."""
+    if config.loss.relevance == "time":
         raise ConfigError(
             "--refit: loss.relevance=time needs the times of the futures, which prepared data do "
             "not keep; export it without"
         )
-    return data.everything
 
 
 def _scored(
@@ -123,11 +129,13 @@ def _scored(
     storage: Storage,
     data: PreparedData,
     say: Callable[[str], None],
+    refit: Literal["validation"] | None = None,
     keep_ranks: bool = False,
 ) -> Exported:
     """A trial's model of its best epoch, with its scores and those of the baselines.
 
-    With `keep_ranks` those of the test futures go into the folder of the run.
+    With `refit` it learns again, from training and validation, before the test is scored. With
+    `keep_ranks` the ranks of the test futures go into the folder of the run.
     """
     best = Best(plan.space.search.objectives[0])
     try:
@@ -139,8 +147,12 @@ def _scored(
         config = config.with_overrides({"train.last_epoch": record.epochs})
     model = SASRec(config.model, data.validation.num_items, torch.Generator())
     model.load_state_dict(best.weights)
+    items = items_of(data.item_ids, data.item_titles, data.validation.training)
+    given = Exported(config, model.eval(), items, {}, _facts(plan, best, record, config, data))
+    if refit is not None:
+        given = _learned_again(given, data.before_test, refit, say)
 
-    scorers: dict[str, Scorer] = {"best": model.eval()}
+    scorers: dict[str, Scorer] = {"best": given.model}
     evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
     found = {name: evaluator.ranks(one) for name, one in (scorers | fit_baselines(data)).items()}
     if keep_ranks:
@@ -158,8 +170,7 @@ def _scored(
         "test": _means(test, "test"),
         "intervals": _intervals(test, "test"),  # a selected score, such as validation's, has none
     }
-    items = items_of(data.item_ids, data.item_titles, data.validation.training)
-    return Exported(config, model, items, metrics, _facts(plan, best, record, config, data))
+    return replace(given, metrics=metrics)
 
 
 def _facts(
@@ -173,29 +184,26 @@ def _facts(
         "won": True,
         "metric": best.objective.metric,
         "epoch": best.epoch,
-        "refit": False,
+        "refit": None,
         "data": {"name": config.data.name, "fingerprint": data.fingerprint, "inputs": data.inputs}
         | sizes,
         "versions": versions(),
     }
 
 
-def _refitted(scored: Exported, everything: Histories, say: Callable[[str], None]) -> Exported:
-    """The same configuration, trained on all interactions for the best number of epochs."""
-    epochs = scored.facts["epoch"]
-    say(f"training on all {len(everything.items)} interactions for {epochs} epochs")
-    config = scored.config.with_overrides({"train.last_epoch": epochs})
-    for report in train(config, everything):
+def _learned_again(
+    of: Exported, histories: Histories, refit: Refit, say: Callable[[str], None]
+) -> Exported:
+    """The same configuration, trained on `histories` for the best number of epochs."""
+    epochs = of.facts["epoch"]
+    say(f"training again, on {len(histories.items)} interactions, for {epochs} epochs")
+    config = of.config.with_overrides({"train.last_epoch": epochs})
+    for report in train(config, histories):
         weights = report.state.model.state_dict()
-    model = SASRec(config.model, everything.num_items, torch.Generator())
+    model = SASRec(config.model, histories.num_items, torch.Generator())
     model.load_state_dict(weights)
-    return Exported(
-        config,
-        model.eval(),
-        scored.items.assign(count=item_counts(everything)),
-        scored.metrics,
-        scored.facts | {"refit": True},
-    )
+    items = of.items.assign(count=item_counts(histories))
+    return Exported(config, model.eval(), items, of.metrics, of.facts | {"refit": refit})
 
 
 def _train_again(space: Space, record: TrialRecord, best: Best, data: PreparedData) -> TrialConfig:
