@@ -74,7 +74,7 @@ class Evaluator:
         self._device = device
         self._histories = DeviceHistories(split.histories.items, split.histories.offsets, device)
         self._futures = tensor_of(split.futures, device).long()  # (U, K)
-        self.counted = _first_occurrences(self._futures)  # (U, K)
+        self.counted = _first_occurrences(self._futures) & (self._futures > 0)  # (U, K)
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue
         self._exclude(config.exclude_history and not sampled)

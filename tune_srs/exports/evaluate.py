@@ -154,7 +154,7 @@ def _matched(exported: Exported, data: PreparedData, say: Say) -> tuple[Scorer, 
     scorer = _KnownItems(exported)
     validation = _renumbered(data.validation, numbers, len(vocabulary))
     test = _renumbered(data.test, numbers, len(vocabulary))
-    futures = np.concatenate([validation.futures.ravel(), test.futures.ravel()])
+    futures = np.concatenate([one.futures[one.futures > 0] for one in (validation, test)])
     say(
         f"items are matched by id: the model knows {(~unknown).sum()} of {len(ids)}; "
         f"{(futures > len(vocabulary)).mean():.1%} of the futures are unknown and count as missed"
@@ -169,7 +169,7 @@ def _renumbered(split: Split, numbers: Items, num_known: int) -> Split:
         Histories(numbers[one.items - 1], one.offsets, num_items)
         for one in (split.training, split.histories)
     )
-    return Split(training, histories, numbers[split.futures - 1])
+    return Split(training, histories, np.append(np.int32(0), numbers)[split.futures])
 
 
 class _KnownItems:

@@ -33,7 +33,7 @@ def hit_rates(run: Run) -> Picture | None:
     caption = (
         f"Share of users whose j-th test future is among the {k} items ranked first, "
         f"with Wilson's intervals of {CONFIDENCE:.0%}. All futures of a user are searched in one "
-        f"ranking; one that repeats a nearer one is left out."
+        f"ranking; one that repeats a nearer one is left out, and so are users without a j-th one."
     )
     return Picture("hit-rate-by-position", "How far ahead it sees", caption, figure)
 

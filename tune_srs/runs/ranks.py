@@ -21,7 +21,7 @@ Counted = npt.NDArray[np.bool_]
 def write(path: Path, ranks: Mapping[str, tuple[Ranks, Ranks]], counted: Counted) -> None:
     """Write the ranks of each scorer: of all futures (U, K), and of the nearest alone (U,).
 
-    `counted` (U, K) is False for a future that repeats a nearer one.
+    `counted` (U, K) is False for a future that repeats a nearer one, and where there is none.
     """
     table = pd.concat([_rows(name, *own, counted) for name, own in ranks.items()])
     write_aside(path, lambda aside: table.to_parquet(aside, index=False))
@@ -32,7 +32,8 @@ def read(path: Path) -> pd.DataFrame | None:
 
     Columns: `scorer` (`best` or a baseline), `user` (from 0, as in the prepared data), `next` (rank
     of the nearest future when it is the only one), and `1` … `K`, the rank of each future, the
-    nearest first: 0 is the best; missing of an item that stands nearer already.
+    nearest first: 0 is the best; missing of an item that stands nearer already, and behind the last
+    future of a user who has fewer than K.
     """
     try:
         return pd.read_parquet(path)
