@@ -157,6 +157,25 @@ def test_a_setting_without_effect_is_refused(
         appraised(own[0], tmp_path, evaluation__candidates="sampled")
 
 
+def test_every_user_is_scored_on_as_many_futures_as_there_are(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    """By items' numbers as they are, and matched by id with one that the model does not know."""
+    of, _ = own
+    split: dict[str, object] = {"data__split__kind": "time", "data__split__share": 0.2}
+    split["data__num_futures"] = None  # all
+    plain, _ = appraised(of, tmp_path, **split)
+    more = drawn(0) | {"unknown": ["new", "i00"]}
+    name = write_log(tmp_path / "more.csv", more)
+    matched, said = appraised(of, tmp_path, data__name=name, **split)
+    assert any("0.0% of the futures are unknown" in line for line in said)
+    names = ["split", "candidates", "user", "ndcg@10", "hr@5", "next/mrr@10"]
+    by_number, by_id = (
+        one.per_user[one.per_user["candidates"] == "all"][names] for one in (plain, matched)
+    )
+    pd.testing.assert_frame_equal(by_number, by_id)
+
+
 def test_where_too_few_items_are_left_to_sample_that_is_said(
     own: tuple[Exported, PreparedData], tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from tune_srs.datasets.histories import Histories, Items, Split, Times
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.files import described
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PreparedData:
     """
 
     validation: Split
-    test_futures: Items  # (W, K)
+    test_futures: Items  # (W, K), filled up as in `Split`
     item_ids: pd.Series  # original id of item i at position i - 1
     user_ids: pd.Series  # original id of user v of `validation` at position v
     test_user_ids: pd.Series  # original id of user w of `test` at position w
@@ -76,6 +76,16 @@ class PreparedData:
     def fingerprint(self) -> str:
         """sha256 of the arrays: two sources of one data set share it."""
         return str(self.manifest["fingerprint"])
+
+    @property
+    def validation_futures_in_history(self) -> float:
+        """Share of the validation futures that stand in the same user's history already."""
+        return float(self.manifest["validation_futures_in_history"])
+
+    @property
+    def test_futures_in_history(self) -> float:
+        """Share of the test futures that stand in the same user's history already."""
+        return float(self.manifest["test_futures_in_history"])
 
     @property
     def inputs(self) -> list[str]:

@@ -70,8 +70,10 @@ The seed is {seed}; the versions are {versions}:
 {more}"""
 SPLITS = {
     "last": "where the last {test} of each user test and the {validation} before them validate",
-    "users": "where a share of {share:g} of the users is held out to validate, and as many to test",
-    "time": "where the last {share:g} of them test, and as many before them validate",
+    "users": "where a share of {share:g} of all users is held out to validate on their last "
+    "{validation}, and as many to test on their last {test}",
+    "time": "where the last {share:g} of them test, {test} of each user, and as many before them "
+    "validate, {validation} of each user",
 }
 MORE = {
     "model.onnx": "for ONNX runtimes: `items` (B, L) padded with 0 on the right → `scores` (B, I)",
@@ -177,9 +179,8 @@ def _cell(metrics: dict[str, Any], split: str, name: str) -> str:
 
 
 def _split(data: DataConfig) -> str:
-    return SPLITS[data.split.kind].format(
-        test=data.num_futures, validation=data.validation_futures, share=data.split.share
-    )
+    validation, test = data.futures_in_words()
+    return SPLITS[data.split.kind].format(test=test, validation=validation, share=data.split.share)
 
 
 def _command(facts: dict[str, Any], folder: str) -> str:
