@@ -176,6 +176,20 @@ def test_every_user_is_scored_on_as_many_futures_as_there_are(
     pd.testing.assert_frame_equal(by_number, by_id)
 
 
+def test_where_one_split_alone_can_be_sampled_the_other_is_left_out(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    left = 25 - max(len(set(items)) for items in drawn(0).values())  # for the test
+    found, said = appraised(own[0], tmp_path, evaluation__num_candidates=left + 1)
+    (line,) = (line for line in said if "left out" in line)
+    assert line.startswith("test, sampled candidates: left out")
+    columns = {title: list(table.columns) for title, table in found.tables()}
+    assert columns == {
+        "among all candidates": ["metric", "validation", "test"],
+        "among sampled candidates": ["metric", "validation"],
+    }
+
+
 def test_where_too_few_items_are_left_to_sample_that_is_said(
     own: tuple[Exported, PreparedData], tmp_path: Path
 ) -> None:

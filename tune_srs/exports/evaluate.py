@@ -53,7 +53,7 @@ class Appraisal:
         for kind, rows in shown.groupby("candidates", sort=False):
             table = rows.pivot(index="metric", columns="split", values="cell")
             order = rows["metric"].drop_duplicates()
-            columns = ["validation", "test"]
+            columns = [name for name in ("validation", "test") if name in table]
             yield f"among {kind} candidates", table.loc[order, columns].reset_index()
 
 
