@@ -372,7 +372,7 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
                 "header": draw(st.booleans()),
                 "text_ids": draw(st.booleans()),
             },
-            "num_futures": draw(count),
+            "num_futures": draw(st.none() | count),
             "num_validation_futures": draw(st.none() | count),
             "min_rating": draw(st.none() | st.floats(-10, 10)),
             "repeats": draw(st.sampled_from(["keep", "drop_consecutive", "keep_first"])),
@@ -383,7 +383,9 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
                 "kind": kind,
                 "share": None if kind == "last" else draw(st.floats(0.01, 0.49)),
                 "seed": draw(seed),
+                "cold_items": draw(st.sampled_from(["keep", "drop"])) if kind == "time" else "keep",
             },
+            "ties": {"order": draw(st.sampled_from(["file", "shuffle"])), "seed": draw(seed)},
             "noise": {"accidental": draw(share), "shared": draw(share), "seed": draw(seed)},
             "synthetic": {
                 "users": draw(count),

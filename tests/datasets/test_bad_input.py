@@ -228,8 +228,8 @@ BROKEN = {
         {"split": {"kind": "users", "share": 0.4}},
     ),
     "nobody after the moment": Broken(
-        LOG,
-        "users have 10 interactions between",
+        HEAD + "".join(f"{user},10,4,{T + user}\n" for user in range(27)),
+        "nobody can validate: no user has a history and futures behind it",
         "share",
         {"split": {"kind": "time", "share": 0.1}},
     ),

@@ -24,6 +24,20 @@ def test_futures_stand_behind_the_histories_they_follow() -> None:
     assert longer.times is None
 
 
+def test_a_user_may_have_fewer_futures() -> None:
+    histories = histories_of([[3, 1], [2], [4, 4]], 9)
+    futures = np.array([[7, 0, 0], [8, 9, 7], [1, 1, 0]], np.int32)
+    assert lists_of(histories.followed_by(futures)) == [[3, 1, 7], [2, 8, 9, 7], [4, 4, 1, 1]]
+    one = Split(histories, histories, futures)
+    assert one.future_counts.tolist() == [1, 3, 2]
+    assert (one.num_futures, one.num_users) == (3, 3)
+
+
+def test_which_items_occur() -> None:
+    found = histories_of([[3, 1], [3]], 4).occurring()
+    assert found.tolist() == [False, True, False, True, False]
+
+
 def test_nothing_behind_them_leaves_them_as_they_are() -> None:
     histories = histories_of([[3, 1], [2]], 9)
     assert lists_of(histories.followed_by(np.empty((2, 0), np.int32))) == lists_of(histories)

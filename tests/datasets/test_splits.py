@@ -1,9 +1,11 @@
 """The three ways to split: who learns from what, and who is scored on what; nothing leaks."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +20,9 @@ from support.raw_data import (
     table_of_rows,
 )
 
+from tune_srs.config.data import DataConfig
 from tune_srs.config.settings import TrialConfig
+from tune_srs.datasets import splits
 from tune_srs.datasets.prepare import split
 from tune_srs.datasets.prepared import PreparedData, arrays_of, fingerprint, load, save, verify
 from tune_srs.errors import DataError
@@ -48,7 +52,7 @@ def prepared(log: list[list[int]], num_futures: int, **settings: Any) -> Prepare
 
 
 def ids(data: PreparedData, items: np.ndarray[Any, Any]) -> set[int]:
-    return set(data.item_ids.to_numpy()[items.ravel() - 1].tolist())
+    return set(data.item_ids.to_numpy()[items[items > 0] - 1].tolist())
 
 
 def by_user(log: list[list[int]]) -> dict[int, list[int]]:
@@ -99,6 +103,8 @@ def test_users_held_out_are_never_learned_from(
     }
     seen = learned | ids(data, data.validation.histories.items) | ids(data, data.validation.futures)
     assert seen.isdisjoint(ids(data, data.test_futures))
+    assert ids(data, data.before_test.items) == seen
+    assert data.before_test.num_users == len(log) - len(testing)
 
 
 def test_a_seed_draws_the_users() -> None:
@@ -142,6 +148,10 @@ def test_nothing_after_the_moment_is_learned_from(
         assert sequence == whole[user][: len(sequence)]
     moment = sorted(when.values())[min(int(len(when) * (1 - 2 * share)), len(when) - 1)]
     assert learned == {item for item, time in when.items() if time < moment}
+    moment = sorted(when.values())[min(int(len(when) * (1 - share)), len(when) - 1)]
+    before = data.before_test
+    assert ids(data, before.items) == {item for item, time in when.items() if time < moment}
+    assert len(before.items) == sum(time < moment for time in when.values())
 
 
 def test_a_moment_by_hand() -> None:
@@ -155,7 +165,101 @@ def test_a_moment_by_hand() -> None:
     assert in_original_ids(data, data.test) == {2: [2, 4, 9]}  # user 4 has no history
     assert lists_of(data.validation.training) == [[1, 3, 6], [2, 4], [5]]
     assert data.validation.num_items == 10
-    assert said[0].startswith("toy: 3 users train before 6, 2 validate from then on, 1 test from 8")
+    assert said == [
+        "toy: 3 users train before 6, 2 validate from then on and 1 test from 8 on; "
+        "the others have no history or no interactions then"
+    ]
+
+
+def windows(
+    rows: list[Row], share: float, most: int | None, drop_cold: bool
+) -> list[dict[int, list[int]]] | None:
+    """What `split.kind=time` is, by pandas: user → history and futures, to validate and to test."""
+    log = pd.DataFrame(rows, columns=["user", "item", "rating", "time"])
+    log = log.sort_values(["user", "time"], kind="stable")
+    times = sorted(log["time"])
+    first, second = (times[min(int(len(log) * (1 - n * share)), len(log) - 1)] for n in (2, 1))
+    warm = set(log["item"][log["time"] < first])
+    found = []
+    for start, stop in ((first, second), (second, math.inf)):
+        of_users: dict[int, list[int]] = {}
+        for user in log["user"].unique().tolist():
+            own = log[log["user"] == user]
+            past, window = own[own["time"] < start], own[own["time"].between(start, stop, "left")]
+            if drop_cold:
+                window = window[window["item"].isin(warm)]
+            if len(past) and len(window):
+                of_users[user] = [*past["item"], *window["item"][:most]]
+        found.append(of_users)
+    return found if warm and all(found) else None
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(1, 6), st.integers(1, 12), st.just(5), st.integers(0, 30)),
+        min_size=1,
+        max_size=60,
+    ),
+    share=st.sampled_from([0.1, 0.2, 0.4]),
+    most=st.none() | st.integers(1, 3),
+    cold_items=st.sampled_from(["keep", "drop"]),
+)
+@settings(max_examples=60)
+def test_all_of_a_users_window_is_predicted(
+    rows: list[Row], share: float, most: int | None, cold_items: str
+) -> None:
+    how = {"kind": "time", "share": share, "cold_items": cold_items}
+    config = DataConfig.model_validate({"name": "toy", "num_futures": most, "split": how})
+    expected = windows(rows, share, most, cold_items == "drop")
+    if expected is None:
+        with pytest.raises(DataError):
+            split(table_of_rows(rows), config, silent)
+        return
+    data = split(table_of_rows(rows), config, silent)
+    assert [in_original_ids(data, one) for one in (data.validation, data.test)] == expected
+    for futures in (data.validation.futures, data.test_futures):
+        assert futures[:, 0].all()  # everyone has one
+        assert futures[:, -1].any()  # no column for nobody
+        assert (np.diff((futures > 0).astype(int), axis=1) <= 0).all()  # 0 at the end of rows
+
+
+def test_cold_futures_are_dropped_and_counted() -> None:
+    """Item 7 trains nowhere. User 2's only interaction in the window is with it."""
+    rows = [(1, 1, 5, 0), (2, 2, 5, 1), (3, 1, 5, 2), (1, 2, 5, 3), (2, 1, 5, 4), (3, 2, 5, 5)]
+    rows += [(1, 7, 5, 6), (1, 1, 5, 7), (2, 7, 5, 8), (3, 2, 5, 9), (1, 7, 5, 10), (1, 2, 5, 11)]
+    how = {"kind": "time", "share": 0.25}
+    said: list[str] = []
+    kept = split(table_of_rows(rows), small_config(9, split=how), silent)
+    data = split(
+        table_of_rows(rows), small_config(9, split=how | {"cold_items": "drop"}), said.append
+    )
+    assert in_original_ids(kept, kept.validation)[2] == [2, 1, 7]
+    assert kept.manifest["validation_futures_cold"] == 2 / 3
+    assert in_original_ids(data, data.validation) == {1: [1, 2, 1]}
+    assert in_original_ids(data, data.test) == {1: [1, 2, 7, 1, 2], 3: [1, 2, 2]}
+    assert data.manifest["validation_futures_cold"] == data.manifest["test_futures_cold"] == 0
+    assert said[:2] == [
+        "toy: 2 of 3 futures to validate on are cold and dropped",
+        "toy: 1 of 3 futures to test on are cold and dropped",
+    ]
+
+
+def test_one_user_of_a_great_many_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two users have 5 futures each to validate, one has 9 to test; 8 cells are allowed."""
+    monkeypatch.setattr(splits, "MOST_CELLS", 8)
+    rows = [(user, item, 5, item) for user in (1, 2) for item in range(9)]
+    rows += [(1, item, 5, item) for item in range(9, 18)]
+    config = DataConfig.model_validate({"name": "toy", "split": {"kind": "time", "share": 0.33}})
+    said: list[str] = []
+    data = split(table_of_rows(rows), config, said.append)
+    assert data.validation.futures.shape == (2, 4)
+    assert data.test_futures.tolist() == [[10, 11, 12, 13, 14, 15, 16, 17]]
+    assert said[:2] == [
+        "toy: 2 of 2 users validate on their nearest 4 futures",
+        "toy: 1 of 1 users test on their nearest 8 futures",
+    ]
+    asked = split(table_of_rows(rows), config.model_copy(update={"num_futures": 9}), silent)
+    assert (asked.validation.num_futures, asked.test.num_futures) == (5, 9)
 
 
 @pytest.mark.parametrize("kind", ["users", "time"])

@@ -375,3 +375,38 @@ def test_more_candidates_than_there_are_is_an_error() -> None:
     fewer = EvaluationConfig(candidates="sampled", num_candidates=8)
     drawn = negatives_of(Evaluator(split, fewer, CPU))
     assert sorted(drawn[0].tolist()) == list(range(5, 13))
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 1000),
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=8),
+    candidates=st.sampled_from(["all", "sampled"]),
+)
+def test_a_user_with_fewer_futures_is_scored_as_if_alone(
+    seed: int, counts: list[int], candidates: str
+) -> None:
+    values = {
+        "cutoffs": (1, 3),
+        "candidates": candidates,
+        "num_candidates": 2,
+        "relevance": "fixed",
+    }
+    config = EvaluationConfig.model_validate(values)
+    split = random_split(seed, len(counts), ITEMS + 9, max(counts))
+    split.futures[np.arange(max(counts)) >= np.array(counts)[:, None]] = 0
+    scorer = Table(
+        torch.rand(ITEMS + 10, ITEMS + 10, generator=torch.Generator().manual_seed(seed))
+    )
+    evaluator = Evaluator(split, config, CPU)
+    found = evaluator(scorer).per_user
+    assert (evaluator.counted.sum(dim=1) <= torch.tensor(counts)).all()
+    for user, (start, end) in enumerate(pairwise(split.histories.offsets.tolist())):
+        own = split.futures[user : user + 1, : counts[user]].tolist()
+        alone = Evaluator(
+            split_of([split.histories.items[start:end].tolist()], own, ITEMS + 9), config, CPU
+        )
+        if evaluator.negatives is not None:  # the very candidates
+            alone.negatives = evaluator.negatives[user : user + 1]
+        for name, value in alone(scorer).per_user.items():
+            assert found[name][user].item() == pytest.approx(value.item()), name

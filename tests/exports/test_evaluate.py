@@ -189,6 +189,39 @@ def test_a_setting_without_effect_is_refused(
         appraised(own[0], tmp_path, evaluation__candidates="sampled")
 
 
+def test_every_user_is_scored_on_as_many_futures_as_there_are(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    """By items' numbers as they are, and matched by id with one that the model does not know."""
+    of, _ = own
+    split: dict[str, object] = {"data__split__kind": "time", "data__split__share": 0.2}
+    split["data__num_futures"] = None  # all
+    plain, _ = appraised(of, tmp_path, **split)
+    more = drawn(0) | {"unknown": ["new", "i00"]}
+    name = write_log(tmp_path / "more.csv", more)
+    matched, said = appraised(of, tmp_path, data__name=name, **split)
+    assert any("0.0% of the futures are unknown" in line for line in said)
+    names = ["split", "candidates", "user", "ndcg@10", "hr@5", "next/mrr@10"]
+    by_number, by_id = (
+        one.per_user[one.per_user["candidates"] == "all"][names] for one in (plain, matched)
+    )
+    pd.testing.assert_frame_equal(by_number, by_id)
+
+
+def test_where_one_split_alone_can_be_sampled_the_other_is_left_out(
+    own: tuple[Exported, PreparedData], tmp_path: Path
+) -> None:
+    left = 25 - max(len(set(items)) for items in drawn(0).values())  # for the test
+    found, said = appraised(own[0], tmp_path, evaluation__num_candidates=left + 1)
+    (line,) = (line for line in said if "left out" in line)
+    assert line.startswith("test, sampled candidates: left out")
+    columns = {title: list(table.columns) for title, table in found.tables()}
+    assert columns == {
+        "among all candidates": ["metric", "validation", "test"],
+        "among sampled candidates": ["metric", "validation"],
+    }
+
+
 def test_where_too_few_items_are_left_to_sample_that_is_said(
     own: tuple[Exported, PreparedData], tmp_path: Path
 ) -> None:

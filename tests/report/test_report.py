@@ -156,6 +156,13 @@ def test_hit_rates_by_position_agree_with_a_count(folder: Path) -> None:
             assert distance == pytest.approx(norm.ppf(0.975))
 
 
+def test_a_position_that_few_users_have_is_left_out() -> None:
+    """Four users: all have a first future, two a second, one a third."""
+    found = {"1": [0, 0, 90, 90], "2": [0, 90, None, None], "3": [0, None, None, None]}
+    rates = futures.hit_rate(pd.DataFrame(found, dtype="Int32"), 10)
+    assert rates["rate"].to_dict() == {1: 0.5, 2: 0.5}
+
+
 @pytest.mark.parametrize("users", [300, 10_000])
 def test_intervals_are_those_of_the_metrics_of_the_run(tmp_path: Path, users: int) -> None:
     folder = make_run(tmp_path / "run", [trial_of(0)], params=PARAMS)

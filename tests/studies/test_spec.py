@@ -16,6 +16,8 @@ from tune_srs.studies.spec import Study
 STUDIES = Path(__file__).parent.parent.parent / "studies"
 FIXED: dict[str, Any] = STUDY["fixed"]
 
+SHUFFLE = OF_DATA | {"data.ties.order": "shuffle"}
+
 # of a data set, as `search.yaml` has them
 FACTS = {"fingerprint": "f", "settings": {}, "users": 9, "items": 9, "interactions": 99}
 
@@ -103,6 +105,17 @@ def test_options_are_for_all_configurations_or_all_data(tmp_path: Path) -> None:
     assert study.config("plain", "noisy", 1).train.max_epochs == 9
     assert [config.num_futures for config in study.data().values()] == [1, 1]
     assert study.seed_list == [1, 2, 3, 4]
+
+
+def test_several_orders_of_equal_times_are_data_sets(tmp_path: Path) -> None:
+    shuffled = {f"shuffled-{n}": SHUFFLE | {"data.ties.seed": n} for n in (1, 2)}
+    study = study_of(tmp_path, datasets={"file": OF_DATA} | shuffled)
+    ties = {name: (config.ties.order, config.ties.seed) for name, config in study.data().items()}
+    assert ties == {
+        "file": ("file", 0),
+        "shuffled-1": ("shuffle", 1),
+        "shuffled-2": ("shuffle", 2),
+    }
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

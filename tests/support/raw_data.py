@@ -79,7 +79,7 @@ def in_original_ids(data: PreparedData, split: Split) -> dict[Any, list[Any]]:
     item_ids = data.item_ids.to_numpy()
     user_ids = data.user_ids if split is data.validation else data.test_user_ids
     return {
-        user: [item_ids[item - 1] for item in [*history, *futures]]
+        user: [item_ids[item - 1] for item in [*history, *futures] if item]
         for user, history, futures in zip(
             user_ids, lists_of(split.histories), split.futures.tolist(), strict=True
         )

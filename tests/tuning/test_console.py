@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 
 import rich.console
+from support.small_data import split_of
 
 from tune_srs.runs.journal import Journal
 from tune_srs.space.objective import Objective
 from tune_srs.space.space import Space
-from tune_srs.tuning.console import Console, clock
+from tune_srs.tuning.console import Console, clock, number_of_futures
 
 METRIC = "val/ndcg_rel@10"
 SPACE = Space.from_dict(
@@ -81,3 +82,8 @@ def test_long_lines_are_not_broken_where_they_may_be_read_by_a_program() -> None
 
 def test_durations_are_read_at_a_glance() -> None:
     assert [clock(seconds) for seconds in (0, 61.4, 7325)] == ["0:00:00", "0:01:01", "2:02:05"]
+
+
+def test_how_many_futures_a_user_has_is_told() -> None:
+    assert number_of_futures(split_of([[1], [2]], [[3, 4], [4, 3]], 4)) == "2"
+    assert number_of_futures(split_of([[1], [2]], [[3, 0], [4, 3]], 4)) == "1 to 2"

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import driver
 from support.exports import EPOCHS, EPOCHS_OF_THE_STOPPED, silent, write_run
+from support.searches import FIXED, METRIC
 
 import tune_srs as ts
 from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.prepared import PreparedData
+from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.exports import exported
+from tune_srs.space.space import Space
 from tune_srs.training.loop import train
 
 METRICS = ("ndcg@10", "ndcg_rel@5", "hr@20", "next/ndcg@10", "next/mrr@5")
@@ -112,6 +116,33 @@ def test_a_refit_has_learned_from_every_interaction(
     assert any("say nothing about how good it is" in line for line in said)
 
 
+def test_a_refit_before_the_test_learns_the_validation_and_is_scored(
+    ended: tuple[Path, PreparedData], export: Callable[..., Path]
+) -> None:
+    folder, data = export(refit="validation"), ended[1]
+    refit, best = exported.read(folder), exported.read(ended[0] / "results" / "tiny" / "best")
+    assert refit.facts["refit"] == "validation"
+    assert (
+        refit.items["count"].sum() == len(data.before_test.items) == len(data.test.histories.items)
+    )
+    assert refit.metrics["validation"] == best.metrics["validation"]
+    config = refit.config
+    assert config.train.last_epoch == best.facts["epoch"]
+    for report in train(config, data.before_test):
+        model = report.state.model
+    means = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model.eval()).means()
+    of_test = refit.metrics["test"]
+    assert of_test["best"] == pytest.approx({f"test/{name}": mean for name, mean in means.items()})
+    assert of_test["best"] != best.metrics["test"]["best"]
+    assert of_test["markov"] != best.metrics["test"]["markov"]  # which learns the same
+    text = " ".join((folder / "README.md").read_text().split())
+    assert "trained on training and validation" in text
+    assert "--refit validation --to ANOTHER" in text
+    said: list[str] = []
+    ts.load(folder).evaluate({"evaluation.num_candidates": 5}, ended[0] / "data", said.append)
+    assert any("its validation scores say nothing" in line for line in said)
+
+
 @pytest.mark.parametrize("kind", ["last", "users"])
 def test_everything_is_every_interaction_of_every_user(tmp_path: Path, kind: str) -> None:
     split = {"kind": kind, "share": None if kind == "last" else 0.2}
@@ -177,3 +208,41 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(ts.TuneSRSError, match="has not ended"):
         ts.export(other, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_search_may_score_the_test_with_a_winner_that_learned_the_validation(
+    tmp_path: Path,
+) -> None:
+    """As an export with `--refit validation` does."""
+    plain, _ = driver.search(tmp_path / "results" / "plain", space_of({}))
+    refit, said = driver.search(tmp_path / "results" / "refit", space_of({"refit": True}))
+    assert any("learned from training and validation" in line for line in said)
+    ts.export(
+        plain.folder,
+        tmp_path / "model",
+        refit="validation",
+        data_folder=tmp_path / "results" / "data",
+        say=silent,
+    )
+    again, best = exported.read(tmp_path / "model"), exported.read(refit.paths.best)
+    assert best.facts["refit"] == "validation"
+    assert best.metrics["test"] == again.metrics["test"]
+    assert torch.equal(best.model.items.weight, again.model.items.weight)
+    assert exported.read(plain.paths.best).metrics["test"] != best.metrics["test"]
+
+
+def space_of(search: dict[str, object]) -> Space:
+    values = {
+        "fixed": FIXED | {"train.max_epochs": 2},
+        "search": {"metric": METRIC, "trials": 2, "scheduler": "none"} | search,
+        "params": {"train.lr": {"type": "categorical", "choices": [0.01, 0.001]}},
+    }
+    return Space.from_dict(values, "space")
+
+
+def test_a_refit_over_times_is_refused_before_it_begins() -> None:
+    values = space_of({"refit": True}).to_dict()
+    values["params"]["loss.relevance"] = {"type": "categorical", "choices": ["linear", "time"]}
+    values["fixed"]["loss.num_positives"] = 2
+    with pytest.raises(ts.TuneSRSError, match=r"search\.refit trains on the validation futures"):
+        Space.from_dict(values, "space")

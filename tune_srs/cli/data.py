@@ -40,7 +40,11 @@ def prepare(
         ),
     ] = None,
     num_futures: Annotated[
-        int | None, typer.Option(help="K, the number of test and of validation futures per user.")
+        int | None,
+        typer.Option(
+            help="K, the number of test and of validation futures per user; with "
+            "data.split.kind=time at most so many. [default: 10, or all]"
+        ),
     ] = None,
     noise: Annotated[
         list[str] | None,
@@ -61,7 +65,7 @@ def prepare(
     from tune_srs.config.settings import TrialConfig
     from tune_srs.datasets.prepare import prepare as prepare_data
     from tune_srs.datasets.prepare import prepared_folder
-    from tune_srs.datasets.statistics import printable
+    from tune_srs.datasets.statistics import printable, row
 
     options = {
         "data.log.user_column": user_col,
@@ -77,5 +81,5 @@ def prepare(
     config = TrialConfig().with_overrides(changes, "data prepare").data
     data = prepare_data(config, data_folder, verify=True)
     print(printable(data.manifest))
-    print(f"{'fingerprint':<22} {data.fingerprint}")
-    print(f"{'prepared in':<22} {prepared_folder(config, data_folder)}")
+    print(row("fingerprint", data.fingerprint))
+    print(row("prepared in", prepared_folder(config, data_folder)))

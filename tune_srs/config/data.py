@@ -11,6 +11,8 @@ from pydantic import (
 
 from tune_srs.config.validation import Seed, Settings
 
+NUM_FUTURES = 10  # K, where every user has as many
+
 
 class NoiseConfig(Settings):
     """Noise put into the training histories on purpose; the futures stay as they are."""
@@ -70,6 +72,15 @@ class LogConfig(Settings):
         return value
 
 
+class TiesConfig(Settings):
+    """In which order a user's interactions at equal times stand."""
+
+    order: Literal["file", "shuffle"] = Field(
+        "file", description="file: as in the file; shuffle: drawn at random, with the seed"
+    )
+    seed: Seed = Field(0, description="seed of the orders, if they are drawn")
+
+
 class SplitConfig(Settings):
     """Which interactions validate and test; `last`: the last ones of every user."""
 
@@ -82,15 +93,25 @@ class SplitConfig(Settings):
         None,
         gt=0,
         lt=0.5,
-        description="share of users or interactions to test on, and to validate on",
+        description="share to test on, and as much to validate on; users: of all users, drawn from "
+        "those with more than K interactions; time: of all interactions",
     )
     seed: Seed = Field(0, description="seed of the users who are held out, if kind is users")
+    cold_items: Literal["keep", "drop"] = Field(
+        "keep",
+        description="futures that occur in no training history; drop is for kind time",
+    )
 
     @model_validator(mode="after")
     def _share_has_an_effect(self) -> Self:
         if (self.share is None) != (self.kind == "last"):
             need = "takes no share" if self.kind == "last" else "needs a share, such as 0.1"
             raise ValueError(f"kind {self.kind} {need}, but got share={self.share}")
+        if self.cold_items == "drop" and self.kind != "time":
+            raise ValueError(
+                f"cold_items: drop is for kind time, but got kind {self.kind}, where every user "
+                f"has the same number of futures; leave it out"
+            )
         return self
 
 
@@ -99,8 +120,11 @@ class DataConfig(Settings):
 
     name: str = Field("ml-100k", description="a known data set, or the path of a log")
     log: LogConfig = LogConfig()
-    num_futures: int = Field(
-        10, ge=1, description="K: the last K interactions test, the K before them validate"
+    num_futures: int | None = Field(
+        None,
+        ge=1,
+        description="K: the last K interactions test, the K before them validate; if split.kind is "
+        "time, at most so many, the nearest ones; None: 10, or all of them if it is time",
     )
     num_validation_futures: int | None = Field(
         None, ge=1, description="K of the validation; None: the same as of the test"
@@ -108,6 +132,7 @@ class DataConfig(Settings):
     min_rating: float | None = Field(
         None, description="keep interactions that are rated at least this"
     )
+    ties: TiesConfig = TiesConfig()
     repeats: Literal["keep", "drop_consecutive", "keep_first"] = Field(
         "keep", description="what to do with repeated items in a history"
     )
@@ -127,6 +152,22 @@ class DataConfig(Settings):
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @property
-    def validation_futures(self) -> int:
-        """K of the validation split."""
-        return self.num_validation_futures or self.num_futures
+    def test_futures(self) -> int | None:
+        """K of the test; None: all that a user has, which is for `split.kind=time` alone."""
+        if self.num_futures is None and self.split.kind != "time":
+            return NUM_FUTURES
+        return self.num_futures
+
+    @property
+    def validation_futures(self) -> int | None:
+        """K of the validation, likewise."""
+        return self.num_validation_futures or self.test_futures
+
+    def futures_in_words(self) -> tuple[str, str]:
+        """Return K of the validation and of the test: `10`, `at most 10` or `all`."""
+        most = "at most " if self.split.kind == "time" else ""
+        validation, test = (
+            "all" if number is None else f"{most}{number}"
+            for number in (self.validation_futures, self.test_futures)
+        )
+        return validation, test

@@ -40,11 +40,18 @@ class Histories:
         """Return the user of each interaction: (T,)."""
         return np.repeat(np.arange(self.num_users), self.lengths)
 
+    def occurring(self) -> npt.NDArray[np.bool_]:
+        """Return which of the items 0 … I occur: (I + 1,)."""
+        found = np.zeros(self.num_items + 1, dtype=bool)
+        found[self.items] = True
+        return found
+
     def followed_by(self, futures: Items) -> "Histories":
-        """Return each history with its `futures` (U, K) behind it, without times."""
-        count = futures.shape[1]
-        items = np.insert(self.items, np.repeat(self.offsets[1:], count), futures.ravel())
-        offsets = self.offsets + np.arange(self.num_users + 1) * count
+        """Return each history with its `futures` (U, K) behind it, without times; 0 is none."""
+        present = futures > 0
+        counts = present.sum(axis=1)
+        items = np.insert(self.items, np.repeat(self.offsets[1:], counts), futures[present])
+        offsets = self.offsets + np.concatenate([[0], np.cumsum(counts)])
         return Histories(items, offsets, self.num_items)
 
 
@@ -55,15 +62,24 @@ class Split:
     `histories` and `futures` belong to the V users that are scored. Where these are the users that
     train, `histories` is `training`, the very object. The validation split never holds test
     futures.
+
+    Users may have different numbers of futures, at least one: then rows are filled up with 0 at
+    their ends, which is no future.
     """
 
     training: Histories
     histories: Histories
-    futures: Items  # (V, K) the K interactions that follow each of `histories`, nearest first
+    futures: Items  # (V, K) the interactions that follow each of `histories`, nearest first
 
     @property
     def num_items(self) -> int:
         return self.histories.num_items
+
+    @property
+    def future_counts(self) -> Offsets:
+        """(V,) futures of each user, at least 1."""
+        counts: Offsets = (self.futures > 0).sum(axis=1)
+        return counts
 
     @property
     def num_users(self) -> int:
@@ -72,7 +88,7 @@ class Split:
 
     @property
     def num_futures(self) -> int:
-        """How many futures each of them has: K."""
+        """How many futures a user has at most: K."""
         return int(self.futures.shape[1])
 
     @property

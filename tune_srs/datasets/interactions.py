@@ -28,7 +28,10 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Interactions:
-    """T interactions, user after user, each user's in time order; equal times as in the file."""
+    """T interactions, user after user, each user's in time order.
+
+    Those at equal times stand in the order of the file, or in another, see `ties`.
+    """
 
     users: Codes  # (T,) positions in `user_ids`, ascending
     items: Codes  # (T,) positions in `item_ids`

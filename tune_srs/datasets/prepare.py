@@ -13,16 +13,18 @@ import pandas as pd
 from tune_srs import __version__
 from tune_srs.config.data import DataConfig, LogConfig
 from tune_srs.config.validation import nearest
-from tune_srs.datasets import filters, logs, prepared, published, splits, synthetic
+from tune_srs.datasets import filters, logs, prepared, published, splits, synthetic, ties
 from tune_srs.datasets.hashes import recalled_sha256
+from tune_srs.datasets.histories import Split
 from tune_srs.datasets.interactions import collect
 from tune_srs.datasets.prepared import FORMAT_VERSION, PreparedData
 from tune_srs.datasets.published import DATASETS
-from tune_srs.datasets.statistics import statistics
+from tune_srs.datasets.statistics import facts_of_futures, statistics
 from tune_srs.errors import ConfigError, DataError, Say
 from tune_srs.files import folder_aside
 
 SYNTHETIC = "synthetic"
+MANY_IN_HISTORY = 0.01  # share of futures in the user's own history from which a line warns of it
 
 
 def prepare(
@@ -176,10 +178,12 @@ def split_chunks(
 ) -> PreparedData:
     """Return prepared data of interactions in chunks (see `columns`): filtered, split, with noise.
 
-    Equal timestamps of a user keep their order. `inputs` is for the manifest. Raises `DataError` if
-    no user is left.
+    Equal timestamps of a user keep their order, unless `config.ties` says otherwise. `inputs` is
+    for the manifest. Raises `DataError` if no user is left.
     """
     log, counts = collect(chunks, config.min_rating)
+    # before repeats are dropped, since which of them follow one another is a matter of order, too
+    log = ties.ordered(log, config.ties)
     removals = []
     if config.min_rating is not None:
         removals.append(filters.removed(f"min_rating {config.min_rating}", counts, log.counts))
@@ -188,40 +192,52 @@ def split_chunks(
     removals += others
     if len(parts.log) < len(kept):
         removals.append(filters.removed("too short to split", kept.counts, parts.log.counts))
-    return _prepared(parts, config, removals, counts.interactions, inputs)
+    manifest = {
+        "settings": config.model_dump(mode="json"),
+        "inputs": list(inputs),
+        "interactions_read": counts.interactions,
+        "removed": removals,
+    }
+    data = _prepared(parts, manifest)
+    _warn_of_repeats(data, config, say)
+    return data
 
 
-def _prepared(
-    parts: splits.Parts,
-    config: DataConfig,
-    removals: list[filters.Removal],
-    read: int,
-    inputs: Iterable[dict[str, Any]],
-) -> PreparedData:
-    log = parts.log
-    facts = statistics(log)
+def _prepared(parts: splits.Parts, origin: dict[str, Any]) -> PreparedData:
+    """Return prepared data whose manifest holds `origin` and what the parts tell."""
+    log, validation, test = parts.log, parts.validation, parts.test
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "versions": {"tune_srs": __version__}
         | {name: version(name) for name in ("numpy", "pandas", "pyarrow")},
-        "settings": config.model_dump(mode="json"),
-        "inputs": list(inputs),
-        "interactions_read": read,
-        "removed": removals,
-        **facts,
-        "training_interactions": len(parts.validation.training.items),
-        "training_users": parts.validation.training.num_users,
-        "validation_users": parts.validation.num_users,
-        "test_users": len(parts.test_futures),
+        **origin,
+        **statistics(log),
+        "training_interactions": len(parts.training.items),
+        "training_users": parts.training.num_users,
     }
     data = PreparedData(
-        parts.validation,
-        parts.test_futures,
+        Split(parts.training, parts.validation_histories, validation.futures),
+        test.futures,
         pd.Series(log.item_ids, name="item"),
-        pd.Series(log.user_ids[parts.users], name="user"),
-        pd.Series(log.user_ids[parts.test_users], name="user"),
+        pd.Series(log.user_ids[validation.users], name="user"),
+        pd.Series(log.user_ids[test.users], name="user"),
         manifest,
         parts.test_histories,
+        before_moment=parts.before_test,
     )
+    manifest |= facts_of_futures(log, validation.starts, data.validation, "validation")
+    manifest |= facts_of_futures(log, test.starts, data.test, "test")
     manifest["fingerprint"] = prepared.fingerprint(prepared.arrays_of(data).values())
     return data
+
+
+def _warn_of_repeats(data: PreparedData, config: DataConfig, say: Say) -> None:
+    shares = (data.validation_futures_in_history, data.test_futures_in_history)
+    if max(shares) > MANY_IN_HISTORY:
+        say(
+            f"{config.name}: {shares[0]:.1%} of the validation futures and {shares[1]:.1%} of the "
+            f"test futures stand in the user's history already; evaluation.exclude_history takes "
+            f"the history out of the candidates, so that these count as missed, exactly as "
+            f"`recommend` would miss them; to have them ranked and recommended, set "
+            f"evaluation.exclude_history=false"
+        )

@@ -15,7 +15,7 @@ from tune_srs.datasets.histories import Histories, Items, Split, Times
 from tune_srs.errors import ConfigError, DataError
 from tune_srs.files import described
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,14 @@ class PreparedData:
     """
 
     validation: Split
-    test_futures: Items  # (W, K)
+    test_futures: Items  # (W, K), filled up as in `Split`
     item_ids: pd.Series  # original id of item i at position i - 1
     user_ids: pd.Series  # original id of user v of `validation` at position v
     test_user_ids: pd.Series  # original id of user w of `test` at position w
     manifest: dict[str, Any]
     test_histories: Histories | None = None  # of W users, where they are not those of `validation`
     item_titles: pd.Series | None = None  # of item i at position i - 1, where titles are known
+    before_moment: Histories | None = None  # all that precedes the test, if a moment begins it
 
     @property
     def test(self) -> Split:
@@ -58,19 +59,25 @@ class PreparedData:
         test = self.test.histories.followed_by(self.test_futures)
         if self.test_histories is None:
             return test
-        if self.manifest["settings"]["split"]["kind"] == "time":
+        if self.before_moment is not None:
             raise ConfigError(
                 "data.split.kind=time: the prepared data lack some interactions, so a model cannot "
                 "be trained on all of them; set data.split.kind to last or users"
             )
-        validation = self.validation.histories.followed_by(self.validation.futures)
-        parts = [self.validation.training, validation, test]
-        lengths = np.concatenate([part.lengths for part in parts])
-        return Histories(
-            np.concatenate([part.items for part in parts]),
-            np.concatenate([[0], np.cumsum(lengths)]),
-            self.validation.num_items,
-        )
+        return _one_after_another(self.before_test, test)
+
+    @property
+    def before_test(self) -> Histories:
+        """All interactions that precede the test: training and validation, without times.
+
+        With `split.kind=users` those who test are not among them.
+        """
+        if self.before_moment is not None:
+            return self.before_moment
+        known = self.validation.histories.followed_by(self.validation.futures)
+        if self.test_histories is None:
+            return known
+        return _one_after_another(self.validation.training, known)
 
     @property
     def fingerprint(self) -> str:
@@ -78,9 +85,28 @@ class PreparedData:
         return str(self.manifest["fingerprint"])
 
     @property
+    def validation_futures_in_history(self) -> float:
+        """Share of the validation futures that stand in the same user's history already."""
+        return float(self.manifest["validation_futures_in_history"])
+
+    @property
+    def test_futures_in_history(self) -> float:
+        """Share of the test futures that stand in the same user's history already."""
+        return float(self.manifest["test_futures_in_history"])
+
+    @property
     def inputs(self) -> list[str]:
         """sha256 of each file that was read; empty for generated data."""
         return [str(one["sha256"]) for one in self.manifest["inputs"]]
+
+
+def _one_after_another(*parts: Histories) -> Histories:
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Histories(
+        np.concatenate([part.items for part in parts]),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        parts[0].num_items,
+    )
 
 
 def fingerprint(arrays: Iterable[npt.NDArray[Any]]) -> str:
@@ -114,6 +140,11 @@ def arrays_of(data: PreparedData) -> dict[str, npt.NDArray[Any]]:
         arrays |= {
             "test_items": data.test_histories.items,
             "test_offsets": data.test_histories.offsets,
+        }
+    if data.before_moment is not None:
+        arrays |= {
+            "before_items": data.before_moment.items,
+            "before_offsets": data.before_moment.offsets,
         }
     return arrays
 
@@ -214,7 +245,15 @@ def _loaded(folder: Path, manifest: dict[str, Any]) -> PreparedData:
     if test_histories is not None:
         test_user_ids = _read_ids(folder / "test_user_ids.arrow", "user")
     return PreparedData(
-        split, arrays["test"], item_ids, user_ids, test_user_ids, manifest, test_histories, titles
+        split,
+        arrays["test"],
+        item_ids,
+        user_ids,
+        test_user_ids,
+        manifest,
+        test_histories,
+        titles,
+        histories("before_"),
     )
 
 

@@ -40,6 +40,8 @@ history without any known id the most popular items are recommended. The model s
 Fingerprint: `{fingerprint}`. If the data come from a log of your own, commands expect it at the
 same path, relative to the folder in which the search began; `--dataset` names another path.
 
+{repeats}
+
 ## Metrics
 
 {note}
@@ -71,8 +73,10 @@ The seed is {seed}; the versions are {versions}:
 {more}"""
 SPLITS = {
     "last": "where the last {test} of each user test and the {validation} before them validate",
-    "users": "where a share of {share:g} of the users is held out to validate, and as many to test",
-    "time": "where the last {share:g} of them test, and as many before them validate",
+    "users": "where a share of {share:g} of all users is held out to validate on their last "
+    "{validation}, and as many to test on their last {test}",
+    "time": "where the last {share:g} of them test, {test} of each user, and as many before them "
+    "validate, {validation} of each user",
 }
 MORE = {
     "model.onnx": "for ONNX runtimes: `items` (B, L) padded with 0 on the right → `scores` (B, I)",
@@ -106,6 +110,7 @@ def text(
         listed=list(example),
         max_length=config.model.max_length,
         split=_split(config.data),
+        repeats=_repeats(config, facts),
         note=_note(facts),
         cutoff=cutoff,
         baselines=_baselines(metrics, f"test/ndcg_rel@{cutoff}"),
@@ -148,6 +153,16 @@ def _training(facts: dict[str, Any]) -> str:
     )
 
 
+def _repeats(config: TrialConfig, facts: dict[str, Any]) -> str:
+    share = f"{facts['data']['test_futures_in_history']:.1%} of the test futures stand in the"
+    if config.evaluation.exclude_history:
+        return (
+            f"{share} user's history. They count as missed, since items of the history are not "
+            f"recommended."
+        )
+    return f"{share} user's history. Items of the history are ranked and recommended like others."
+
+
 def _note(facts: dict[str, Any]) -> str:
     test = "The trial won the search on the validation futures; the test futures were scored once."
     if not facts["won"]:
@@ -186,9 +201,8 @@ def _table(metrics: dict[str, Any], cutoff: int) -> str:
 
 
 def _split(data: DataConfig) -> str:
-    return SPLITS[data.split.kind].format(
-        test=data.num_futures, validation=data.validation_futures, share=data.split.share
-    )
+    validation, test = data.futures_in_words()
+    return SPLITS[data.split.kind].format(test=test, validation=validation, share=data.split.share)
 
 
 def _command(facts: dict[str, Any], folder: str) -> str:

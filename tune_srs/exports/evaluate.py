@@ -55,7 +55,7 @@ class Appraisal:
         for kind, rows in shown.groupby("candidates", sort=False):
             table = rows.pivot(index="metric", columns="split", values="cell")
             order = rows["metric"].drop_duplicates()
-            columns = ["validation", "test"]
+            columns = [name for name in ("validation", "test") if name in table]
             yield f"among {kind} candidates", table.loc[order, columns].reset_index()
 
 
@@ -161,8 +161,7 @@ def _matched(exported: Exported, data: PreparedData, say: Say) -> tuple[Scorer, 
     scorer = _KnownItems(exported)
     validation = _renumbered(data.validation, numbers, len(vocabulary))
     test = _renumbered(data.test, numbers, len(vocabulary))
-    futures = np.concatenate([validation.futures.ravel(), test.futures.ravel()])
-    futures = futures[futures > 0]
+    futures = np.concatenate([one.futures[one.futures > 0] for one in (validation, test)])
     say(
         f"items are matched by id: the model knows {(~unknown).sum()} of {len(ids)}; "
         f"{(futures > len(vocabulary)).mean():.1%} of the futures are unknown and count as missed"
@@ -177,8 +176,7 @@ def _renumbered(split: Split, numbers: Items, num_known: int) -> Split:
         Histories(numbers[one.items - 1], one.offsets, num_items)
         for one in (split.training, split.histories)
     )
-    futures = np.where(split.futures > 0, numbers[split.futures - 1], 0)
-    return Split(training, histories, futures)
+    return Split(training, histories, np.append(np.int32(0), numbers)[split.futures])
 
 
 class _KnownItems:

@@ -148,6 +148,7 @@ class _Data(Settings):
     users: int
     items: int
     interactions: int
+    test_futures_in_history: float  # share of them
     inputs: list[str]  # the sha256 of each raw file
 
 

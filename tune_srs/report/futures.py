@@ -33,7 +33,8 @@ def hit_rates(run: Run) -> Picture | None:
     caption = (
         f"Share of users whose j-th test future is among the {k} items ranked first, "
         f"with Wilson's intervals of {CONFIDENCE:.0%}. All futures of a user are searched in one "
-        f"ranking; one that repeats a nearer one is left out."
+        f"ranking; one that repeats a nearer one is left out, and so are positions that fewer than "
+        f"half of the users have."
     )
     return Picture("hit-rate-by-position", "How far ahead it sees", caption, figure)
 
@@ -45,12 +46,15 @@ def cutoff(run: Run) -> int:
 
 
 def hit_rate(table: pd.DataFrame, k: int) -> pd.DataFrame:
-    """By position of the future, from 1: `rate`, and `low` and `high` of its interval."""
+    """By position of the future, from 1: `rate`, and `low` and `high` of its interval.
+
+    Positions that fewer than half of the users have are left out.
+    """
     rows = {}
     for name in ranks.positions(table):
         own = table[name].dropna().to_numpy(dtype=np.int64)
         hits = int((own < k).sum())
-        if len(own):
+        if 2 * len(own) >= len(table):
             test = binomtest(hits, len(own)).proportion_ci(CONFIDENCE, method="wilson")
             rows[int(name)] = (hits / len(own), test.low, test.high)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["rate", "low", "high"])

@@ -52,14 +52,17 @@ def _facts(run: Run) -> dict[str, str]:
     """What was searched on which data, how, and with which versions."""
     settings, space = run.settings, run.space
     data, wanted = settings["data"], space.search
+    validation, test = space.base.data.futures_in_words()
     count = run.trials["status"].value_counts()
     versions = settings.get("versions", {})
     facts = {
         "Data": f"{space.base.data.name}: {data['users']} users, {data['items']} items, "
         f"{data['interactions']} interactions",
         "Fingerprint": data["fingerprint"],
-        "Split": f"{space.base.data.split.kind}, {space.base.data.validation_futures} futures a "
-        f"user to validate, {space.base.data.num_futures} to test",
+        "Split": f"{space.base.data.split.kind}, {validation} futures a user to validate, {test} "
+        f"to test",
+        "In the history": f"{data['test_futures_in_history']:.1%} of the test futures; they "
+        + ("count as missed" if space.base.evaluation.exclude_history else "are candidates"),
         "Searched for": ", ".join(f"{one.mode} {one.metric}" for one in wanted.objectives),
         "Searched by": f"{wanted.sampler.type}, seed {run.plan.seed}; early stopping: "
         f"{wanted.scheduler.type}",

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tune_srs.config.settings import EvaluationConfig
+from tune_srs.datasets.histories import Histories
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError
 from tune_srs.evaluation.baselines import BASELINES
@@ -43,10 +44,10 @@ def score_baselines(data: PreparedData, config: EvaluationConfig) -> Scores:
     evaluator = Evaluator(data.validation, config, torch.device("cpu"))
     return {
         name: {f"val/{metric}": value for metric, value in evaluator(scorer).means().items()}
-        for name, scorer in fit_baselines(data).items()
+        for name, scorer in fit_baselines(data.validation.training).items()
     }
 
 
-def fit_baselines(data: PreparedData) -> dict[str, Scorer]:
-    """Return the baselines; they learn from the training histories, whatever they are scored on."""
-    return {name: make(data.validation.training) for name, make in BASELINES.items()}
+def fit_baselines(histories: Histories) -> dict[str, Scorer]:
+    """Return the baselines, which learn from what the model learns from."""
+    return {name: make(histories) for name, make in BASELINES.items()}

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_srs.commands import place, typed
+from tune_srs.datasets.histories import Split
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.runs.journal import Journal, TrialRecord
 from tune_srs.runs.paths import RunPaths
@@ -68,16 +69,26 @@ def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
     """What is about to run, before anything takes time."""
     space, facts, search = plan.space, data.manifest, plan.space.search
     aims = ", ".join(f"{one.mode} {one.metric}" for one in search.objectives)
+    validation, test = map(number_of_futures, (data.validation, data.test))
     lines = [
         f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
-        f"{facts['interactions']} interactions, {data.validation.num_futures} futures per user to "
-        f"validate and {data.test.num_futures} to test; fingerprint {data.fingerprint[:12]}",
+        f"{facts['interactions']} interactions, {validation} futures per user to validate and "
+        f"{test} to test; fingerprint {data.fingerprint[:12]}",
+        f"of the futures, {data.validation_futures_in_history:.1%} to validate and "
+        f"{data.test_futures_in_history:.1%} to test stand in the user's history and "
+        + ("count as missed" if space.base.evaluation.exclude_history else "are candidates"),
         f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
         f"for {aims}; Ray's log: {RunPaths(folder).log}",
     ]
     if (note := space.early_stopping_note()) is not None:
         lines.append(note)
     return [*lines, f"watch it: {typed('tune-srs')} monitor {plan.name}{place(folder)}"]
+
+
+def number_of_futures(split: Split) -> str:
+    """The number of futures of a user: `10`, or `1 to 10`."""
+    least, most = int(split.future_counts.min()), split.num_futures
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def closing(plan: Plan, folder: Path) -> list[str]:

@@ -53,7 +53,7 @@ def export_winner(
         metric = plan.space.search.metrics[0]
         reason = next((r.reason for r in journal.trials if r.reason), "none was recorded")
         raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
-    refit: Refit | None = "validation" if plan.space.search.refit else None
+    refit: Literal["validation"] | None = "validation" if plan.space.search.refit else None
     result = _scored(folder, plan, winner, storage, data, say, refit, keep_ranks=True)
     exported.write(result, RunPaths(folder).best)
     learned = "training and validation" if refit else "the training histories"
@@ -149,12 +149,15 @@ def _scored(
     model.load_state_dict(best.weights)
     items = items_of(data.item_ids, data.item_titles, data.validation.training)
     given = Exported(config, model.eval(), items, {}, _facts(plan, best, record, config, data))
+    learned = data.validation.training
     if refit is not None:
-        given = _learned_again(given, data.before_test, refit, say)
+        learned = data.before_test
+        given = _learned_again(given, learned, refit, say)
 
     scorers: dict[str, Scorer] = {"best": given.model}
     evaluator = Evaluator(data.test, config.evaluation, torch.device("cpu"))
-    found = {name: evaluator.ranks(one) for name, one in (scorers | fit_baselines(data)).items()}
+    scorers |= fit_baselines(learned)
+    found = {name: evaluator.ranks(one) for name, one in scorers.items()}
     if keep_ranks:
         of_scorers = {name: (own.numpy(), alone.numpy()) for name, (own, alone) in found.items()}
         futures = (evaluator.counted.numpy(), evaluator.number.numpy())
@@ -177,7 +180,8 @@ def _facts(
     plan: Plan, best: Best, record: TrialRecord, config: TrialConfig, data: PreparedData
 ) -> dict[str, Any]:
     """Where a model comes from."""
-    sizes = {key: data.manifest[key] for key in ("users", "items", "interactions")}
+    told = ("users", "items", "interactions", "test_futures_in_history")
+    sizes = {key: data.manifest[key] for key in told}
     return {
         "run": plan.name,
         "trial": record.number,
