@@ -43,7 +43,7 @@ same path, relative to the folder in which the search began; `--dataset` names a
 ## Metrics
 
 {note}
-The brackets hold 95 % bootstrap intervals over users.
+The brackets hold 95 % intervals over users.
 
 {table}
 
