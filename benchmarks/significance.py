@@ -79,7 +79,7 @@ def mean_squares(family: Family, tables: int, random: Random) -> MeanSquares:
 
 
 def _of_differences(products: Array) -> Array:
-    """Return mean squares (tables, C) of differences from the first, of products of configurations."""
+    """Return mean squares (tables, C) of differences from the first configuration."""
     squares = np.diagonal(products, axis1=1, axis2=2)
     return np.asarray(squares[:, 1:] + squares[:, :1] - 2 * products[:, 0, 1:])
 
@@ -133,7 +133,8 @@ def show(*cells: object) -> None:
 
 def print_families(tables: int, random: Random) -> None:
     """Print how often a family errs."""
-    show("users", "seeds", "comparisons", *(f"{luck}, {name}" for luck in LUCKS for name in METHODS))
+    columns = [f"{luck}, {name}" for luck in LUCKS for name in METHODS]
+    show("users", "seeds", "comparisons", *columns)
     for family in families():
         shares = []
         for luck in LUCKS:

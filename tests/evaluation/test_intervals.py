@@ -22,13 +22,15 @@ def test_of_many_users_it_is_that_of_the_t_test() -> None:
     values = np.random.default_rng(0).beta(2, 3, 5000)
     found = mean_intervals({"ndcg@10": values})["ndcg@10"]
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert found == pytest.approx((low, high), abs=0.02 * (high - low))
+    assert found == pytest.approx((low, high), abs=0.02 * float(high - low))
 
 
 def test_of_differences_it_is_that_of_the_t_test_but_for_what_was_not_seen() -> None:
     values = np.random.default_rng(0).normal(0, 0.2, 5000)
     found = difference_intervals({"ndcg@10": values})["ndcg@10"]
-    assert found == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval(0.95)), rel=0.01)
+    assert found == pytest.approx(
+        tuple(stats.ttest_1samp(values, 0).confidence_interval(0.95)), rel=0.01
+    )
 
 
 values_of_users = st.lists(st.floats(0, 1), min_size=1, max_size=40).map(np.array)
@@ -61,3 +63,9 @@ def test_of_one_user_nothing_is_known() -> None:
 def test_nineteen_of_twenty_hold_the_true_mean(metric: Metric, users: int, rate: float) -> None:
     held = coverage(metric, users, rate, samples=500)["ours"].held
     assert held >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 500)
+
+
+def test_where_hits_are_rare_the_bootstrap_does_not() -> None:
+    cells = coverage(METRICS["ndcg"], 30, 0.02, samples=500, methods=("bootstrap", "ours"))
+    assert cells["bootstrap"].held < 0.6
+    assert cells["bootstrap"].length < cells["ours"].length

@@ -45,9 +45,9 @@ def mean_intervals(per_user: PerUser) -> Intervals:
 def difference_intervals(per_user: PerUser) -> Intervals:
     """Return the 95 % interval of each mean, from differences (U,) of a metric, in [-1, 1].
 
-    That of the paired t test, with `UNSEEN` in the sum of squares. To pairs of hits and misses alone
-    that is the interval of Agresti and Min (Statistics in Medicine 24, 2005), but for the middle:
-    they add half a user to each of the four outcomes, of which two differ.
+    That of the paired t test, with `UNSEEN` in the sum of squares. Of hits
+    alone that is nearly the interval of Agresti and Min (Statistics in Medicine 24, 2005), who add
+    half a user to each of the four outcomes of a pair, of which two differ.
 
     >>> low, high = difference_intervals({"hit@10": np.zeros(30)})["hit@10"]
     >>> 0.06 < high < 0.08 and low == -high

@@ -36,15 +36,11 @@ def test_table(run: Run) -> pd.DataFrame | None:
         for scorer, own in found.items()
     }
     best = values["best"]
-    rows = [
-        {"scorer": scorer, **_described(own, mean_intervals)} for scorer, own in values.items()
-    ]
+    rows = [{"scorer": scorer, **_described(own, mean_intervals)} for scorer, own in values.items()]
     for scorer, own in values.items():
         if scorer != "best":
             above = {name: best[name] - own[name] for name in best}
-            rows.append(
-                {"scorer": f"best − {scorer}", **_described(above, difference_intervals)}
-            )
+            rows.append({"scorer": f"best − {scorer}", **_described(above, difference_intervals)})
     return pd.DataFrame(rows)
 
 
