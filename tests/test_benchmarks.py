@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from reference import plain_copy, plain_ranks
+from significance import PARTS
 from support.small_data import original_model, random_split
 
 from tune_srs.config.settings import EvaluationConfig
@@ -54,6 +56,16 @@ def test_quality_is_compared_seed_by_seed(tmp_path: Path) -> None:
     printed = run(tmp_path, "quality", *options, "--variants", "plain", "ours", "touched")
     assert "ours: mean" in printed
     assert "minus plain" in printed
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_tests_of_a_study_find_is_counted(
+    part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PARTS[part](20, np.random.default_rng(0))
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) >= 2
+    assert all(row.count("|") == first.count("|") and "%" in row for row in rows)
 
 
 @pytest.mark.slow

@@ -142,9 +142,9 @@ def study(
     """Compare configurations on data sets over several seeds, and write the tables.
 
     `spec`: a YAML file; None resumes a study unchanged. `fixed`: settings by dotted name, for all
-    configurations or all data sets. `seeds`: number of seeds per configuration and data set.
-    `resources`: see `tune_srs.runs.resources.Resources`. Progress and the tables are printed, as by
-    `tune-srs study`.
+    configurations or all data sets. `seeds`: number of seeds per tuning, configuration and data
+    set. `resources`: see `tune_srs.runs.resources.Resources`. Progress and the tables are printed,
+    as by `tune-srs study`.
 
     Returns the folder of the study; None if it was interrupted, so that it can be resumed. Raises
     `ConfigError` for a request that cannot be carried out, `DataError` for data that cannot be

@@ -13,7 +13,8 @@ from tune_srs.config.validation import Settings
 from tune_srs.space.parameters import NOT_SEARCHABLE, Categorical, Float, Int
 from tune_srs.space.search import SearchSettings
 from tune_srs.space.space import SpaceFile
-from tune_srs.studies.spec import OF_THE_DATA, Entry, Study, Tuning
+from tune_srs.studies.entries import OF_THE_DATA, Entry
+from tune_srs.studies.spec import Study, Tuning
 
 Schema = dict[str, Any]
 # the draft that editors know, though the name `$defs` came later

@@ -72,7 +72,7 @@ STUDY: dict[str, Any] = {
     "description": "a tiny study",
     "metrics": ["test/ndcg@10", "test/next/ndcg@10"],
     "select": "val/ndcg@10",
-    "seeds": 2,
+    "seeds": 3,
     "reference": "plain",
     "datasets": {"clean": {k: v for k, v in SIZE.items() if k.startswith("data.")}},
     "fixed": {k: v for k, v in SIZE.items() if not k.startswith("data.")},

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from support.small_study import METRICS, keep_run, study_of
+from support.small_study import METRICS, TUNE, keep_run, study_of
 
 from tune_srs.errors import DataError
 from tune_srs.evaluation.resampling import Array
@@ -79,6 +79,56 @@ def test_only_runs_of_the_same_seed_are_paired(tmp_path: Path) -> None:
     rest = [2, 3]  # of seeds 1 … 4
     difference = (matrix("clean", "wide-linear") - matrix("clean", "plain"))[rest]
     assert one["difference"] == pytest.approx(difference.mean())
+
+
+def test_a_tuning_counts_once_as_the_mean_of_its_runs(tmp_path: Path) -> None:
+    study = study_of(tmp_path, seeds=2, tune=TUNE | {"tunings": 3})
+    one = row(compare(filled(tmp_path, study)), "clean", "wide-linear")
+    assert (one["runs"], one["pairs"], one["tunings"]) == (6, 6, 3)
+    seeds = np.ravel([study.seeds_of(tuning) for tuning in (1, 2, 3)])
+    own, reference = (
+        np.stack([values_of(Task(int(seed), "clean", name)) for seed in seeds])
+        for name in ("wide-linear", "plain")
+    )
+    of_tuning = (own - reference).reshape(3, 2, -1).mean(axis=1)
+    crossed = significance.crossed(of_tuning)
+    assert one["difference"] == pytest.approx(crossed.mean)
+    assert one["p"] == pytest.approx(crossed.p)
+    over_tunings = stats.ttest_1samp(of_tuning.mean(axis=1), 0)
+    assert one["p_seeds"] == pytest.approx(over_tunings.pvalue)
+
+
+def test_a_tuning_that_lost_a_run_counts_by_the_others(tmp_path: Path) -> None:
+    study = study_of(tmp_path, seeds=2, tune=TUNE | {"tunings": 3})
+    missing = (Task(4, "clean", "plain", 2),)
+    one = row(compare(filled(tmp_path, study, missing)), "clean", "wide-linear")
+    assert (one["runs"], one["pairs"], one["tunings"]) == (6, 5, 3)
+    assert not np.isnan(one["p"])
+
+
+@pytest.mark.parametrize("primary", METRICS)
+def test_the_verdict_rests_on_the_primary_metric_alone(tmp_path: Path, primary: str) -> None:
+    study = study_of(tmp_path, seeds=SEEDS, primary=primary)
+    for task in run.tasks(study):
+        better = 0.3 * (task.configuration != "plain") * (1 if task.dataset == "clean" else -1)
+        keep_run(tmp_path, study, task, 0.1 * values_of(task) + better)
+    table = compare(Results.load(study, tmp_path))
+    said = table[table["verdict"].notna()]
+    assert set(said["metric"]) == {primary}
+    assert said[["dataset", "verdict"]].to_numpy().tolist() == [
+        ["clean", "better"],
+        ["noisy", "worse"],
+    ]
+
+
+@pytest.mark.parametrize("tunings", [1, 2])
+def test_two_seeds_or_two_tunings_cannot_tell(tmp_path: Path, tunings: int) -> None:
+    study = study_of(tmp_path, seeds=2, tune=TUNE | {"tunings": tunings}, primary=METRICS[1])
+    one = row(compare(filled(tmp_path, study)), "clean", "wide-linear")
+    assert one[["mean_low", "difference_low", "percent_low", "p", "p_seeds"]].isna().all()
+    assert one[["difference", "percent", "p_users"]].notna().all()
+    sample = "tunings" if tunings > 1 else "seeds"
+    assert one["verdict"] == f"cannot tell from fewer than 3 {sample}"
 
 
 def test_a_failed_run_is_counted_and_left_out(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from support import driver
 from support.moments import ended
 from support.searches import run
-from support.small_study import METRICS, STUDY, TUNE, write_study
+from support.small_study import METRICS, OF_DATA, STUDY, TUNE, write_study
 
 import tune_srs as ts
 from tune_srs.config.settings import TrialConfig
@@ -67,12 +67,13 @@ def test_a_study_killed_and_interrupted_ends_like_one_that_was_not(
     refuse_other_data(tmp_path, whole)
 
 
-def study_without_ray(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the study in `folder` from its beginning to its end, one thing at a time."""
+def study_without_ray(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, resume: bool = False
+) -> None:
+    """Run the study in `folder`, or resume it, to its end, one thing at a time."""
 
-    def search(plan: Plan, *_: object, **__: object) -> bool:
-        place = folder / "results" / name / "searches" / "clean" / plan.name
-        driver.search(place, plan.space)
+    def search(plan: Plan, _data: object, place: Path, *_: object, **__: object) -> bool:
+        driver.search(place, plan.space, seed=plan.seed)
         return True
 
     def outcomes(
@@ -91,20 +92,62 @@ def study_without_ray(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(running, "search", search)
     monkeypatch.setattr(running, "outcomes", outcomes)
     monkeypatch.chdir(folder)
-    assert ts.study("study.yaml", name=name)
+    assert ts.study(None if resume else "study.yaml", name=name, resume=resume)
 
 
 def check_chosen(folder: Path) -> None:
     """A configuration runs with what its tuning found best, on the validation futures."""
     tuned = read_yaml(folder / "tuned.yaml")
     assert list(tuned) == ["plain"]  # the others fix what would be tuned
-    trials = pd.read_csv(folder / "searches" / "clean" / "plain" / "trials.csv")
+    trials = pd.read_csv(folder / "searches" / "tuning-1" / "clean" / "plain" / "trials.csv")
     best = trials.sort_values("val/ndcg@10").iloc[-1]
-    assert tuned["plain"]["clean"]["values"] == {"train.lr": best["train.lr"]}
+    (chosen,) = tuned["plain"]["clean"]
+    assert (chosen["tuning"], chosen["values"]) == (1, {"train.lr": best["train.lr"]})
     for dataset in ("clean", "noisy"):
         facts = runs.read_facts(Task(1, dataset, "plain").path(folder))
         assert facts is not None
         assert facts.config["train"]["lr"] == best["train.lr"]
+
+
+def test_each_tuning_has_a_winner_of_its_own_that_runs_with_every_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learning_rate = {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}
+    tune = TUNE | {"tunings": 2, "params": {"train.lr": learning_rate}}
+    of_data = {"clean": OF_DATA}
+    write_study(tmp_path, configurations=CONFIGURATIONS, datasets=of_data, tune=tune, seeds=1)
+    folder = tmp_path / "results" / "tuned"
+    with monkeypatch.context() as interrupted:
+        interrupt_the_second_tuning(interrupted, tmp_path)
+    assert [path.parts[-4] for path in folder.glob("searches/*/clean/plain/best")] == ["tuning-1"]
+    first = (folder / "tuned.yaml").read_text()
+    study_without_ray(tmp_path, "tuned", monkeypatch, resume=True)
+    tuned = read_yaml(folder / "tuned.yaml")["plain"]["clean"]
+    assert (folder / "tuned.yaml").read_text().startswith(first)  # it was not tuned again
+    assert [trial["tuning"] for trial in tuned] == [1, 2]
+    assert tuned[0]["values"] != tuned[1]["values"]  # another seed proposes other trials
+    for trial, seed in zip(tuned, (1, 3), strict=True):
+        task = Task(seed, "clean", "plain", trial["tuning"])
+        facts = runs.read_facts(task.path(folder))
+        assert facts is not None
+        assert (facts.tuning, facts.config["train"]["seed"]) == (trial["tuning"], seed)
+        assert facts.config["train"]["lr"] == trial["values"]["train.lr"]
+    text = (folder / "table.md").read_text()
+    assert "6 of 6 runs, 2 of them failed" in text
+    assert "- plain on clean, tuning 2: train.lr=" in text
+
+
+def interrupt_the_second_tuning(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Begin the study and interrupt it there."""
+
+    def search(plan: Plan, _data: object, place: Path, *_: object, **__: object) -> bool:
+        if plan.seed == 0:
+            driver.search(place, plan.space)
+        return plan.seed == 0
+
+    monkeypatch.setattr(running, "search", search)
+    monkeypatch.chdir(folder)
+    assert ts.study("study.yaml", name="tuned") is None
 
 
 def check_runs(folder: Path) -> None:
@@ -131,7 +174,7 @@ def check_failures(folder: Path, printed: str) -> None:
     table = pd.read_csv(folder / "table.csv")
     wide, wild = (table[table["configuration"] == name] for name in ("wide", "wild"))
     assert wild["failed"].tolist() == wide["runs"].tolist() == [2, 2, 2, 2]
-    assert wide["p"].notna().all()
+    assert wide["p_users"].notna().all()
     reason = "the loss is nan; lower train.lr"
     assert f"- wild on noisy, seed 2: epoch 1: {reason}" in (folder / "table.md").read_text()
     assert f"seed 2 failed: epoch 1: {reason}" in printed

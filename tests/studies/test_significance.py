@@ -1,6 +1,7 @@
 """Intervals and tests, held to scipy, to full enumeration, and to simulated data without effect."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from significance import LUCKS, Family, families, family_error, mean_squares, tables_of
 
 from tune_srs.evaluation.resampling import Array, sign_flip
 from tune_srs.studies import significance
-from tune_srs.studies.significance import Estimate
+from tune_srs.studies.significance import Estimate, MeanSquares
 
 LEVEL = 0.05
+TABLES = 2000
 
 
 def table(seed: int = 0, seeds: int = 5, users: int = 40) -> Array:
@@ -39,7 +42,9 @@ def test_crossed_is_the_two_way_table_in_plain_loops() -> None:
     estimate = significance.crossed(values)
     assert estimate.mean == pytest.approx(mean)
     assert estimate.error**2 == pytest.approx(total / (seeds * users))
-    assert estimate.freedom == pytest.approx(total**2 / (ms_seeds**2 / (seeds - 1)))
+    upper = ms_seeds * (seeds - 1) / stats.chi2.ppf(0.1, seeds - 1)
+    more = ms_users - ms_rest
+    assert estimate.freedom == pytest.approx((upper + more) ** 2 / (upper**2 / (seeds - 1)))
 
 
 def test_crossed_is_a_t_test_where_only_seeds_differ_or_only_users() -> None:
@@ -51,8 +56,8 @@ def test_crossed_is_a_t_test_where_only_seeds_differ_or_only_users() -> None:
 
 
 def test_seeds_that_agree_by_luck_make_nothing_surer_than_the_users_do() -> None:
-    values = table(users=30, seeds=2)
-    values = values - values.mean(axis=1, keepdims=True) + 0.1  # both trainings have one mean
+    values = table(users=30, seeds=3)
+    values = values - values.mean(axis=1, keepdims=True) + 0.1  # all trainings have one mean
     low, high = significance.crossed(values).interval
     alone = stats.ttest_1samp(values.mean(axis=0), 0).confidence_interval(0.95)
     assert low <= alone.low + 1e-12
@@ -98,11 +103,12 @@ def test_equal_configurations_do_not_differ() -> None:
     assert np.stack(significance.crossed(nothing).interval).tolist() == [0, 0]
 
 
-def test_one_training_says_nothing_of_others() -> None:
-    one = table(seeds=1)
-    assert np.isnan(significance.crossed(one).p)
-    assert np.isnan(significance.over_seeds(one).p)
-    assert significance.crossed(one).mean == pytest.approx(one.mean())
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_so_few_trainings_say_nothing_of_others(seeds: int) -> None:
+    few = table(seeds=seeds)
+    for estimate in (significance.crossed(few), significance.over_seeds(few)):
+        assert np.isnan([estimate.p, *estimate.interval]).all()
+        assert estimate.mean == pytest.approx(few.mean())
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -187,6 +193,35 @@ def test_a_family_finds_something_in_nothing_in_a_twentieth_of_cases_at_most(see
     smallest = np.array([significance.holm(family).min() for family in p])
     holds(smallest, least=0.005)
     assert (p.min(axis=1) < LEVEL).mean() > 0.07  # what it corrects
+
+
+@pytest.mark.parametrize("family", list(families()), ids=str)
+@pytest.mark.parametrize("luck", LUCKS)
+def test_families_hold_their_level_at_the_sizes_of_movielens(family: Family, luck: float) -> None:
+    squares = mean_squares(replace(family, luck=luck), TABLES, np.random.default_rng(0))
+    assert family_error(squares.estimate().p) <= stats.binom.ppf(0.999, TABLES, 0.055) / TABLES
+
+
+def test_mean_squares_are_drawn_as_tables_have_them() -> None:
+    family, random = Family(50, 4, 2, user=0.8, luck=0.3), np.random.default_rng(0)
+    drawn = mean_squares(family, TABLES, random)
+    tables = MeanSquares.of(tables_of(family, TABLES, random, tuning=0, per=1)[..., 0, :])
+    for name in ("of_seeds", "of_users", "rest"):
+        one, other = getattr(drawn, name), getattr(tables, name)
+        for moment in (np.mean, np.std):
+            assert moment(one) == pytest.approx(moment(other), rel=0.1)
+        ours, theirs = (np.corrcoef(values.T)[0, 1] for values in (one, other))
+        assert ours == pytest.approx(theirs, abs=0.1)  # they share the reference
+    assert drawn.mean.std() == pytest.approx(tables.mean.std(), rel=0.1)
+
+
+def test_tunings_hold_their_level_where_runs_or_one_tuning_would_not() -> None:
+    family = Family(users=100, seeds=3, comparisons=3)
+    values = tables_of(family, TABLES, np.random.default_rng(0), tuning=0.3, per=2)
+    p = significance.crossed(values.mean(axis=-2)).p
+    assert family_error(p) <= stats.binom.ppf(0.999, TABLES, LEVEL) / TABLES
+    runs = values.reshape(*values.shape[:2], -1, family.users)
+    assert family_error(significance.crossed(runs).p) > 0.2
 
 
 def test_what_differs_is_found() -> None:

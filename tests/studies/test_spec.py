@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import yaml
 from support.searches import METRIC, SPACE
-from support.small_study import OF_DATA, STUDY, TUNE, study_of, write_study
+from support.small_study import METRICS, OF_DATA, STUDY, TUNE, study_of, write_study
 
 from tune_srs.errors import ConfigError
 from tune_srs.runs.journal import Journal
 from tune_srs.space.objective import Objective
+from tune_srs.studies import run as runs
 from tune_srs.studies.spec import Study
 
 STUDIES = Path(__file__).parent.parent.parent / "studies"
@@ -93,6 +94,24 @@ def test_no_run_has_the_seed_of_the_tuning(tmp_path: Path) -> None:
     assert study_of(tmp_path, seeds=[5, 0]).seed_list == [5, 0]
 
 
+def test_each_tuning_and_its_runs_have_seeds_of_their_own(tmp_path: Path) -> None:
+    study = study_of(tmp_path, seeds=2, tune=TUNE | {"tunings": 3})
+    assert [study.seeds_of(tuning) for tuning in (1, 2, 3)] == [[1, 2], [4, 5], [7, 8]]
+    spaces = [study.space("plain", "clean", tuning=tuning) for tuning in (1, 2, 3)]
+    assert [space.base.train.seed for space in spaces if space] == [0, 3, 6]
+    tasks = runs.tasks(study)
+    assert len(tasks) == 3 * 2 * 2 * 2  # tunings, seeds, data sets, configurations
+    assert len({task.path(tmp_path) for task in tasks}) == len(tasks)
+    listed = study_of(tmp_path, seeds=[5, 2], tune=TUNE | {"tunings": 2})
+    assert [listed.seeds_of(tuning) for tuning in (1, 2)] == [[5, 2], [11, 8]]
+    assert study_of(tmp_path).tunings == 1
+
+
+def test_the_verdict_rests_on_the_first_metric_unless_another_is_named(tmp_path: Path) -> None:
+    assert study_of(tmp_path).primary_metric == METRICS[0]
+    assert study_of(tmp_path, primary=METRICS[1]).primary_metric == METRICS[1]
+
+
 def test_what_is_stored_stands_for_itself(tmp_path: Path) -> None:
     study = study_of(tmp_path, tune=TUNE)
     stored = yaml.safe_load(yaml.safe_dump(study.to_dict()))
@@ -126,6 +145,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "unknown metric test/ndcg@10",
     ),
     "selecting on the test": ({"select": "test/ndcg@10"}, "use one of val/"),
+    "a primary metric that is not compared": (
+        {"primary": "test/ndgc@10"},
+        "primary: test/ndgc@10 is none of the metrics, did you mean test/ndcg@10?",
+    ),
+    "no tuning": ({"tune": TUNE | {"tunings": 0}}, "tune.tunings"),
+    "seeds too large for several tunings": (
+        {"seeds": [2**63 - 9], "tune": TUNE | {"tunings": 2}},
+        "train.seed",
+    ),
     "seeds twice": ({"seeds": [1, 1]}, "all different"),
     "no seeds": ({"seeds": 0}, "at least one"),
     "a name with a slash": (

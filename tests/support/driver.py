@@ -36,12 +36,14 @@ class Lines(Console):
         self.said.append(line)
 
 
-def search(folder: Path, space: Space, most_messages: int | None = None) -> tuple[Run, list[str]]:
+def search(
+    folder: Path, space: Space, most_messages: int | None = None, seed: int = 0
+) -> tuple[Run, list[str]]:
     """Search `space` in `folder`, or go on there; the run, and what the console said.
 
     With `most_messages` it is interrupted after as many: the trial that runs does not end.
     """
-    plan = Plan(folder.name, space, 0, Resources())
+    plan = Plan(folder.name, space, seed, Resources())
     data = prepare(space.base.data, folder.parent / "data", lambda message: None)
     console = Lines()
     if not RunPaths(folder).settings.exists():

@@ -130,7 +130,9 @@ def study(
     name: Annotated[str, typer.Option(help="Name of the study and of its folder.")] = "study",
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Seeds per configuration and data set; overrides the study."),
+        typer.Option(
+            min=1, help="Seeds per tuning, configuration and data set; overrides the study."
+        ),
     ] = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,

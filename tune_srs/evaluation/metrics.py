@@ -23,7 +23,6 @@ from torch import Tensor
 
 RBO_PERSISTENCE = 0.9
 MISSED = 2**31 - 1  # the rank of what is no candidate: behind every cutoff
-MAX_PAIRS = 2**24  # of futures that are compared with one another at once
 
 
 def per_user(
@@ -111,9 +110,5 @@ def _places(ranks: Tensor, counted: Tensor) -> Tensor:
     A place is the number of other futures ranked at least as high: ties count against the model
     here too.
     """
-    users = max(1, MAX_PAIRS // ranks.shape[1] ** 2)
-    places = []
-    for some, known in zip(*(torch.split(x, users) for x in (ranks, counted)), strict=True):
-        ahead = (some[:, None, :] <= some[:, :, None]) & known[:, None, :]  # (B, K, K)
-        places.append(ahead.sum(dim=2) - 1)
-    return torch.cat(places)
+    ordered = ranks.masked_fill(~counted, MISSED + 1).sort(dim=1).values
+    return torch.searchsorted(ordered, ranks.contiguous(), right=True) - 1

@@ -14,11 +14,10 @@ Array = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 RESAMPLES = 9_999  # with the sample itself 10,000
-FEW_RESAMPLES = 2_000  # for many metrics of many scorers, where two digits of an end are enough
 ROWS = 256  # resamples, or rows of random signs, at once
 
 
-def bootstrap(values: Array, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Array, Array]:
+def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
     """Return the ends of the interval of the mean of each column of `values` (U, M): (M,) each.
 
     Percentiles of the means of resampled rows, which of a mean over hundreds of users are what
@@ -26,7 +25,7 @@ def bootstrap(values: Array, resamples: int = RESAMPLES, seed: int = 0) -> tuple
     these stay paired.
     """
     random = np.random.default_rng(seed)
-    means = [_resampled_means(values, count, random) for count in _chunks(resamples)]
+    means = [_resampled_means(values, count, random) for count in _chunks(RESAMPLES)]
     low, high = np.quantile(np.concatenate(means), TAILS, axis=0)
     return low, high
 

@@ -1,6 +1,6 @@
-"""Test scores of the winner and the baselines, with bootstrap intervals over the users."""
+"""Test scores of the winner and the baselines, with intervals over the users."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from tune_srs.config.settings import EvaluationConfig
 from tune_srs.evaluation.evaluator import Evaluation, measure
-from tune_srs.evaluation.intervals import mean_intervals
+from tune_srs.evaluation.intervals import (
+    Intervals,
+    PerUser,
+    difference_intervals,
+    mean_intervals,
+)
 from tune_srs.runs import ranks
 from tune_srs.runs.run import Run
 from tune_srs.runs.tables import SHOWN_METRICS
@@ -31,12 +36,12 @@ def test_table(run: Run) -> pd.DataFrame | None:
         for scorer, own in found.items()
     }
     best = values["best"]
-    values |= {
-        f"best − {scorer}": {name: best[name] - own[name] for name in best}
-        for scorer, own in values.items()
-        if scorer != "best"
-    }
-    return pd.DataFrame([{"scorer": name, **_described(own)} for name, own in values.items()])
+    rows = [{"scorer": scorer, **_described(own, mean_intervals)} for scorer, own in values.items()]
+    for scorer, own in values.items():
+        if scorer != "best":
+            above = {name: best[name] - own[name] for name in best}
+            rows.append({"scorer": f"best − {scorer}", **_described(above, difference_intervals)})
+    return pd.DataFrame(rows)
 
 
 def evaluation_of(table: pd.DataFrame, scorer: str, config: EvaluationConfig) -> Evaluation:
@@ -50,9 +55,11 @@ def evaluation_of(table: pd.DataFrame, scorer: str, config: EvaluationConfig) ->
     return measure(found, alone, counted, number, config)
 
 
-def _described(per_user: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:
+def _described(
+    per_user: Mapping[str, NDArray[np.float64]], intervals: Callable[[PerUser], Intervals]
+) -> dict[str, str]:
     """The mean of each metric over the users, and its interval."""
     return {
         name: f"{per_user[name].mean():.4f} [{low:.4f}, {high:.4f}]"
-        for name, (low, high) in mean_intervals(per_user).items()
+        for name, (low, high) in intervals(per_user).items()
     }

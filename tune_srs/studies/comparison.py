@@ -1,10 +1,18 @@
 """The tables of a study: each configuration against the reference, on each data set.
 
 P values are adjusted within a family: all comparisons of one metric, on all data sets. Each
-metric is a family of its own, since the metrics judge the same rankings. A claim about the best of
-n metrics should multiply its p by n.
+metric is a family of its own, since the metrics judge the same rankings. The verdict rests on the
+family of the study's primary metric alone.
+
+With several tunings the sample of trainings is a sample of tunings: a tuning counts once, as the
+mean over its seeds. Seeds are nested in tunings, and in a nested design the mean square between
+units of the upper level, which holds the luck of both levels, is the error of the mean
+(Montgomery, "Design and Analysis of Experiments", the chapter on nested designs). That tuning is a
+source of chance like the seed: Bouthillier et al., "Accounting for Variance in Machine Learning
+Benchmarks", MLSys 2021.
 """
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +28,19 @@ from tune_srs.studies.significance import Estimate
 from tune_srs.studies.spec import Study
 
 COMPARED = (
-    "dataset", "configuration", "metric", "runs", "failed", "users",
+    "dataset", "configuration", "metric", "runs", "failed", "tunings", "users",
     "mean", "mean_low", "mean_high", "pairs", "difference", "difference_low", "difference_high",
     "p", "p_holm", "percent", "percent_low", "percent_high", "users_low", "users_high", "p_users",
     "p_users_holm", "seeds_low", "seeds_high", "p_seeds", "p_seeds_holm", "p_seeds_exact",
+    "verdict",
 )  # fmt: skip
 CHANGES = (
     "dataset", "first_dataset", "configuration", "metric", "paired", "change", "change_low",
     "change_high", "p", "p_holm",
 )  # fmt: skip
+
+LEVEL = 0.05
+Training = tuple[int, int]  # tuning, seed
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Results:
 
     study: Study
     facts: dict[Task, Facts]  # all runs that have ended
-    values: dict[tuple[str, str], dict[int, Array]]  # data set, configuration → seed → (M, U)
+    values: dict[tuple[str, str], dict[Training, Array]]  # data set, configuration → … → (M, U)
     users: dict[str, pd.Series]  # original ids of each data set's test users, in their order
 
     @classmethod
@@ -53,35 +65,52 @@ class Results:
             if facts.failure is None:
                 table = runs.read_users(path)
                 results.users.setdefault(task.dataset, table["user"])
-                of_seed = results.values.setdefault((task.dataset, task.configuration), {})
-                of_seed[task.seed] = table[study.metrics].to_numpy(np.float64).T
+                values = results.values.setdefault((task.dataset, task.configuration), {})
+                values[task.tuning, task.seed] = table[study.metrics].to_numpy(np.float64).T
         return results
 
-    def scores(self, dataset: str, configuration: str, seeds: list[int]) -> Array:
-        """Return scores (M, S, U): metrics, the runs of these seeds, users."""
-        of_seed = self.values[dataset, configuration]
-        return np.stack([of_seed[seed] for seed in seeds], axis=1)
+    def scores(self, dataset: str, configuration: str, trainings: list[Training]) -> Array:
+        """Return scores (M, S, U): metrics, sample, users.
 
-    def seeds(self, *which: tuple[str, str]) -> list[int]:
-        """Return the seeds for which all these data sets and configurations have a score."""
+        The sample are these trainings, or with several tunings the means over each one's trainings.
+        """
+        values = self.values[dataset, configuration]
+        if self.study.tunings == 1:
+            return np.stack([values[training] for training in trainings], axis=1)
+        means = [
+            np.mean([values[tuning, seed] for tuning, seed in trainings if tuning == one], axis=0)
+            for one in tunings(trainings)
+        ]
+        return np.stack(means, axis=1)
+
+    def trainings(self, *which: tuple[str, str]) -> list[Training]:
+        """Return the trainings of which all these data sets and configurations have a score."""
         ended = (set(self.values.get(pair, {})) for pair in which)
         return sorted(set.intersection(*ended))
 
-    def differences(self, dataset: str, configuration: str, seeds: list[int]) -> Array:
+    def differences(self, dataset: str, configuration: str, trainings: list[Training]) -> Array:
         """Return differences from the reference (M, S, U), paired by seed and user."""
-        reference = self.scores(dataset, self.study.reference, seeds)
-        return self.scores(dataset, configuration, seeds) - reference
+        reference = self.scores(dataset, self.study.reference, trainings)
+        return self.scores(dataset, configuration, trainings) - reference
+
+
+def tunings(trainings: list[Training]) -> list[int]:
+    """Return the tunings from which these trainings come."""
+    return sorted({tuning for tuning, _ in trainings})
 
 
 def compare(results: Results) -> pd.DataFrame:
     """Return one row per data set, configuration and metric.
 
-    `runs`: number of runs with a score. `failed`: number of runs without one. `users`: number of
-    test users. `mean`: over runs and users, with its 95 % interval. The other columns compare with
-    the reference, over the `pairs` of runs with the same seed. `difference`, with interval and `p`:
-    for other users and seeds. `percent`: the same, in percent of the reference. `users_…` and
-    `p_users`: for other users only. `seeds_…`, `p_seeds` and `p_seeds_exact`: for other seeds only
-    (see `significance`). `…_holm`: p, adjusted for the family.
+    `runs`: number of runs with a score. `failed`: number of runs without one. `tunings`: number of
+    tunings that the runs come from. `users`: number of test users. `mean`: over runs and users,
+    with its 95 % interval. The other columns compare with the reference, over the `pairs` of runs
+    with the same seed. `difference`, with interval and `p`: for other users and seeds. `percent`:
+    the same, in percent of the reference. `users_…` and `p_users`: for other users only. `seeds_…`,
+    `p_seeds` and `p_seeds_exact`: for other seeds only (see `significance`). `…_holm`: p, adjusted
+    for the family. `verdict`, of the primary metric alone: `better` or `worse` if `p_holm` is below
+    0.05, else `not shown`, or that so few trainings cannot tell. Where there are several tunings,
+    these take the place of the seeds.
     """
     rows: list[dict[str, Any]] = []
     for dataset in results.study.datasets:
@@ -90,7 +119,19 @@ def compare(results: Results) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COMPARED))
     for name in ("p", "p_users", "p_seeds"):
         table[f"{name}_holm"] = _adjusted(table, name)
+    table["verdict"] = [_verdict(results.study, row) for row in table.to_dict("records")]
     return table
+
+
+def _verdict(study: Study, row: Mapping[Hashable, Any]) -> str | None:
+    """Return what a row says of its comparison; None if it makes none, or is not to say it."""
+    if row["metric"] != study.primary_metric or pd.isna(row["difference"]):
+        return None
+    if pd.isna(row["p_holm"]):
+        return f"cannot tell from fewer than {significance.FEWEST} {study.sample}"
+    if row["p_holm"] >= LEVEL:
+        return "not shown"
+    return "better" if row["difference"] > 0 else "worse"
 
 
 def changes(results: Results) -> pd.DataFrame:
@@ -113,7 +154,7 @@ def changes(results: Results) -> pd.DataFrame:
 
 def _rows(results: Results, dataset: str, configuration: str) -> list[dict[str, Any]]:
     study = results.study
-    ended = results.seeds((dataset, configuration))
+    ended = results.trainings((dataset, configuration))
     failed = sum(
         facts.failure is not None
         for task, facts in results.facts.items()
@@ -125,12 +166,13 @@ def _rows(results: Results, dataset: str, configuration: str) -> list[dict[str, 
         "metric": study.metrics,
         "runs": len(ended),
         "failed": failed,
+        "tunings": len(tunings(ended)),
     }
     if ended:
         columns["users"] = len(results.users[dataset])
         scores = results.scores(dataset, configuration, ended)
         columns |= _estimated("mean", significance.crossed(scores))
-    pairs = results.seeds((dataset, configuration), (dataset, study.reference))
+    pairs = results.trainings((dataset, configuration), (dataset, study.reference))
     if configuration != study.reference and pairs:
         columns |= {"pairs": len(pairs)} | _against_reference(
             results, dataset, configuration, pairs
@@ -139,12 +181,12 @@ def _rows(results: Results, dataset: str, configuration: str) -> list[dict[str, 
 
 
 def _against_reference(
-    results: Results, dataset: str, configuration: str, seeds: list[int]
+    results: Results, dataset: str, configuration: str, pairs: list[Training]
 ) -> dict[str, Any]:
-    differences = results.differences(dataset, configuration, seeds)
-    scores = results.scores(dataset, configuration, seeds)
+    differences = results.differences(dataset, configuration, pairs)
+    scores = results.scores(dataset, configuration, pairs)
     relative = significance.relative(
-        scores, results.scores(dataset, results.study.reference, seeds)
+        scores, results.scores(dataset, results.study.reference, pairs)
     )
     of_user = differences.mean(axis=1)
     users_low, users_high = bootstrap(of_user.T)
@@ -166,13 +208,13 @@ def _change_rows(
     results: Results, first_dataset: str, dataset: str, configuration: str
 ) -> list[dict[str, Any]]:
     reference, metrics = results.study.reference, results.study.metrics
-    here = results.seeds((dataset, configuration), (dataset, reference))
-    there = results.seeds((first_dataset, configuration), (first_dataset, reference))
+    here = results.trainings((dataset, configuration), (dataset, reference))
+    there = results.trainings((first_dataset, configuration), (first_dataset, reference))
     if not here or not there:
         return []
     paired = results.users[dataset].equals(results.users[first_dataset])
     if paired:
-        both = [seed for seed in here if seed in there]
+        both = [training for training in here if training in there]
         if not both:
             return []
         estimate = significance.crossed(

@@ -31,14 +31,19 @@ FACTS = b"tune_srs"
 
 @dataclass(frozen=True, order=True)
 class Task:
-    """A run by its seed, data set and configuration; runs of one seed precede those of the next."""
+    """A run by its seed, data set and configuration; runs of one seed precede those of the next.
+
+    The seed tells the tuning, too, since no two tunings share one.
+    """
 
     seed: int
     dataset: str
     configuration: str
+    tuning: int = 1
 
     def __str__(self) -> str:
-        return f"{self.configuration} on {self.dataset}, seed {self.seed}"
+        of_which = f" of tuning {self.tuning}" if self.tuning > 1 else ""
+        return f"{self.configuration} on {self.dataset}, seed {self.seed}{of_which}"
 
     def path(self, folder: Path) -> Path:
         """Return the file of the run in the `folder` of a study."""
@@ -51,6 +56,7 @@ class Facts:
 
     config: dict[str, Any]
     fingerprint: str  # of the data
+    tuning: int = 1  # whose winner it is
     epoch: int = 0  # the best one
     epochs: int = 0  # trained
     metrics: dict[str, float] = field(default_factory=dict)  # val/… of that epoch, test/…
@@ -70,8 +76,9 @@ class Score:
 def tasks(study: Study) -> list[Task]:
     """Return all runs, in the order in which they begin."""
     return [
-        Task(seed, dataset, configuration)
-        for seed in study.seed_list
+        Task(seed, dataset, configuration, tuning)
+        for tuning in range(1, study.tunings + 1)
+        for seed in study.seeds_of(tuning)
         for dataset in study.datasets
         for configuration in study.configurations
     ]

@@ -32,7 +32,7 @@ from tune_srs.tuning.console import Console
 from tune_srs.tuning.search import alone, search
 
 Data = Mapping[str, PreparedData]  # by the names of the data sets
-Tuned = dict[tuple[str, str], TrialRecord]  # by configuration and data set
+Tuned = dict[tuple[str, str, int], TrialRecord]  # by configuration, data set and tuning
 
 
 def run_study(plan: StudyPlan, data: Data, folder: Path, console: Console, new: bool) -> bool:
@@ -67,36 +67,40 @@ def _tune_all(plan: StudyPlan, data: Data, folder: Path, console: Console) -> Tu
     """What the tunings have chosen, those run that are missing; None if one was interrupted."""
     study = plan.study
     spaces = {
-        (name, dataset): space
+        (name, dataset, tuning): space
+        for tuning in range(1, study.tunings + 1)
         for dataset in study.tuned_on
         for name in study.configurations
-        if (space := study.space(name, dataset)) is not None
+        if (space := study.space(name, dataset, tuning=tuning)) is not None
     }
     tuned: Tuned = {}
-    for number, ((name, dataset), space) in enumerate(spaces.items(), start=1):
-        place = folder / "searches" / dataset / name
+    for number, (which, space) in enumerate(spaces.items(), start=1):
+        name, dataset, tuning = which
+        place = folder / "searches" / f"tuning-{tuning}" / dataset / name
         if not RunPaths(place).best.exists():
             console.say(f"tuning {number}/{len(spaces)}: {name} on {dataset}, in {place}")
-            if not _searched(plan, space, data[dataset], place, console):
+            seed = study.tuning_seed(tuning)
+            if not _searched(plan, space, seed, data[dataset], place, console):
                 return None
-        tuned[name, dataset] = _chosen(space, place)
+        tuned[which] = _chosen(space, place)
         _write_tuned(tuned, folder)
     return tuned
 
 
 def _searched(
-    plan: StudyPlan, space: Space, data: PreparedData, place: Path, console: Console
+    plan: StudyPlan, space: Space, seed: int, data: PreparedData, place: Path, console: Console
 ) -> bool:
     """Run a search in `place`, or go on with it; False if it was interrupted."""
     resources = plan.resources
     if resources.storage is not None:
-        shared = Storage(resources.storage).within(f"{plan.name}/{place.parent.name}").place
+        of_tuning = f"{plan.name}/{place.parent.parent.name}/{place.parent.name}"
+        shared = Storage(resources.storage).within(of_tuning).place
         resources = resources.model_copy(update={"storage": shared})
     if place.exists():
         stored = replace(Run(place).plan, resources=resources)
         return search(stored, data, place, console, resume=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    return search(Plan(place.name, space, 0, resources), data, place, console, resume=False)
+    return search(Plan(place.name, space, seed, resources), data, place, console, resume=False)
 
 
 def _chosen(space: Space, place: Path) -> TrialRecord:
@@ -108,15 +112,17 @@ def _chosen(space: Space, place: Path) -> TrialRecord:
 
 
 def _write_tuned(tuned: Tuned, folder: Path) -> None:
-    """`tuned.yaml`: for each configuration and data set the values of the best trial."""
-    content: dict[str, dict[str, Any]] = {}
-    for (name, dataset), trial in tuned.items():
-        content.setdefault(name, {})[dataset] = {
+    """`tuned.yaml`: for each configuration and data set the best trial of each tuning."""
+    content: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for (name, dataset, tuning), trial in tuned.items():
+        chosen = {
+            "tuning": tuning,
             "values": trial.values,
             "trial": trial.number,
             "epoch": trial.best_epoch,
             "validation": _repeatable(trial.best_metrics),
         }
+        content.setdefault(name, {}).setdefault(dataset, []).append(chosen)
     text = dump_yaml(content)
     write_aside(folder / TUNED, lambda aside: aside.write_text(text, encoding="utf-8"))
 
@@ -154,7 +160,7 @@ class _Runs:
         )
         users = pd.DataFrame({"user": self._data[task.dataset].test_user_ids} | score.per_user)
         self._record(task, facts, users)
-        metric = self._plan.study.metrics[0]
+        metric = self._plan.study.primary_metric
         self._tell(task, f": {metric} {score.metrics[metric]:.4f}, of epoch {score.epoch}")
 
     def _fail(self, task: Task, reason: str) -> None:
@@ -176,19 +182,24 @@ class _Runs:
     def _config(self, task: Task, tuned: Tuned) -> TrialConfig:
         study = self._plan.study
         on = task.dataset if task.dataset in study.tuned_on else (*study.tuned_on, None)[0]
-        trial = tuned.get((task.configuration, on)) if on else None
+        trial = tuned.get((task.configuration, on, task.tuning)) if on else None
         values = trial.values if trial else None
         return study.config(task.configuration, task.dataset, task.seed, values)
 
     def _blank(self, task: Task) -> Facts:
-        return Facts(self._configs[task].to_dict(), self._data[task.dataset].fingerprint)
+        fingerprint = self._data[task.dataset].fingerprint
+        return Facts(self._configs[task].to_dict(), fingerprint, task.tuning)
 
     def _done(self, task: Task) -> Facts | None:
         """What is known of a run, if it is the one that is asked for."""
         facts = runs.read_facts(task.path(self._folder))
         blank = self._blank(task)
-        same = facts and (facts.config, facts.fingerprint) == (blank.config, blank.fingerprint)
-        return facts if same else None
+        return facts if facts and _what(facts) == _what(blank) else None
+
+
+def _what(facts: Facts) -> tuple[dict[str, Any], str, int]:
+    """What a run was asked to be."""
+    return facts.config, facts.fingerprint, facts.tuning
 
 
 def _repeatable(metrics: dict[str, float]) -> dict[str, float]:

@@ -22,6 +22,8 @@ from scipy import stats
 
 from tune_srs.evaluation.resampling import CONFIDENCE, Array, sign_flip
 
+FEWEST = 3  # least number of seeds for a statement about other seeds: 2 leave 1 degree of freedom
+CAUTION = 0.9  # confidence of the limit that stands for the luck of seeds in degrees of freedom
 RESOLUTION = 6  # least number of seeds for which an exact test can fall below 0.05: 2 / 2^6
 
 
@@ -55,47 +57,88 @@ class Estimate:
         return np.where((self.mean == 0) & (self.error == 0), 1.0, value)
 
 
+@dataclass(frozen=True)
+class MeanSquares:
+    """What the two-way table of S seeds and U users says of its mean; (...) each."""
+
+    seeds: int
+    users: int
+    mean: Array
+    of_seeds: Array
+    of_users: Array
+    rest: Array
+
+    @classmethod
+    def of(cls, values: Array) -> "MeanSquares":
+        """Return the mean squares of `values` (..., S, U), with S and U at least 2."""
+        seeds, users = values.shape[-2:]
+        mean = values.mean(axis=(-2, -1))
+        of_seed, of_user = values.mean(axis=-1), values.mean(axis=-2)
+        rest = values - of_seed[..., None] - of_user[..., None, :] + mean[..., None, None]
+        return cls(
+            seeds,
+            users,
+            mean,
+            users * of_seed.var(axis=-1, ddof=1),
+            seeds * of_user.var(axis=-1, ddof=1),
+            (rest**2).sum(axis=(-2, -1)) / ((seeds - 1) * (users - 1)),
+        )
+
+    def estimate(self) -> Estimate:
+        """Return the mean for other seeds and users, see `crossed`."""
+        cells = self.seeds * self.users
+        more = np.maximum(self.of_users - self.rest, 0)
+        cautious = np.maximum(self._upper_limit_of_seeds(), self.rest)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            freedom = ((cautious + more) / cautious) ** 2 * (self.seeds - 1)
+        freedom = np.where(cautious == 0, self.seeds - 1, freedom)
+        both = Estimate(self.mean, np.sqrt((self.of_seeds + more) / cells), freedom)
+        of_users = np.full_like(self.mean, self.users - 1)
+        alone = Estimate(self.mean, np.sqrt(self.of_users / cells), of_users)
+        shorter = both.reach < alone.reach
+        error = np.where(shorter, alone.error, both.error)
+        return Estimate(self.mean, error, np.where(shorter, alone.freedom, both.freedom))
+
+    def _upper_limit_of_seeds(self) -> Array:
+        """Return the upper limit of what the mean square of the seeds expects, at `CAUTION`."""
+        freedom = self.seeds - 1
+        return np.asarray(self.of_seeds * freedom / stats.chi2.ppf(1 - CAUTION, freedom))
+
+
 def crossed(values: Array) -> Estimate:
-    """Return the mean of `values` (..., S, U) for other seeds and users; its error is NaN if S < 2.
+    """Return the mean of `values` (..., S, U) for other seeds and users.
 
-    Seeds and users are crossed random effects. With the mean squares of the two-way table, and
-    more = max(MS_users - MS_rest, 0), the variance of the mean is (MS_seeds + more) / (S U), and it
-    has (MS_seeds + more)^2 / (MS_seeds^2 / (S - 1)) degrees of freedom: Hillis, Statistics in
-    Medicine 26 (2007), where readers are what seeds are here, and cases what users are.
+    Its error is NaN for fewer than `FEWEST` seeds or 2 users. Seeds and users are crossed random
+    effects. With the mean squares of the two-way table, and more = max(MS_users - MS_rest, 0), the
+    variance of the mean is (MS_seeds + more) / (S U), and it has
+    (MS_seeds + more)^2 / (MS_seeds^2 / (S - 1)) degrees of freedom: Hillis, Statistics in Medicine
+    26 (2007), where readers are what seeds are here, and cases what users are.
 
-    In the degrees of freedom, MS_seeds counts as at least MS_rest, its least possible expectation.
-    Otherwise seeds that agree by chance would shorten the interval twice, and a family of
-    comparisons of three seeds would find something in null data in 11 % of cases instead of at
-    most 5 % (the tests simulate this). For the same reason the interval is never shorter than the
-    one for other users alone, from MS_users / (S U) with U - 1 degrees of freedom.
+    In the degrees of freedom, MS_seeds stands at the upper end of its one-sided 90 % interval,
+    MS_seeds (S - 1) / chi2_0.1(S - 1), and at no less than MS_rest, its least possible expectation.
+    Otherwise a few seeds that agree by chance would shorten the interval twice, by the error and by
+    the degrees of freedom, and a family of comparisons would find something in null data in up to
+    13 % of cases instead of 5 % (`benchmarks/significance.py`). For the same reason the interval is
+    never shorter than the one for other users alone, from MS_users / (S U) with U - 1 degrees of
+    freedom.
     """
     seeds, users = values.shape[-2:]
-    mean = values.mean(axis=(-2, -1))
-    if seeds < 2 or users < 2:
-        return _unknown(mean)
-    of_seed, of_user = values.mean(axis=-1), values.mean(axis=-2)
-    rest = values - of_seed[..., None] - of_user[..., None, :] + mean[..., None, None]
-    ms_seeds = users * of_seed.var(axis=-1, ddof=1)
-    ms_users = seeds * of_user.var(axis=-1, ddof=1)
-    ms_rest = (rest**2).sum(axis=(-2, -1)) / ((seeds - 1) * (users - 1))
-    more = np.maximum(ms_users - ms_rest, 0)
-    floored = np.maximum(ms_seeds, ms_rest)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = ((floored + more) / floored) ** 2 * (seeds - 1)
-    freedom = np.where(floored == 0, seeds - 1, freedom)
-    both = Estimate(mean, np.sqrt((ms_seeds + more) / (seeds * users)), freedom)
-    alone = Estimate(mean, np.sqrt(ms_users / (seeds * users)), np.full_like(mean, users - 1))
-    shorter = both.reach < alone.reach
-    error = np.where(shorter, alone.error, both.error)
-    return Estimate(mean, error, np.where(shorter, alone.freedom, both.freedom))
+    if seeds < FEWEST or users < 2:
+        return _unknown(values.mean(axis=(-2, -1)))
+    return MeanSquares.of(values).estimate()
 
 
 def over_seeds(values: Array) -> Estimate:
-    """Return the mean of `values` (..., S, U) for other seeds, same users: a t test of S means."""
+    """Return the mean of `values` (..., S, U) for other seeds, same users: a t test of S means.
+
+    Its error is NaN for fewer than `FEWEST` seeds. The t test of two means has the right level, but
+    its critical value of 12.7 errors, and the difference of just two trainings as the error, make
+    an interval whose length is itself a matter of luck.
+    """
     means = values.mean(axis=-1)
     seeds = means.shape[-1]
     mean = means.mean(axis=-1)
-    if seeds < 2:
+    if seeds < FEWEST:
         return _unknown(mean)
     error = means.std(axis=-1, ddof=1) / np.sqrt(seeds)
     return Estimate(mean, error, np.full_like(mean, seeds - 1))
@@ -150,5 +193,5 @@ def holm(p: Array) -> Array:
 
 
 def _unknown(mean: Array) -> Estimate:
-    """Return an estimate without an error: one training, or one user, shows no variation."""
+    """Return an estimate without an error: too few trainings, or one user, do not tell."""
     return Estimate(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))

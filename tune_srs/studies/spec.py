@@ -6,7 +6,6 @@ with the configurations themselves, so that a stored study does not depend on an
 
 import re
 from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,40 +17,11 @@ from tune_srs.config.validation import Seed, Settings, dotted_keys, nearest, unk
 from tune_srs.config.yaml import read_yaml
 from tune_srs.errors import ConfigError
 from tune_srs.metric_names import check_metric, names
-from tune_srs.runs.run import Run
-from tune_srs.space.parameters import Choice, Values
+from tune_srs.space.parameters import Values
 from tune_srs.space.space import Space
+from tune_srs.studies.entries import OF_THE_DATA, Entry, entries, expanded
 
-OF_THE_DATA = ("data.", "evaluation.")
 EACH = "each"
-
-
-class Entry(Settings):
-    """One configuration or several: what is fixed in them, and what is tuned."""
-
-    fixed: Values = Field(default_factory=dict, description="settings by dotted name")
-    params: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="distributions, as in a space, that are tuned before the runs",
-    )
-    grid: dict[str, list[Choice]] = Field(
-        default_factory=dict,
-        description="lists of values; each combination of them makes a configuration",
-    )
-    search: str | None = Field(
-        None, description="name of a search that has ended; its best trials make configurations"
-    )
-    top: int | None = Field(None, ge=1, description="number of its best trials; None: 1")
-
-    @model_validator(mode="after")
-    def _is_of_one_kind(self) -> Self:
-        if self.search is not None and self.grid:
-            raise ValueError("grid and search exclude each other; make two configurations")
-        if any(len(set(choices)) < max(1, len(choices)) for choices in self.grid.values()):
-            raise ValueError("grid: each setting needs a list of different values")
-        if self.search is None and self.top is not None:
-            raise ValueError("top takes the best trials of a search; name it: search: RUN")
-        return self
 
 
 class Tuning(Settings):
@@ -59,6 +29,12 @@ class Tuning(Settings):
 
     dataset: str = Field(
         EACH, description="the data set to tune on; each: tune on every data set separately"
+    )
+    tunings: int = Field(
+        1,
+        ge=1,
+        description="independent tunings of every configuration, each with other seeds and a "
+        "winner of its own, which runs with every seed",
     )
     search: dict[str, Any] = Field(
         default_factory=dict,
@@ -93,11 +69,18 @@ class Study(Settings):
     metrics: list[str] = Field(
         ["test/ndcg@10"], min_length=1, description="test metrics to compare"
     )
+    primary: str | None = Field(
+        None,
+        description="the one of the metrics that the verdict rests on; the others are secondary; "
+        "None: the first",
+    )
     select: str = Field(
         "val/ndcg_rel@10",
         description="validation metric that picks the epoch of each run, and the tuned trial",
     )
-    seeds: int | list[Seed] = Field(5, description="seeds of the trainings; a number n means 1 … n")
+    seeds: int | list[Seed] = Field(
+        5, description="seeds of the trainings of a tuning; a number n means 1 … n"
+    )
     patience: int | None = Field(
         None, ge=1, description="end a run after this many epochs without improvement"
     )
@@ -134,18 +117,18 @@ class Study(Settings):
             of_data = key.startswith(OF_THE_DATA)
             for section in values["datasets"].values() if of_data else [values["fixed"]]:
                 section[key] = value
-        entries = _entries(values["configurations"], str(path))
+        written = entries(values["configurations"], str(path))
         values["configurations"] = {}
-        for name, written in entries.items():
-            expanded = _expanded(name, written, values["fixed"], results_folder)
-            if twice := set(expanded) & set(values["configurations"]):
+        for name, entry in written.items():
+            several = expanded(name, entry, values["fixed"], results_folder)
+            if twice := set(several) & set(values["configurations"]):
                 raise ConfigError(f"{path}: two configurations are called {min(twice)}; rename one")
-            for one, entry in expanded.items():
-                if lost := set(entry.fixed) & set(overrides or {}):
+            for one, single in several.items():
+                if lost := set(single.fixed) & set(overrides or {}):
                     raise ConfigError(
                         f"--set: {min(lost)} is fixed in the configuration {one}; leave it out"
                     )
-                values["configurations"][one] = entry.model_dump(exclude_defaults=True)
+                values["configurations"][one] = single.model_dump(exclude_defaults=True)
         return cls.from_dict(values, str(path))
 
     @classmethod
@@ -171,9 +154,10 @@ class Study(Settings):
         study = validated(cls, values, source)
         study._check_names(source)
         study._check_keys(source)
+        largest_seed = max(study.seeds_of(study.tunings))
         for dataset in study.datasets:
             for name in study.configurations:
-                study.config(name, dataset, 0, source=f"{source}: ")
+                study.config(name, dataset, largest_seed, source=f"{source}: ")
         study._check_metrics(source)
         return study
 
@@ -182,12 +166,39 @@ class Study(Settings):
         return self.model_dump(mode="json")
 
     @property
-    def seed_list(self) -> list[int]:
-        """The seeds of the runs.
+    def primary_metric(self) -> str:
+        """The metric that the verdict rests on."""
+        return self.primary or self.metrics[0]
 
-        A number of seeds leaves out 0, with which the tunings train: no run was chosen by its luck.
+    @property
+    def tunings(self) -> int:
+        """The number of independent tunings; 1 also where nothing is tuned."""
+        return self.tune.tunings if self.tune else 1
+
+    @property
+    def sample(self) -> str:
+        """What the trainings are a sample of: `tunings` if there are several, else `seeds`."""
+        return "tunings" if self.tunings > 1 else "seeds"
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds of the runs of the first tuning.
+
+        A number of seeds leaves out 0, with which the tuning trains: no run was chosen by its luck.
         """
         return list(range(1, self.seeds + 1)) if isinstance(self.seeds, int) else self.seeds
+
+    def tuning_seed(self, tuning: int) -> int:
+        """Return the seed of a tuning, from 1: of its sampler and of its trainings.
+
+        The seeds of its runs follow it, as they follow 0 in the first tuning. So no two trainings
+        of a configuration share a seed, also where it has nothing to be tuned.
+        """
+        return (tuning - 1) * (max(self.seed_list) + 1)
+
+    def seeds_of(self, tuning: int) -> list[int]:
+        """Return the seeds of the runs of a tuning, from 1."""
+        return [self.tuning_seed(tuning) + seed for seed in self.seed_list]
 
     @property
     def tuned_on(self) -> list[str]:
@@ -216,7 +227,9 @@ class Study(Settings):
         values = fixed | (tuned or {}) | {"train.seed": seed}
         return TrialConfig().with_overrides(values, f"{source}{name} on {dataset}")
 
-    def space(self, name: str, dataset: str, source: str = "study") -> Space | None:
+    def space(
+        self, name: str, dataset: str, source: str = "study", tuning: int = 1
+    ) -> Space | None:
         """Return the space that tunes a configuration on a data set; None if it is not tuned."""
         if self.tune is None:
             return None
@@ -227,7 +240,10 @@ class Study(Settings):
         values = {
             "description": f"{name} on {dataset}",
             "search": self.tune.search | {"metric": self.select, "mode": "max"},
-            "fixed": self.fixed | entry.fixed | self.datasets[dataset],
+            "fixed": self.fixed
+            | entry.fixed
+            | self.datasets[dataset]
+            | {"train.seed": self.tuning_seed(tuning)},
             "params": params,
         }
         return Space.parse(values, _tuning(name, dataset, source))
@@ -259,7 +275,7 @@ class Study(Settings):
             known = [key for key in dotted_keys(TrialConfig) if key.startswith(OF_THE_DATA)]
             unknown_keys(overrides, known, f"{source}: datasets.{name}")
         _check_fixed(self.fixed, f"{source}: fixed")
-        for name, entry in _entries(self.configurations, source).items():
+        for name, entry in entries(self.configurations, source).items():
             place = f"{source}: configurations.{name}"
             _check_fixed(entry.fixed, place)
             if entry.params and self.tune is None:
@@ -271,6 +287,9 @@ class Study(Settings):
     def _check_metrics(self, source: str) -> None:
         if len(set(self.metrics)) < len(self.metrics):
             raise ConfigError(f"{source}: metrics: one occurs twice; remove it")
+        if self.primary_metric not in self.metrics:
+            close = nearest(self.primary_metric, self.metrics)
+            raise ConfigError(f"{source}: primary: {self.primary} is none of the metrics{close}")
         for dataset in self.datasets:
             cutoffs = self.config(self.reference, dataset, 0).evaluation.cutoffs
             known = [f"test/{name}" for name in names(cutoffs)]
@@ -298,60 +317,3 @@ def _check_fixed(fixed: Values, place: str) -> None:
             raise ConfigError(f"{place}: {key} belongs to the data; put it into datasets")
         if key == "train.seed":
             raise ConfigError(f"{place}: train.seed is set by `seeds`; leave it out")
-
-
-def _entries(configurations: Mapping[str, Any], source: str) -> dict[str, Entry]:
-    """Return the entries, validated one by one, so that an error names its configuration."""
-    return {
-        name: validated(Entry, entry, f"{source}: configurations.{name}")
-        for name, entry in configurations.items()
-    }
-
-
-def _expanded(
-    name: str, entry: Entry, fixed_for_all: Values, results_folder: Path
-) -> dict[str, Entry]:
-    """Return the configurations that an entry of the file stands for, by name."""
-    if entry.search is not None:
-        winners = _winners(results_folder, entry.search, entry.top or 1)
-        numbers = [""] if entry.top is None else [f"-{i + 1}" for i in range(len(winners))]
-        return {
-            name + number: Entry(fixed=_settings_of(winner, fixed_for_all) | entry.fixed)
-            for number, winner in zip(numbers, winners, strict=True)
-        }
-    if not entry.grid:
-        return {name: entry}
-    points = [
-        dict(zip(entry.grid, values, strict=True)) for values in product(*entry.grid.values())
-    ]
-    return {
-        "-".join([name, *map(str, point.values())]): Entry(
-            fixed=entry.fixed | point, params=entry.params
-        )
-        for point in points
-    }
-
-
-def _winners(results_folder: Path, name: str, top: int) -> list[tuple[Values, Values]]:
-    """Return what is fixed in a search, and the values of each of its `top` trials, best first."""
-    run = Run.load(name, results_folder)
-    if not run.paths.best.exists():
-        raise ConfigError(f"{run.folder}: the search has not ended; resume it first")
-    if len(run.scored) < top:
-        raise ConfigError(
-            f"{run.folder}: top is {top}, but only {len(run.scored)} trials have "
-            f"{run.objective.metric}"
-        )
-    best_first = sorted(run.scored, key=lambda record: -run.objective.sign * run.value(record))
-    return [(run.space.fixed, record.values) for record in best_first[:top]]
-
-
-def _settings_of(winner: tuple[Values, Values], fixed_for_all: Values) -> Values:
-    """Return a winner's settings, without those its search fixed and the study fixes otherwise."""
-    searched_with, found = winner
-    kept = {
-        key: value
-        for key, value in searched_with.items()
-        if key not in fixed_for_all and not key.startswith((*OF_THE_DATA, "train.seed"))
-    }
-    return kept | found

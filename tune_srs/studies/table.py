@@ -2,6 +2,7 @@
 
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,13 +13,32 @@ from tune_srs.space.parameters import Values
 from tune_srs.studies import run as runs
 from tune_srs.studies.comparison import Results, changes, compare
 from tune_srs.studies.plan import TUNED, StudyPlan
+from tune_srs.studies.significance import FEWEST
+from tune_srs.studies.spec import Study
 
 HEADINGS = {"p_holm": "p Holm", "p_users": "p users", "p_seeds": "p seeds"}
 NOTE = (
-    "Intervals are 95 % intervals. Difference, percent and p generalise to other users and other "
-    "seeds. p users generalises to other users of the same models (permutation test), p seeds to "
-    "other trainings with the same users (t test). p Holm is p, corrected for all comparisons of "
-    "the metric."
+    "Intervals are 95 % intervals. Mean, difference, percent and p generalise to other users and "
+    "other {sample}. p users generalises to other users of the same models (permutation test), "
+    "p seeds to other {sample} with the same users (t test). p Holm is p, corrected for all "
+    "comparisons of the metric. Nothing here generalises to other data sets."
+)
+PRIMARY = (
+    "The verdict rests on p Holm of {primary} alone, the primary metric. The other metrics are "
+    "secondary: they describe, and no verdict rests on them."
+)
+ONE_TUNING = (
+    "Each configuration was tuned once. The luck of that tuning is in no interval and no p value, "
+    "so another tuning may move a difference further than they say."
+)
+TUNINGS = (
+    "Each configuration was tuned {tunings} times. A tuning counts once, as the mean of its runs: "
+    "intervals and p values hold for other tunings, each with trainings of its own."
+)
+TOO_FEW = (
+    "Where an interval or p is missing, there are fewer than {fewest} {sample}: so few do not tell "
+    "how far {sample} differ, and no claim about others is made. p users still says whether these "
+    "very models differ."
 )
 
 
@@ -30,7 +50,7 @@ def write(folder: Path) -> list[Summary]:
     write_aside(folder / "table.csv", lambda aside: table.to_csv(aside, index=False))
     if len(across):
         write_aside(folder / "changes.csv", lambda aside: across.to_csv(aside, index=False))
-    text = _markdown(folder, results, shown)
+    text = _markdown(folder, results, table, shown)
     write_aside(folder / "table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
     return shown
 
@@ -50,28 +70,41 @@ def progress(results: Results) -> str:
 
 def _shown(results: Results, table: pd.DataFrame, across: pd.DataFrame) -> list[Summary]:
     study = results.study
-    title = f"{{}}, compared with {study.reference} ({progress(results)})"
     shown = [
-        Summary(title.format(metric), _compared(table[table["metric"] == metric]))
+        Summary(
+            f"{metric}{_rank(metric, study)}, compared with {study.reference} "
+            f"({progress(results)})",
+            _compared(table[table["metric"] == metric], study, metric),
+        )
         for metric in study.metrics
     ]
     first_dataset = next(iter(study.datasets))
     for metric, rows in across.groupby("metric", sort=False):
         title = (
-            f"{metric}: does the difference from {study.reference} "
+            f"{metric}{_rank(str(metric), study)}: does the difference from {study.reference} "
             f"differ from that on {first_dataset}?"
         )
         shown.append(Summary(title, _changed(rows)))
     return shown
 
 
-def _compared(table: pd.DataFrame) -> pd.DataFrame:
-    shown = table[["dataset", "configuration", "runs", "failed"]].copy()
+def _rank(metric: str, study: Study) -> str:
+    """Return the word behind a metric that says whether the verdict rests on it."""
+    if len(study.metrics) == 1:
+        return ""
+    return " (primary)" if metric == study.primary_metric else " (secondary)"
+
+
+def _compared(table: pd.DataFrame, study: Study, metric: str) -> pd.DataFrame:
+    counts = ["runs", "failed", *(["tunings"] if study.tunings > 1 else [])]
+    shown = table[["dataset", "configuration", *counts]].copy()
     shown["mean [95 %]"] = _intervals(table, "mean", "{:.4f}")
     shown["difference [95 %]"] = _intervals(table, "difference", "{:+.4f}")
     shown["% [95 %]"] = _intervals(table, "percent", "{:+.1f}")
     for name in ("p", "p_holm", "p_users", "p_seeds"):
         shown[HEADINGS.get(name, name)] = table[name].map("{:.4f}".format)
+    if metric == study.primary_metric:
+        shown["verdict"] = table["verdict"].fillna("-")
     return shown.replace("nan", "-")
 
 
@@ -93,17 +126,20 @@ def _intervals(table: pd.DataFrame, name: str, form: str) -> list[str]:
     return texts
 
 
-def _markdown(folder: Path, results: Results, shown: list[Summary]) -> str:
+def _markdown(folder: Path, results: Results, table: pd.DataFrame, shown: list[Summary]) -> str:
     study = results.study
-    blocks = [f"# {folder.name}", study.description, f"{progress(results)}. {NOTE}"]
+    tuned = read_yaml(folder / TUNED) if (folder / TUNED).exists() else {}
+    blocks = [f"# {folder.name}", study.description, f"{progress(results)}."]
+    blocks += _notes(study, table, bool(tuned))
     for summary in shown:
         blocks += [f"## {summary.title}", _table(summary.frame)]
-    if (folder / TUNED).exists():
+    if tuned:
         chosen = [
-            f"- {name} on {dataset}: {_settings(trial['values'])} (trial {trial['trial']}, "
-            f"{study.select} {trial['validation'][study.select]:.4f})"
-            for name, of_data in read_yaml(folder / TUNED).items()
-            for dataset, trial in of_data.items()
+            f"- {name} on {dataset}{_which(trial, study)}: {_settings(trial['values'])} "
+            f"(trial {trial['trial']}, {study.select} {trial['validation'][study.select]:.4f})"
+            for name, of_data in tuned.items()
+            for dataset, trials in of_data.items()
+            for trial in trials
         ]
         blocks += [
             "## Settings that the tuning chose, on the validation futures",
@@ -115,6 +151,29 @@ def _markdown(folder: Path, results: Results, shown: list[Summary]) -> str:
     if failures:
         blocks += ["## Runs that failed", "\n".join(failures)]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _notes(study: Study, table: pd.DataFrame, tuned: bool) -> list[str]:
+    """Return what the intervals and p values hold for, and what not."""
+    notes = [NOTE]
+    if len(study.metrics) > 1:
+        notes.append(PRIMARY)
+    if tuned:
+        notes.append(TUNINGS if study.tunings > 1 else ONE_TUNING)
+    unknown = {"mean": "mean_low", "difference": "p"}
+    if any((table[known].notna() & table[lost].isna()).any() for known, lost in unknown.items()):
+        notes.append(TOO_FEW)
+    facts = {
+        "sample": study.sample,
+        "primary": study.primary_metric,
+        "tunings": study.tunings,
+        "fewest": FEWEST,
+    }
+    return [note.format_map(facts) for note in notes]
+
+
+def _which(trial: dict[str, Any], study: Study) -> str:
+    return f", tuning {trial['tuning']}" if study.tunings > 1 else ""
 
 
 def _settings(values: Values) -> str:
