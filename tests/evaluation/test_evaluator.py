@@ -180,29 +180,6 @@ def test_who_knows_only_what_was_seen_gets_chance() -> None:
         assert abs(hit - chance) < 4 * error
 
 
-def test_users_may_have_different_numbers_of_futures() -> None:
-    """Padded with 0 at the end, each is scored as if alone."""
-    split = random_split(4, users=12, items=ITEMS, futures=5)
-    numbers = np.random.default_rng(4).integers(1, 6, 12)
-    futures = np.where(np.arange(5) < numbers[:, None], split.futures, 0)
-    for candidates, relevance_name in (("all", "linear"), ("sampled", "exponential")):
-        config = EvaluationConfig(
-            candidates=candidates, num_candidates=1, relevance=relevance_name, cutoffs=(1, 4)
-        )
-        ragged = replace(split, futures=futures)
-        together = Evaluator(ragged, config, CPU)
-        table, means = table_of(4), together(table_of(4)).per_user
-        for user, number in enumerate(numbers):
-            start, end = split.histories.offsets[user : user + 2]
-            history = split.histories.items[start:end].tolist()
-            own = split_of([history], [futures[user, :number].tolist()], ITEMS)
-            alone = Evaluator(own, config, CPU)
-            if alone.negatives is not None:
-                alone.negatives = negatives_of(together)[[user]]
-            for name, values in alone(table).per_user.items():
-                assert values[0] == pytest.approx(means[name][user].item()), name
-
-
 def test_next_is_an_evaluation_of_the_nearest_future_alone() -> None:
     split = random_split(3, users=20, items=ITEMS, futures=4)
     nearest = replace(split, futures=split.futures[:, :1])
@@ -382,15 +359,16 @@ def test_more_candidates_than_there_are_is_an_error() -> None:
     seed=st.integers(0, 1000),
     counts=st.lists(st.integers(1, 5), min_size=1, max_size=8),
     candidates=st.sampled_from(["all", "sampled"]),
+    name=st.sampled_from(["linear", "power", "exponential", "reciprocal", "gaussian"]),
 )
 def test_a_user_with_fewer_futures_is_scored_as_if_alone(
-    seed: int, counts: list[int], candidates: str
+    seed: int, counts: list[int], candidates: str, name: str
 ) -> None:
     values = {
         "cutoffs": (1, 3),
         "candidates": candidates,
         "num_candidates": 2,
-        "relevance": "fixed",
+        "relevance": name,
     }
     config = EvaluationConfig.model_validate(values)
     split = random_split(seed, len(counts), ITEMS + 9, max(counts))

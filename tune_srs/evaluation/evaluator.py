@@ -81,6 +81,7 @@ class Evaluator:
         self._futures = tensor_of(split.futures, device).long()  # (U, K), 0 where there is none
         self.counted = ~_repeats(self._futures) & (self._futures > 0)  # (U, K)
         self.number = (self._futures > 0).sum(dim=1)  # (U,) futures, repetitions included
+        self._ragged = bool((split.futures == 0).any())
         excluded = seen_pairs(split.histories) if config.exclude_history else np.empty(0, np.int64)
         offsets = np.searchsorted(excluded, np.arange(split.num_users + 1) * self._range)
         self._excluded = tensor_of(excluded % self._range, device)  # user by user
@@ -113,15 +114,19 @@ class Evaluator:
                 chunks = zip(*(torch.split(x, MAX_USERS) for x in (rows, encoded)), strict=True)
                 for users, queries in chunks:
                     scores = _Catalogue(scorer, queries, self._split.num_items)
-                    ranks[users], next_ranks[users] = self._rank(scores, users)
+                    of_all, next_ranks[users] = self._rank(scores, users)
+                    ranks[users, : of_all.shape[1]] = of_all
         return (
             ranks.masked_fill_(self._missed, MISSED),
             next_ranks.masked_fill_(self._missed[:, 0], MISSED),
         )
 
     def _rank(self, scores: "_Catalogue", users: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the ranks of all futures (B, K) and of the nearest one alone (B,)."""
-        futures = self._futures[users]  # (B, K)
+        """Return the ranks of the futures (B, most of these users) and of the nearest one (B,)."""
+        width = self._futures.shape[1]
+        if self._ragged:  # then most users have far fewer
+            width = int(self.number[users].max())
+        futures = self._futures[users, :width]  # (B, K)
         if self.negatives is not None:
             return self._rank_among(scores.of(self.negatives[users]), scores.of(futures), users)
         starts, ends = self._excluded_offsets[users], self._excluded_offsets[users + 1]
@@ -137,7 +142,7 @@ class Evaluator:
     ) -> tuple[Tensor, Tensor]:
         """Return the ranks among the scores (B, n) of sampled candidates and the other futures."""
         ranks = _at_least(sampled, of_futures)  # (B, K)
-        rivals = self.counted[users] & ~self._missed[users]
+        rivals = (self.counted[users] & ~self._missed[users])[:, : ranks.shape[1]]
         others = _at_least(of_futures, of_futures, rivals) - 1
         return ranks + others, ranks[:, 0]
 

@@ -33,8 +33,8 @@ class Appraisal:
     `summary`: one row per split, kind of candidates and metric, with the columns `split`
     (validation, test), `candidates` (all, sampled), `metric`, `mean`, and `low` and `high`, the
     ends of its 95 % interval over users; NaN for validation scores by which the model was selected.
-    `per_user`: one row per split, kind of candidates and user, with the columns `split`, `candidates`, `user` (the original id), and one
-    per metric.
+    `per_user`: one row per split, kind of candidates and user, with the columns `split`,
+    `candidates`, `user` (the original id), and one per metric.
     """
 
     summary: pd.DataFrame
