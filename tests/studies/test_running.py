@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from support import driver
 from support.moments import ended
 from support.searches import run
@@ -17,6 +18,7 @@ from tune_srs.config.yaml import read_yaml
 from tune_srs.datasets.prepare import prepare
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import reason_of
+from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.runs.plan import Plan
 from tune_srs.studies import run as runs
 from tune_srs.studies import running
@@ -24,6 +26,7 @@ from tune_srs.studies.plan import StudyPlan
 from tune_srs.studies.pool import Failure
 from tune_srs.studies.run import Score, Task
 from tune_srs.studies.spec import Study
+from tune_srs.training.loop import train
 
 pytestmark = pytest.mark.slow
 RUNS = 12
@@ -186,6 +189,28 @@ def refuse_other_data(place: Path, folder: Path) -> None:
     refused = run(place, "study", "--resume", "--name", folder.name)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "began on data with fingerprint" in refused.stderr
+
+
+def test_a_refit_learns_the_validation_before_the_test_is_scored(tmp_path: Path) -> None:
+    values = STUDY | {"refit": True, "configurations": {"plain": {}}}
+    study = Study.from_dict(values, "study")
+    config = study.config("plain", "clean", 1)
+    data = prepare(config.data, tmp_path)
+    validation, test = runs.splits_of(data, study)
+    score = runs.score(config, study, validation, test)
+    for report in train(
+        config.with_overrides({"train.last_epoch": score.epoch}), data.test.histories
+    ):
+        model = report.state.model.eval()
+    means = Evaluator(data.test, config.evaluation, torch.device("cpu"))(model).means()
+    other = Study.from_dict(values | {"refit": False}, "study")
+    plain = runs.score(config, other, *runs.splits_of(data, other))
+    assert score.metrics["test/ndcg@10"] == pytest.approx(means["ndcg@10"])
+    assert score.metrics["test/ndcg@10"] != plain.metrics["test/ndcg@10"]
+    assert score.metrics["val/ndcg@10"] == plain.metrics["val/ndcg@10"]
+    values = values | {"fixed": STUDY["fixed"] | {"loss.relevance": "time"}}
+    with pytest.raises(ts.TuneSRSError, match="refit trains on the futures, too"):
+        Study.from_dict(values, "study")
 
 
 def test_patience_ends_a_run(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def render(run: Run, pictures: Sequence[Picture], figures: Path) -> str:
         facts=_facts(run),
         parameters=_table(_space(run)),
         winner=_winner(run),
+        learned="training and validation" if run.space.search.refit else "the training histories",
         scores=None if (scores := test_table(run)) is None else _table(scores),
         pictures=[
             (picture, _data_address(figures / f"{picture.name}.svg")) for picture in pictures

@@ -205,11 +205,17 @@ class Space:
         for _ in range(REHEARSALS):
             values = self.suggest(dice)
             config = self.config(values, f"{source}: a configuration of this space is not valid")
-            if self.search.refit and config.loss.relevance == "time":
-                raise ConfigError(
-                    f"{source}: search.refit trains on the validation futures, whose times are not "
-                    f"kept, but loss.relevance=time needs them; leave one of them out"
-                )
+            if self.search.refit:
+                check_refit(config, source)
+
+
+def check_refit(config: TrialConfig, source: str) -> None:
+    """Raise a `ConfigError` for what cannot be trained again with the validation futures."""
+    if config.loss.relevance == "time":
+        raise ConfigError(
+            f"{source}: refit trains on the futures, too, whose times prepared data do not keep, "
+            f"but loss.relevance=time needs them; leave one of them out"
+        )
 
 
 @dataclass(frozen=True)

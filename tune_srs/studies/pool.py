@@ -46,7 +46,7 @@ def outcomes(
     Ray lives until the iterator is closed; what it tells goes to `ray.log` in `folder`. Raises
     `ConfigError` if the resources are not there.
     """
-    splits = {name: (one.validation, one.test) for name, one in data.items()}
+    splits = {name: runs.splits_of(one, plan.study) for name, one in data.items()}
     every = (split for both in splits.values() for split in both)
     with connected(plan.resources, *every), logged(RunPaths(folder).log):
         nodes = node_resources()

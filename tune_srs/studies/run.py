@@ -6,7 +6,7 @@ of all metrics. If a run failed, the header holds the reason, and there are no r
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Split
+from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import DataError
 from tune_srs.evaluation.evaluator import Evaluator
 from tune_srs.files import write_aside
@@ -84,25 +85,39 @@ def tasks(study: Study) -> list[Task]:
     ]
 
 
+def splits_of(data: PreparedData, study: Study) -> tuple[Split, Split]:
+    """Return what a run trains on, and what it scores in the end.
+
+    The latter's training histories are what the weights that are scored have learned.
+    """
+    test = data.test
+    return data.validation, replace(test, training=data.before_test) if study.refit else test
+
+
 def score(config: TrialConfig, study: Study, validation: Split, test: Split) -> Score:
     """Train on `validation`, then score `test` once, at the best epoch by `study.select`.
 
-    Raises what `train` raises.
+    With `study.refit` the training histories of `test` are learned anew before. Raises what `train`
+    raises.
     """
     best = Best(Objective(study.select))
     for report in train(config, validation):
         best.update(report)
         if study.patience is not None and report.epoch - best.epoch >= study.patience:
             break
-    model = report.state.model
+    model, epochs = report.state.model, report.epoch
     model.load_state_dict(best.weights)
+    if study.refit:
+        again = config.with_overrides({"train.last_epoch": best.epoch})
+        for report in train(again, test.training):
+            model = report.state.model
     evaluation = Evaluator(test, config.evaluation, device_of(config.train))(model.eval())
     means = {f"test/{name}": value for name, value in evaluation.means().items()}
     per_user = {f"test/{name}": values.numpy() for name, values in evaluation.per_user.items()}
     clear_device()
     return Score(
         best.epoch,
-        report.epoch,
+        epochs,
         best.metrics | means,
         {name: per_user[name] for name in study.metrics},
     )

@@ -6,6 +6,7 @@ with the configurations themselves, so that a stored study does not depend on an
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from tune_srs.config.yaml import read_yaml
 from tune_srs.errors import ConfigError
 from tune_srs.metric_names import check_metric, names
 from tune_srs.space.parameters import Values
-from tune_srs.space.space import Space
+from tune_srs.space.space import Space, check_refit
 from tune_srs.studies.entries import OF_THE_DATA, Entry, entries, expanded
 
 EACH = "each"
@@ -84,6 +85,11 @@ class Study(Settings):
     patience: int | None = Field(
         None, ge=1, description="end a run after this many epochs without improvement"
     )
+    refit: bool = Field(
+        False,
+        description="train each run again, on training and validation together, for its best "
+        "number of epochs; then score the test",
+    )
     reference: str = Field(description="the configuration that the others are compared with")
     datasets: dict[str, Values] = Field(
         min_length=1, description="settings of data and evaluation per data set, by dotted name"
@@ -142,7 +148,8 @@ class Study(Settings):
         for dataset in study.tuned_on:
             for name in study.configurations:
                 if space := study.space(name, dataset, source):
-                    space.rehearse(_tuning(name, dataset, source))
+                    search = space.search.model_copy(update={"refit": study.refit})
+                    replace(space, search=search).rehearse(_tuning(name, dataset, source))
         return study
 
     @classmethod
@@ -157,7 +164,9 @@ class Study(Settings):
         largest_seed = max(study.seeds_of(study.tunings))
         for dataset in study.datasets:
             for name in study.configurations:
-                study.config(name, dataset, largest_seed, source=f"{source}: ")
+                config = study.config(name, dataset, largest_seed, source=f"{source}: ")
+                if study.refit:
+                    check_refit(config, f"{source}: {name} on {dataset}")
         study._check_metrics(source)
         return study
 

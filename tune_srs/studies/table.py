@@ -23,6 +23,7 @@ NOTE = (
     "p seeds to other {sample} with the same users (t test). p Holm is p, corrected for all "
     "comparisons of the metric. Nothing here generalises to other data sets."
 )
+LEARNED = "The test was scored with weights that learned from {learned}."
 PRIMARY = (
     "The verdict rests on p Holm of {primary} alone, the primary metric. The other metrics are "
     "secondary: they describe, and no verdict rests on them."
@@ -155,7 +156,7 @@ def _markdown(folder: Path, results: Results, table: pd.DataFrame, shown: list[S
 
 def _notes(study: Study, table: pd.DataFrame, tuned: bool) -> list[str]:
     """Return what the intervals and p values hold for, and what not."""
-    notes = [NOTE]
+    notes = [LEARNED, NOTE]
     if len(study.metrics) > 1:
         notes.append(PRIMARY)
     if tuned:
@@ -165,6 +166,7 @@ def _notes(study: Study, table: pd.DataFrame, tuned: bool) -> list[str]:
         notes.append(TOO_FEW)
     facts = {
         "sample": study.sample,
+        "learned": "training and validation" if study.refit else "the training histories",
         "primary": study.primary_metric,
         "tunings": study.tunings,
         "fewest": FEWEST,

@@ -27,7 +27,7 @@ from tune_srs.runs.journal import Journal, TrialRecord
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan, versions
 from tune_srs.runs.run import Run
-from tune_srs.space.space import Space
+from tune_srs.space.space import Space, check_refit
 from tune_srs.storage import Storage
 from tune_srs.training.checkpoint import Best, load_best
 from tune_srs.training.loop import train
@@ -83,7 +83,7 @@ def export_trial(
     data = prepare(plan.space.base.data, data_folder, say)
     run.check_data(data)
     if refit is not None:
-        _check_times(plan.space.config(chosen.values))
+        check_refit(plan.space.config(chosen.values), f"trial {chosen.number}")
     everything = data.everything if refit == "all" else None  # before it takes time
     before = refit if refit == "validation" else None
     result = _scored(folder, plan, chosen, plan.storage(folder), data, say, before)
@@ -111,15 +111,6 @@ def _chosen(run: Run, trial: int | None) -> tuple[bool, TrialRecord]:
             f"--trial: {chosen} has no metrics ({records[chosen].reason}); choose another"
         )
     return chosen == winner.number, records[chosen]
-
-
-def _check_times(config: TrialConfig) -> None:
-    """Raise a `ConfigError` where a refit lacks what it needs."""
-    if config.loss.relevance == "time":
-        raise ConfigError(
-            "--refit: loss.relevance=time needs the times of the futures, which prepared data do "
-            "not keep; export it without"
-        )
 
 
 def _scored(
