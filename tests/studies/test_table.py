@@ -30,7 +30,7 @@ def written(folder: Path, tunings: int = 1, seeds: int = 3, **changes: object) -
 
 def test_one_tuning_is_said_to_be_no_sample_of_tunings(tmp_path: Path) -> None:
     text = written(tmp_path)
-    assert "The luck of that tuning is in no interval and no p value" in text
+    assert "the luck of that is in no interval and no p value" in text
     assert "- plain on clean: train.lr=0.01 (trial 1" in text
     assert "tunings" not in text
     assert "fewer than" not in text
@@ -38,7 +38,7 @@ def test_one_tuning_is_said_to_be_no_sample_of_tunings(tmp_path: Path) -> None:
 
 def test_of_several_tunings_each_is_named(tmp_path: Path) -> None:
     text = written(tmp_path, tunings=3, seeds=2)
-    assert "Each configuration was tuned 3 times" in text
+    assert "3 times in all. Each counts once" in text
     assert "other users and other tunings" in text
     assert "- plain on clean, tuning 3: train.lr=0.01 (trial 1" in text
     assert "24 of 24 runs" in text
@@ -50,7 +50,7 @@ def test_too_few_are_said_to_tell_nothing(
     tmp_path: Path, tunings: int, seeds: int, sample: str
 ) -> None:
     text = written(tmp_path, tunings=tunings, seeds=seeds)
-    assert f"there are fewer than 3 {sample}: so few do not tell how far {sample} differ" in text
+    assert f"from fewer than 3 {sample}. So few do not tell how far {sample} differ" in text
     assert f"| cannot tell from fewer than 3 {sample} |" in text
 
 

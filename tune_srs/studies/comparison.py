@@ -49,7 +49,7 @@ class Results:
 
     study: Study
     facts: dict[Task, Facts]  # all runs that have ended
-    values: dict[tuple[str, str], dict[Training, Array]]  # data set, configuration → … → (M, U)
+    values: dict[tuple[str, str], dict[Training, Array]]  # by data set, configuration: (M, U)
     users: dict[str, pd.Series]  # original ids of each data set's test users, in their order
 
     @classmethod

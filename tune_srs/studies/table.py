@@ -29,17 +29,17 @@ PRIMARY = (
     "secondary: they describe, and no verdict rests on them."
 )
 ONE_TUNING = (
-    "Each configuration was tuned once. The luck of that tuning is in no interval and no p value, "
+    "Each tuned configuration was tuned once: the luck of that is in no interval and no p value, "
     "so another tuning may move a difference further than they say."
 )
 TUNINGS = (
-    "Each configuration was tuned {tunings} times. A tuning counts once, as the mean of its runs: "
+    "The tuning was repeated: {tunings} times in all. Each counts once, as the mean of its runs: "
     "intervals and p values hold for other tunings, each with trainings of its own."
 )
 TOO_FEW = (
-    "Where an interval or p is missing, there are fewer than {fewest} {sample}: so few do not tell "
-    "how far {sample} differ, and no claim about others is made. p users still says whether these "
-    "very models differ."
+    "Where a mean or a difference has no interval, it comes from fewer than {fewest} {sample}. So "
+    "few do not tell how far {sample} differ, and no claim about others is made. p users still "
+    "says whether these very models differ."
 )
 
 
