@@ -63,8 +63,6 @@ def test_futures_are_counted_as_by_plain_loops(
         for key, value in shares(one).items():
             assert data.manifest[f"{name}_{key}"] == pytest.approx(value)
         assert data.manifest[f"{name}_futures_max"] == one.futures.shape[1]
-    assert data.validation_futures_in_history == data.manifest["validation_futures_in_history"]
-    assert data.test_futures_in_history == data.manifest["test_futures_in_history"]
 
 
 @given(rows=ROWS)
@@ -100,26 +98,25 @@ def test_how_many_users_are_searched_at_once_does_not_matter(
         assert statistics.in_history(histories, futures).tolist() == expected
 
 
-def test_futures_from_the_history_are_warned_of() -> None:
-    said: list[str] = []
+def test_futures_from_the_history_are_warned_of_where_they_are_missed() -> None:
     table = table_of_histories({1: [1, 2, 3, 1, 4], 2: [1, 2, 3, 4, 5]})
-    data = split(table, small_config(1), said.append)
-    assert (data.validation_futures_in_history, data.test_futures_in_history) == (0.5, 0)
-    (line,) = said
-    assert line.startswith(
-        "toy: 50.0% of the validation futures and 0.0% of the test futures stand in the user's "
-        "history already; evaluation.exclude_history takes"
+    manifest = split(table, small_config(1), silent).manifest
+    told = (
+        "50.0% of the validation futures and 0.0% of the test futures stand in the user's history"
     )
-    assert line.endswith("set evaluation.exclude_history=false")
+    line = statistics.of_repeats(manifest, exclude_history=True)
+    assert line.startswith(f"warning: {told} and count as missed")
+    assert "set evaluation.exclude_history=false" in line
     assert "\n" not in line
+    line = statistics.of_repeats(manifest, exclude_history=False)
+    assert line == f"{told}, whose items are candidates like others"
 
 
 def test_one_in_a_hundred_is_not_warned_of() -> None:
-    said: list[str] = []
     histories = {user: [1, 2, 3, 4, 5] for user in range(100)} | {0: [1, 2, 3, 1, 4]}
-    data = split(table_of_histories(histories), small_config(1), said.append)
-    assert data.validation_futures_in_history == 0.01
-    assert said == []
+    manifest = split(table_of_histories(histories), small_config(1), silent).manifest
+    assert manifest["validation_futures_in_history"] == 0.01
+    assert statistics.of_repeats(manifest, exclude_history=True).endswith("and count as missed")
 
 
 def test_the_order_of_equal_times_is_told() -> None:

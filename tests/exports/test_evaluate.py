@@ -66,7 +66,8 @@ def test_on_its_own_data_it_is_what_the_evaluator_says(
 ) -> None:
     of, data = own
     found, said = appraised(of, tmp_path)
-    assert not [line for line in said if "warning" in line or "matched" in line]
+    assert not [line for line in said if "learned" in line or "matched" in line]
+    assert any("of the test futures stand in the user's history" in line for line in said)
     means = found.summary.set_index(["split", "candidates", "metric"])
     users = found.per_user.set_index(["split", "candidates"])
     for part, split in (("validation", data.validation), ("test", data.test)):

@@ -65,7 +65,7 @@ def prepare(
     from tune_srs.config.settings import TrialConfig
     from tune_srs.datasets.prepare import prepare as prepare_data
     from tune_srs.datasets.prepare import prepared_folder
-    from tune_srs.datasets.statistics import printable, row
+    from tune_srs.datasets.statistics import of_repeats, printable, row
 
     options = {
         "data.log.user_column": user_col,
@@ -83,3 +83,4 @@ def prepare(
     print(printable(data.manifest))
     print(row("fingerprint", data.fingerprint))
     print(row("prepared in", prepared_folder(config, data_folder)))
+    print(of_repeats(data.manifest, exclude_history=True))

@@ -24,7 +24,6 @@ from tune_srs.errors import ConfigError, DataError, Say
 from tune_srs.files import folder_aside
 
 SYNTHETIC = "synthetic"
-MANY_IN_HISTORY = 0.01  # share of futures in the user's own history from which a line warns of it
 
 
 def prepare(
@@ -198,9 +197,7 @@ def split_chunks(
         "interactions_read": counts.interactions,
         "removed": removals,
     }
-    data = _prepared(parts, manifest)
-    _warn_of_repeats(data, config, say)
-    return data
+    return _prepared(parts, manifest)
 
 
 def _prepared(parts: splits.Parts, origin: dict[str, Any]) -> PreparedData:
@@ -229,15 +226,3 @@ def _prepared(parts: splits.Parts, origin: dict[str, Any]) -> PreparedData:
     manifest |= facts_of_futures(log, test.starts, data.test, "test")
     manifest["fingerprint"] = prepared.fingerprint(prepared.arrays_of(data).values())
     return data
-
-
-def _warn_of_repeats(data: PreparedData, config: DataConfig, say: Say) -> None:
-    shares = (data.validation_futures_in_history, data.test_futures_in_history)
-    if max(shares) > MANY_IN_HISTORY:
-        say(
-            f"{config.name}: {shares[0]:.1%} of the validation futures and {shares[1]:.1%} of the "
-            f"test futures stand in the user's history already; evaluation.exclude_history takes "
-            f"the history out of the candidates, so that these count as missed, exactly as "
-            f"`recommend` would miss them; to have them ranked and recommended, set "
-            f"evaluation.exclude_history=false"
-        )

@@ -85,16 +85,6 @@ class PreparedData:
         return str(self.manifest["fingerprint"])
 
     @property
-    def validation_futures_in_history(self) -> float:
-        """Share of the validation futures that stand in the same user's history already."""
-        return float(self.manifest["validation_futures_in_history"])
-
-    @property
-    def test_futures_in_history(self) -> float:
-        """Share of the test futures that stand in the same user's history already."""
-        return float(self.manifest["test_futures_in_history"])
-
-    @property
     def inputs(self) -> list[str]:
         """sha256 of each file that was read; empty for generated data."""
         return [str(one["sha256"]) for one in self.manifest["inputs"]]

@@ -14,6 +14,7 @@ from tune_srs.datasets.ties import tied
 Facts = dict[str, int | float]
 
 NAME_WIDTH = 31  # of a column that holds the longest name of a fact
+MANY_IN_HISTORY = 0.01  # share of the futures from which a line warns of it
 USERS_AT_ONCE = 4096  # whose histories are searched for their futures: some MiB
 
 
@@ -57,6 +58,26 @@ def facts_of_futures(
         "cut_in_tie": float(tied(log)[starts].mean()),
     }
     return {f"{name}_{key}": value for key, value in facts.items()}
+
+
+def of_repeats(manifest: Mapping[str, Any], exclude_history: bool) -> str:
+    """Return how many futures stand in the history, and what becomes of them, in one line.
+
+    It is a warning where `exclude_history` has more than 1 % of them missed.
+    """
+    shares = [manifest[f"{split}_futures_in_history"] for split in ("validation", "test")]
+    told = (
+        f"{shares[0]:.1%} of the validation futures and {shares[1]:.1%} of the test futures stand "
+        f"in the user's history"
+    )
+    if not exclude_history:
+        return f"{told}, whose items are candidates like others"
+    if max(shares) <= MANY_IN_HISTORY:
+        return f"{told} and count as missed"
+    return (
+        f"warning: {told} and count as missed, as `recommend` misses them; set "
+        f"evaluation.exclude_history=false to have items of the history ranked and recommended"
+    )
 
 
 def in_history(histories: Histories, futures: Items) -> npt.NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from tune_srs.config.settings import TrialConfig
 from tune_srs.datasets.histories import Histories, Items, Split
 from tune_srs.datasets.prepare import is_known, prepare
 from tune_srs.datasets.prepared import PreparedData
+from tune_srs.datasets.statistics import of_repeats
 from tune_srs.errors import ConfigError, DataError, Say
 from tune_srs.evaluation.evaluator import Evaluation, Evaluator, Scorer
 from tune_srs.exports.exported import Exported
@@ -78,6 +79,7 @@ def appraise(
     data = prepare(config.data, data_folder, say)
     for doubt in _doubts(exported, config.data, data):
         say(doubt)
+    say(of_repeats(data.manifest, config.evaluation.exclude_history))
     selected = data.fingerprint == exported.facts["data"]["fingerprint"]
     if selected:
         say("the validation scores chose this model: they are optimistic and have no interval")

@@ -17,6 +17,7 @@ from rich.text import Text
 from tune_srs.commands import place, typed
 from tune_srs.datasets.histories import Split
 from tune_srs.datasets.prepared import PreparedData
+from tune_srs.datasets.statistics import of_repeats
 from tune_srs.runs.journal import Journal, TrialRecord
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
@@ -74,9 +75,7 @@ def opening(plan: Plan, data: PreparedData, folder: Path) -> list[str]:
         f"data: {space.base.data.name}, {facts['users']} users, {facts['items']} items, "
         f"{facts['interactions']} interactions, {validation} futures per user to validate and "
         f"{test} to test; fingerprint {data.fingerprint[:12]}",
-        f"of the futures, {data.validation_futures_in_history:.1%} to validate and "
-        f"{data.test_futures_in_history:.1%} to test stand in the user's history and "
-        + ("count as missed" if space.base.evaluation.exclude_history else "are candidates"),
+        of_repeats(facts, space.base.evaluation.exclude_history),
         f"search: {space.trials} trials of at most {space.base.train.max_epochs} epochs, "
         f"for {aims}; Ray's log: {RunPaths(folder).log}",
     ]
