@@ -15,38 +15,36 @@ import json
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import rich.console
 import yaml
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from tune_srs.datasets.prepare import prepare
 from tune_srs.files import write_aside
-from tune_srs.runs.optuna_study import new_study
+from tune_srs.runs.journal import TrialRecord
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
 from tune_srs.runs.run import Run
 from tune_srs.space.parameters import Values
 from tune_srs.space.space import Space
 from tune_srs.training.loop import compile_kernels, train
-from tune_srs.tuning import early_stopping
 from tune_srs.tuning.console import Console
-from tune_srs.tuning.early_stopping import Rule
-from tune_srs.tuning.messages import EpochDone, to_result
-from tune_srs.tuning.samplers import make_sampler
+from tune_srs.tuning.early_stopping import Judge
+from tune_srs.tuning.messages import EpochDone
+from tune_srs.tuning.planner import Planner
 from tune_srs.tuning.search import search
-from tune_srs.tuning.searcher import OptunaSearcher
 
 METRIC = "val/ndcg_rel@10"
 PARAMS = {
@@ -60,6 +58,7 @@ PARAMS = {
     },
 }
 BUDGETS = (0.05, 0.1, 0.2, 0.5)  # shares of the whole grid's epochs
+MOST_TRIALS = 10**6
 GRID = {"sampler": {"type": "grid"}, "scheduler": {"type": "none"}}
 
 Report = tuple[int, int, float]  # trial, epoch, value
@@ -83,7 +82,12 @@ def key(values: Values) -> str:
 def space_of(fixed: Values, search: Values) -> Space:
     """The space of all searches; ASHA's grace period is a third of the epochs."""
     grace_period = max(1, fixed["train.max_epochs"] // 3)
-    usual = {"metric": METRIC, "scheduler": {"type": "asha", "grace_period": grace_period}}
+    usual: dict[str, Any] = {
+        "metric": METRIC,
+        "scheduler": {"type": "asha", "grace_period": grace_period},
+    }
+    if search.get("sampler", {}).get("type") != "grid":
+        usual["trials"] = MOST_TRIALS  # the epochs are the budget
     return Space.from_dict(
         {"params": PARAMS, "search": usual}, "benchmark", fixed=fixed, search=search
     )
@@ -120,10 +124,57 @@ def trained(grid: Space, missing: list[str]) -> Iterator[tuple[str, dict[str, fl
         yield settings, {"seconds": (time.perf_counter() - started) / len(curve)} | curve
 
 
-class RaysASHA:
-    """Ray's scheduler as a rule of ours."""
+class Search(Protocol):
+    """A way to search."""
 
-    def __init__(self, space: Space) -> None:
+    def next(self) -> tuple[int, Values] | None:
+        """Return the trial that a free worker trains, and its values; None if there is none now."""
+        ...
+
+    def goes_on(self, trial: int, epoch: int, value: float, finished: bool) -> bool:
+        """Take a report; return whether the worker trains the trial further."""
+        ...
+
+
+class Ours:
+    """What `tune-srs search` does with `space`; a grid's points come in random order."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(space.points()))
+        self._grid = [space.points()[i] for i in order]
+        self._records: list[TrialRecord] = []
+        self._judge = Judge(space, self._records)
+        self._planner = Planner(space, self._records, self._judge, seed)
+
+    def next(self) -> tuple[int, Values] | None:
+        planned = self._planner.next()
+        if planned is None:
+            return None
+        number, values = planned
+        if number == len(self._records):
+            values = self._grid[number] if self._grid else values
+            self._records.append(TrialRecord(number, values, 0.0))
+        else:
+            record = self._records[number]
+            record.status, record.passed = "unfinished", record.epochs
+        return number, values
+
+    def goes_on(self, trial: int, epoch: int, value: float, finished: bool) -> bool:
+        record = self._records[trial]
+        verdict = self._judge.of(trial, EpochDone(epoch, {METRIC: value}, finished))
+        record.reports.append((epoch, (value,)))
+        if finished:
+            record.status = "complete"
+        elif verdict != "go on":
+            record.status = "waiting" if self._judge.waits else "stopped"
+        return record.status == "unfinished"
+
+
+class Rays:
+    """Ray's own searcher and scheduler, as they come."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._searcher = OptunaSearch(space.suggest, metric=METRIC, mode="max", seed=seed)
         self._scheduler = ASHAScheduler(
             time_attr="epoch",
             metric=METRIC,
@@ -132,103 +183,64 @@ class RaysASHA:
             grace_period=space.search.scheduler.grace_period,  # type: ignore[union-attr]
             reduction_factor=space.search.scheduler.reduction_factor,  # type: ignore[union-attr]
         )
+        self._begun = 0
 
-    def stops(self, trial: int, epoch: int, value: float) -> bool:
+    def next(self) -> tuple[int, Values] | None:
+        values = self._searcher.suggest(str(self._begun))
+        self._begun += 1
+        return None if values is None else (self._begun - 1, values)
+
+    def goes_on(self, trial: int, epoch: int, value: float, finished: bool) -> bool:
         as_trial: Any = SimpleNamespace(trial_id=str(trial))
         controller: Any = None  # it is never asked
         if epoch == 1:
             self._scheduler.on_trial_add(controller, as_trial)
-        result = {"epoch": epoch, METRIC: value}
+        result = {"epoch": epoch, METRIC: value, "training_iteration": epoch}
         decision = self._scheduler.on_trial_result(controller, as_trial, result)
-        return bool(decision == TrialScheduler.STOP)
+        if finished or decision == TrialScheduler.STOP:
+            self._searcher.on_trial_complete(str(trial), result)
+            return False
+        self._searcher.on_trial_result(str(trial), result)
+        return True
 
 
 class Replay:
     """A search as Tune drives it, on curves in place of workers; iterates over its reports.
 
-    `searcher` proposes and `rule` stops, two trials or `at_once` at the same time, until `trials`
-    have begun. As Tune does, it asks for one trial ahead, which our searcher refuses.
+    `at_once` trials are trained at the same time.
     """
 
-    def __init__(
-        self,
-        searcher: Searcher,
-        rule: Rule,
-        curves: Curves,
-        at_once: int,
-        trials: float = math.inf,
-    ) -> None:
-        self._searcher = searcher
-        self._rule = rule
-        self._curves = curves
-        self._at_once = at_once
-        self._most = trials
-        self._trials: list[Curve] = []
-        self._started = 0  # of them; the others wait
-        self._running: list[tuple[float, int, int]] = []  # a heap: when, which trial's which epoch
+    def __init__(self, search: Search, curves: Curves, at_once: int) -> None:
+        self._search, self._curves, self._at_once = search, curves, at_once
+        self._trials: dict[int, Curve] = {}
+        self._epochs: Counter[int] = Counter()  # that each trial has been trained
 
     def __iter__(self) -> Iterator[Report]:
         now = 0.0
+        running: list[tuple[float, int]] = []  # a heap: when which trial's next epoch is done
         while True:
-            self._start(now)
-            if not self._running:
+            while len(running) < self._at_once and (planned := self._search.next()) is not None:
+                trial, values = planned
+                curve = self._trials.setdefault(trial, self._curves[key(values)])
+                heapq.heappush(running, (now + curve.seconds, trial))
+            if not running:
                 return
-            now, trial, epoch = heapq.heappop(self._running)
+            now, trial = heapq.heappop(running)
             curve = self._trials[trial]
-            yield trial, epoch, curve.values[epoch - 1]
-            if not self._ends(trial, epoch):
-                heapq.heappush(self._running, (now + curve.seconds, trial, epoch + 1))
-
-    def _start(self, now: float) -> None:
-        while self._one_waits() and len(self._running) < self._at_once:
-            first_epoch = now + self._trials[self._started].seconds
-            heapq.heappush(self._running, (first_epoch, self._started, 1))
-            self._started += 1
-
-    def _one_waits(self) -> bool:
-        number = len(self._trials)
-        if number == self._started and number < self._most:
-            values = self._searcher.suggest(str(number))
-            if values is not None:
-                values.pop("trial", None)
-                self._trials.append(self._curves[key(values)])
-        return len(self._trials) > self._started
-
-    def _ends(self, trial: int, epoch: int) -> bool:
-        """Ask the rule and tell the searcher, in the order in which Tune does."""
-        values = self._trials[trial].values
-        finished = epoch == len(values)
-        result = to_result(EpochDone(epoch, {METRIC: values[epoch - 1]}, finished))
-        result |= {METRIC: values[epoch - 1]}  # for Ray's OptunaSearch
-        result["training_iteration"] = epoch  # Tune's own count of a trial's reports
-        stops = self._rule.stops(trial, epoch, values[epoch - 1])
-        if not stops:
-            self._searcher.on_trial_result(str(trial), result)
-        if stops or finished:
-            self._searcher.on_trial_complete(str(trial), result)
-        return stops or finished
+            self._epochs[trial] += 1
+            epoch = self._epochs[trial]
+            value = curve.values[epoch - 1]
+            yield trial, epoch, value
+            if self._search.goes_on(trial, epoch, value, epoch == len(curve.values)):
+                heapq.heappush(running, (now + curve.seconds, trial))
 
 
 def ours(space: Space, curves: Curves, seed: int, at_once: int) -> Replay:
-    """What `tune-srs search` does with `space`; a grid's points come in random order."""
-    points = space.points()
-    searcher = OptunaSearcher(
-        new_study(space.search.objectives),
-        space.suggest,
-        space.search.objectives,
-        make_sampler(space, seed),
-        points=[points[i] for i in np.random.default_rng(seed).permutation(len(points))],
-        at_once=lambda: at_once,
-    )
-    is_grid = space.search.sampler.type == "grid"
-    trials = len(points) if is_grid else space.search.trials or math.inf
-    return Replay(searcher, early_stopping.rule(space.search.scheduler), curves, at_once, trials)
+    return Replay(Ours(space, seed), curves, at_once)
 
 
 def rays(space: Space, curves: Curves, seed: int, at_once: int) -> Replay:
-    """Ray's own searcher and scheduler, as they come."""
-    searcher = OptunaSearch(space.suggest, metric=METRIC, mode="max", seed=seed)
-    return Replay(searcher, RaysASHA(space), curves, at_once)
+    return Replay(Rays(space, seed), curves, at_once)
 
 
 def best_so_far(replay: Replay, budget: int, enough: float) -> list[float]:

@@ -10,20 +10,20 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import median
 
+from optuna.samplers import RandomSampler
+
 from tune_srs.runs import tables
 from tune_srs.runs.journal import Journal, Status, TrialRecord
-from tune_srs.runs.optuna_study import study_of, write_study
+from tune_srs.runs.optuna_study import new_study, write_study
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
 from tune_srs.tuning import tensorboard
-from tune_srs.tuning.early_stopping import rule
-from tune_srs.tuning.samplers import make_sampler
-from tune_srs.tuning.searcher import OptunaSearcher
+from tune_srs.tuning.early_stopping import Judge, rule
+from tune_srs.tuning.planner import Planner
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "relevance.yaml"
 STOPPED = 0.7  # share of the trials that are stopped early, after a fifth of the epochs
@@ -33,41 +33,28 @@ METRICS = 40  # reported each epoch
 def past_trials(space: Space, count: int, epochs: int) -> list[TrialRecord]:
     """Return trials of random points with random curves, most of them stopped early."""
     dice = random.Random(0)
-    proposer = searcher_with(space.from_dict(space.to_dict() | RANDOM, "benchmark"), ())
+    study = new_study(space.search.objectives)
+    study.sampler = RandomSampler(seed=0)
     trials = []
     for number in range(count):
-        suggested = proposer.suggest(str(number))
-        assert suggested is not None
-        proposer.on_trial_complete(str(number), None, error=True)
         status: Status = "stopped" if dice.random() < STOPPED else "complete"
         length = epochs // 5 if status == "stopped" else epochs
         height = dice.random()
         curve = [(epoch, (height * (1 - 1 / epoch),)) for epoch in range(1, length + 1)]
-        values = {name: value for name, value in suggested.items() if name != "trial"}
+        values = space.suggest(study.ask())
         trials.append(TrialRecord(number, values, 0.0, status, reports=list(curve)))
     return trials
 
 
-RANDOM = {"search": {"sampler": {"type": "random"}}}
-
-
-def searcher_with(space: Space, past: Sequence[TrialRecord]) -> OptunaSearcher:
-    search = space.search
-    return OptunaSearcher(
-        study_of(past, space),
-        space.suggest,
-        search.objectives,
-        make_sampler(space, 0),
-    )
-
-
 def suggesting(sampler: str, counts: Sequence[int], epochs: int, times: int = 11) -> None:
-    """Milliseconds that a suggestion takes after so many trials."""
-    space = Space.from_yaml(SPACE, search={"sampler": {"type": sampler}, "trials": None})
+    """Milliseconds that a plan takes after so many trials."""
+    search = {"sampler": {"type": sampler}, "trials": 10**6}
+    space = Space.from_yaml(SPACE, search=search)
     past = past_trials(space, max(counts), epochs)
     for count in counts:
-        searcher = searcher_with(space, past[:count])
-        taken = [timed(partial(searcher.suggest, str(number))) for number in range(times)]
+        known = past[:count]
+        planner = Planner(space, known, Judge(space, known), seed=0)
+        taken = [timed(planner.next) for _ in range(times)]
         print(f"{sampler}, {count} trials: {1000 * median(taken):.1f} ms a suggestion", flush=True)
 
 
@@ -86,10 +73,10 @@ def records(count: int, epochs: int) -> None:
             journal.begin(number, trial.values)
             for epoch, (value,) in trial.reports:
                 metrics = dict.fromkeys(names, value) | {space.search.metrics[0]: value}
-                stopping.stops(number, epoch, value)
+                stopping.takes(number, epoch, value)
                 journal.report(number, epoch, metrics)
                 reports += 1
-            assert trial.status != "unfinished"
+            assert trial.status in ("complete", "stopped")
             journal.end(number, trial.status)
         noting = time.perf_counter() - started
         print(f"{count} trials, {reports} reports of {METRICS} metrics")

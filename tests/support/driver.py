@@ -4,6 +4,7 @@ One trial trains at a time. What Tune does between a worker and a driver is test
 `tuning/test_search.py` and `tuning/test_kills.py`.
 """
 
+import itertools
 from contextlib import closing
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
 from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
-from tune_srs.tuning.adapters import RecordingSearcher
+from tune_srs.tuning.adapters import PlanningSearcher
 from tune_srs.tuning.console import Console
 from tune_srs.tuning.early_stopping import Judge
-from tune_srs.tuning.messages import Message, TrialFailed, to_result
+from tune_srs.tuning.messages import Message, TrialFailed
+from tune_srs.tuning.planner import Planner
 from tune_srs.tuning.recorder import Recorder
 from tune_srs.tuning.search import conclude, open_journal
 from tune_srs.tuning.worker import messages
@@ -51,30 +53,30 @@ def search(
     journal = open_journal(folder, space)
     recorder = Recorder(journal, space, folder, plan.storage(folder), console)
     recorder.sweep()
-    searcher = RecordingSearcher(recorder, plan.seed, at_once=lambda: 1)
-    judge = Judge(space, journal)
-    while journal.ended() < space.trials and not recorder.is_over():
-        trial_id = str(len(searcher.study.trials))
-        config = searcher.suggest(trial_id)
-        if config is None:  # the trial could not be noted
+    judge = Judge(space, journal.trials)
+    planner = Planner(space, journal.trials, judge, plan.seed)
+    searcher = PlanningSearcher(planner, recorder, at_once=lambda: 1)
+    for turn in map(str, itertools.count()):
+        config = None if recorder.is_over() else searcher.suggest(turn)
+        if not isinstance(config, dict):  # the search is done, or the trial could not be noted
             break
         number = config.pop("trial")
         last: Message | None = None
         told = messages(number, config, space, data.validation, recorder.storage)
         with closing(told):
             for last in told:
+                verdict = judge.of(number, last)
                 recorder.take(number, last)
-                searcher.on_trial_result(trial_id, to_result(last))
-                if judge.stops(number, last) or recorder.is_over():
+                if verdict != "go on" or recorder.is_over():
                     break
                 if (most_messages := most_messages and most_messages - 1) == 0:
-                    conclude(plan, data, recorder, console)
+                    conclude(plan, data, recorder, planner, console)
                     return Run(folder), console.said
         assert last is not None
         by_itself = isinstance(last, TrialFailed) or last.finished
         if recorder.is_over() and not by_itself:
             break
-        searcher.on_trial_complete(trial_id, to_result(last))
-        recorder.complete(number, last)
-    conclude(plan, data, recorder, console)
+        searcher.on_trial_complete(turn)
+        recorder.complete(number, last, judge)
+    conclude(plan, data, recorder, planner, console)
     return Run(folder), console.said

@@ -26,7 +26,7 @@ STYLES = ("-", "--", ":", "-.")
 BASELINE_STYLES = ("--", ":", "-.")
 COLOURED_BY = ("loss.type", "loss.relevance", "loss.num_positives")
 MANY_POINTS = 50_000  # of curves; more are drawn as pixels, or an SVG grows too large to open
-MARKERS = {"complete": "o", "stopped": "X", "failed": "|", "unfinished": "."}
+MARKERS = {"complete": "o", "stopped": "X", "failed": "|", "waiting": "X", "unfinished": "."}
 WORDS = {status: status for status in MARKERS} | {"stopped": "stopped early"}
 NOT_THERE = "inactive"
 

@@ -6,9 +6,12 @@ event of one trial:
 
     {"at": 0.1, "trial": 3, "begin": {dotted name: value, …}}
     {"at": 4.2, "trial": 3, "epoch": 1, "metrics": {name: value, …}}
+    {"at": 5.1, "trial": 3, "waits": true}
+    {"at": 7.7, "trial": 3, "waits": false}
     {"at": 9.8, "trial": 3, "end": "stopped", "reason": "early stopping"}
 
-`at`: seconds that the search has run, pauses between sessions left out.
+A trial that waits keeps its checkpoint, and nobody trains it, until it goes on or is ended. `at`:
+seconds that the search has run, pauses between sessions left out.
 """
 
 import json
@@ -39,10 +42,11 @@ class TrialRecord:
     number: int
     values: dict[str, Any]  # what was suggested, by dotted name
     began: float
-    status: Status | Literal["unfinished"] = "unfinished"
+    status: Status | Literal["unfinished", "waiting"] = "unfinished"
     reason: str | None = None  # why it stopped or failed
     seconds: float = 0.0
     reports: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)  # searched metrics
+    passed: int = 0  # the epoch at which it waited last, if it has gone on since
     best_epoch: int | None = None
     best_metrics: dict[str, float] = field(default_factory=dict)
 
@@ -52,7 +56,7 @@ class TrialRecord:
 
     @property
     def ended(self) -> bool:
-        return self.status != "unfinished"
+        return self.status not in ("unfinished", "waiting")
 
 
 @dataclass
@@ -98,7 +102,13 @@ class History:
             self.trials.append(TrialRecord(event["trial"], event["begin"], event["at"]))
             return
         record = self.trials[event["trial"]]
+        if record.status == "waiting":  # then it takes no time
+            record.began += event["at"] - record.began - record.seconds
         record.seconds = event["at"] - record.began
+        if "waits" in event:
+            record.status = "waiting" if event["waits"] else "unfinished"
+            record.passed = 0 if event["waits"] else record.epochs
+            return
         if "end" in event:
             record.status, record.reason = event["end"], event.get("reason")
             return
@@ -145,6 +155,14 @@ class Journal:
             return False
         self._write({"trial": trial, "epoch": epoch, "metrics": metrics})
         return True
+
+    def wait(self, trial: int) -> None:
+        """Note that a trial waits from now on."""
+        self._write({"trial": trial, "waits": True}, lasting=True)
+
+    def go_on(self, trial: int) -> None:
+        """Note that a trial that waited is trained again."""
+        self._write({"trial": trial, "waits": False}, lasting=True)
 
     def end(self, trial: int, status: Status, reason: str | None = None) -> None:
         self._write({"trial": trial, "end": status, "reason": reason}, lasting=True)
@@ -229,7 +247,7 @@ def _parsed(line: str, begun: int) -> Event | None:
     """The event in `line`, or None if it is none that can follow when `begun` trials have begun."""
     try:
         event = json.loads(line)
-        trial, kinds = event["trial"], {"begin", "epoch", "end"} & set(event)
+        trial, kinds = event["trial"], {"begin", "epoch", "waits", "end"} & set(event)
         known = trial == begun if kinds == {"begin"} else 0 <= trial < begun
         (kind,) = kinds
         match kind:
@@ -238,6 +256,8 @@ def _parsed(line: str, begun: int) -> Event | None:
             case "epoch":
                 numbers = [event["epoch"], *event["metrics"].values()]
                 right = all(isinstance(number, int | float) for number in numbers)
+            case "waits":
+                right = isinstance(event["waits"], bool)
             case "end":
                 right = event["end"] in get_args(Status)
         return event if right and known and event["at"] >= 0 else None

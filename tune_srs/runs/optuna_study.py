@@ -25,6 +25,8 @@ STATES = {
     "complete": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
+    "waiting": TrialState.PRUNED,
+    "unfinished": TrialState.RUNNING,
 }
 
 
@@ -34,24 +36,18 @@ def new_study(objectives: Sequence[Objective]) -> optuna.Study:
 
 
 def study_of(records: Sequence[TrialRecord], space: Space) -> optuna.Study:
-    """Return a study of all trials so far, each under its own number.
-
-    A trial that goes on is enqueued: the study asks for it again, before anything new.
-    """
+    """Return a study of all trials so far, each under its own number."""
     study = new_study(space.search.objectives)
-    for record in records:
-        if record.ended:
-            study.add_trial(ended_trial(record, space))
-        else:
-            study.enqueue_trial(dict(record.values))
+    study.add_trials([frozen(record, space) for record in records])
     return study
 
 
-def ended_trial(record: TrialRecord, space: Space) -> FrozenTrial:
-    """Return a trial as `study.tell` leaves it.
+def frozen(record: TrialRecord, space: Space) -> FrozenTrial:
+    """Return a trial as Optuna would have it.
 
-    A complete one has the values of its best epoch, one that was stopped those of its last. Optuna
-    takes reports, and a value of a stopped trial, only where one metric is searched.
+    A complete one has the values of its best epoch; one that was stopped, or waits, is pruned and
+    has those of its last. Optuna takes reports, and a value of a pruned trial, only where one
+    metric is searched.
     """
     objectives = space.search.objectives
     state = STATES[record.status]
@@ -94,7 +90,7 @@ def write_study(records: Sequence[TrialRecord], space: Space, path: Path, name: 
             study_name=name,
             directions=[_direction(one) for one in space.search.objectives],
         )
-        study.add_trials([ended_trial(record, space) for record in records if record.ended])
+        study.add_trials([frozen(record, space) for record in records if record.ended])
         storage.engine.dispose()
 
     write_aside(path, write)

@@ -13,8 +13,11 @@ class ASHASettings(Settings):
     """Asynchronous successive halving (arXiv 1810.05934)."""
 
     type: Literal["asha"] = "asha"
-    grace_period: int = Field(20, ge=1, description="epochs before a trial may be stopped")
+    grace_period: int = Field(20, ge=1, description="epochs after which a trial waits first")
     reduction_factor: int = Field(3, ge=2, description="one trial in this many passes each rung")
+    max_waiting: int = Field(
+        100, ge=1, description="trials that may wait with their checkpoints; the worst is stopped"
+    )
 
 
 class HyperbandSettings(Settings):
@@ -23,6 +26,9 @@ class HyperbandSettings(Settings):
     type: Literal["hyperband"]
     grace_period: int = Field(5, ge=1, description="grace period of the first bracket, in epochs")
     reduction_factor: int = Field(3, ge=2, description="one trial in this many passes each rung")
+    max_waiting: int = Field(
+        100, ge=1, description="trials that may wait with their checkpoints; the worst is stopped"
+    )
     brackets: int = Field(
         3, ge=1, description="number of brackets, with grace periods of 1, f, f² … times the first"
     )

@@ -1,5 +1,6 @@
 """The parts of a search as Tune takes them: each passes on what it is told, and decides nothing."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,37 +8,62 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from tune_srs.runs.optuna_study import study_of
+from tune_srs.space.parameters import Values
 from tune_srs.tuning import retries
 from tune_srs.tuning.early_stopping import Judge
 from tune_srs.tuning.messages import from_result
+from tune_srs.tuning.planner import Planner
 from tune_srs.tuning.recorder import Recorder
-from tune_srs.tuning.samplers import make_sampler
-from tune_srs.tuning.searcher import OptunaSearcher
 
 
-class RecordingSearcher(OptunaSearcher):
-    """Begins with what the journal holds, and has each trial noted before it may start."""
+class PlanningSearcher(Searcher):
+    """A `Planner` as Tune's searcher; has each trial noted before it may start.
 
-    def __init__(self, recorder: Recorder, seed: int, at_once: Callable[[], float]) -> None:
-        space, records = recorder.space, recorder.journal.trials
-        super().__init__(
-            study_of(records, space),
-            space.suggest,
-            space.search.objectives,
-            make_sampler(space, seed),
-            points=space.points(),
-            at_once=at_once,
-            unfinished={one.number: one.reports for one in records if not one.ended},
-        )
-        self._recorder = recorder
+    A trial of Tune is one turn of ours: from its beginning, or from where it waited, until it waits
+    or ends. Those that a session before this one left unfinished come first.
+    """
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self._recorder.cannot_go_on or (config := super().suggest(trial_id)) is None:
+    def __init__(
+        self, planner: Planner, recorder: Recorder, at_once: Callable[[], float] = lambda: math.inf
+    ) -> None:
+        """`at_once`: no suggestion while so many run; each one has then seen every ended trial."""
+        super().__init__()
+        self._planner, self._recorder, self._at_once = planner, recorder, at_once
+        self._running: dict[str, int] = {}  # by Tune's id
+        self._unfinished = [
+            one.number for one in recorder.journal.trials if one.status == "unfinished"
+        ]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if self._recorder.cannot_go_on or len(self._running) >= self._at_once():
             return None
-        values = {name: value for name, value in config.items() if name != "trial"}
-        return config if self._recorder.begin(config["trial"], values) else None
+        planned = self._next()
+        if planned is None:
+            return str(Searcher.FINISHED) if self._planner.is_done() else None
+        number, values = planned
+        if not self._recorder.begin(number, values):
+            return None
+        self._running[trial_id] = number
+        return {"trial": number, **values}
+
+    def _next(self) -> tuple[int, Values] | None:
+        if not self._unfinished:
+            return self._planner.next()
+        number = self._unfinished.pop(0)
+        return number, self._recorder.journal.trials[number].values
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._running.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the next session plans from the journal."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search goes on from its journal")
 
 
 class EarlyStopping(FIFOScheduler):
@@ -48,15 +74,15 @@ class EarlyStopping(FIFOScheduler):
         self._judge = judge
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        stops = self._judge.stops(trial.config["trial"], from_result(result))
-        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+        verdict = self._judge.of(trial.config["trial"], from_result(result))
+        return TrialScheduler.CONTINUE if verdict == "go on" else TrialScheduler.STOP
 
 
 class Recording(tune.Callback):
     """A `Recorder` as Tune's callback."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, judge: Judge) -> None:
+        self._recorder, self._judge = recorder, judge
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -66,7 +92,8 @@ class Recording(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        self._recorder.complete(trial.config["trial"], from_result(trial.last_result))
+        last = from_result(trial.last_result)
+        self._recorder.complete(trial.config["trial"], last, self._judge)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._recorder.end(trial.config["trial"], "failed", _reason(trial))

@@ -21,8 +21,8 @@ from tune_srs.storage import Storage
 from tune_srs.training.checkpoint import forget_last, last_name, saved_epochs
 from tune_srs.tuning import retries, tensorboard
 from tune_srs.tuning.console import Console
-from tune_srs.tuning.early_stopping import EARLY
-from tune_srs.tuning.messages import EpochDone, Message, TrialFailed
+from tune_srs.tuning.early_stopping import EARLY, Judge
+from tune_srs.tuning.messages import Message, TrialFailed
 
 TABLE_SHARE = 20  # a table of many trials is slow to write: at most 1/20 of the time goes there
 logger = logging.getLogger("ray.tune_srs")  # into ray.log
@@ -55,12 +55,17 @@ class Recorder:
                 forget_last(self.storage, record.number)
 
     def begin(self, number: int, values: dict[str, Any]) -> bool:
-        """Record a new trial. Return False if that cannot be written: the trial must not start."""
+        """Record that a trial begins, or goes on. Return False if that cannot be written.
+
+        Then the trial must not start.
+        """
         with self._writing():
             if number == len(self.journal.trials):
                 tensorboard.write_start(self.paths.trial(number), self.space.params, values)
                 self.journal.begin(number, values)
-        return number < len(self.journal.trials)
+            elif self.journal.trials[number].status == "waiting":
+                self.journal.go_on(number)
+        return self.cannot_go_on is None
 
     def take(self, number: int, message: Message) -> None:
         """Note what the worker of a trial has told."""
@@ -76,18 +81,24 @@ class Recorder:
             if self.journal.report(number, message.epoch, message.metrics):
                 tensorboard.write_epoch(self.paths.trial(number), message.epoch, message.metrics)
 
-    def complete(self, number: int, last: Message) -> None:
-        """Record that a trial is over; `last`: the last message of its worker.
+    def complete(self, number: int, last: Message, judge: Judge) -> None:
+        """Record that the worker of a trial is free; `last`: its last message.
 
-        A fatal failure leaves the trial unfinished, so that it can be resumed.
+        A trial that was not through waits or is over, as the `judge` says. A fatal failure leaves
+        it unfinished, so that it can be resumed.
         """
-        if isinstance(last, EpochDone):
-            if last.finished:
-                self.end(number, "complete", None)
-            else:
-                self.end(number, "stopped", EARLY)
-        elif not last.fatal:
-            self.end(number, "failed", last.reason)
+        if isinstance(last, TrialFailed):
+            if not last.fatal:
+                self.end(number, "failed", last.reason)
+        elif last.finished:
+            self.end(number, "complete", None)
+        elif judge.waits:
+            with self._writing():
+                self.journal.wait(number)
+            if (worst := judge.superfluous()) is not None:
+                self.end(worst, "stopped", EARLY)
+        else:
+            self.end(number, "stopped", EARLY)
 
     def end(self, number: int, status: Status, reason: str | None) -> None:
         """Record the end of a trial; of its checkpoints only the best weights stay."""
@@ -102,8 +113,15 @@ class Recorder:
                 taken = self.journal.elapsed - began
                 self._table_due = self.journal.elapsed + TABLE_SHARE * taken
 
+    def end_waiting(self) -> None:
+        """End the trials that wait: nobody will take them up."""
+        for record in self.journal.trials:
+            if record.status == "waiting":
+                self.end(record.number, "stopped", EARLY)
+
     def end_all(self, reason: str) -> None:
         """End the trials that are unfinished when the search is over; their workers have exited."""
+        self.end_waiting()
         for record in self.journal.trials:
             if not record.ended:
                 for epoch, metrics in saved_epochs(self.storage, record.number):

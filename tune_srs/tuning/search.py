@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from ray import tune
+from ray.tune.experiment import Trial
 
 from tune_srs.datasets.prepared import PreparedData
 from tune_srs.errors import ConfigError, DataError, SearchError
@@ -27,10 +28,11 @@ from tune_srs.space.space import Space
 from tune_srs.storage import trial_name
 from tune_srs.training.loop import compile_kernels
 from tune_srs.tuning import winner
-from tune_srs.tuning.adapters import EarlyStopping, Ending, Recording, RecordingSearcher
+from tune_srs.tuning.adapters import EarlyStopping, Ending, PlanningSearcher, Recording
 from tune_srs.tuning.cluster import check_storage, connected, logged, node_resources
 from tune_srs.tuning.console import Console
 from tune_srs.tuning.early_stopping import Judge
+from tune_srs.tuning.planner import Planner
 from tune_srs.tuning.recorder import Recorder
 from tune_srs.tuning.retries import RETRIES
 from tune_srs.tuning.worker import run_trial
@@ -75,11 +77,12 @@ def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, resu
             journal = open_journal(folder, space)
             recorder = Recorder(journal, space, folder, plan.storage(folder), console)
             recorder.sweep()
-            missing = space.trials - journal.ended()
-            if missing and not recorder.is_over():
+            judge = Judge(space, journal.trials)
+            planner = Planner(space, journal.trials, judge, plan.seed)
+            if not planner.is_done() and not recorder.is_over():
                 with console.watching(journal, space), terminated_as_interrupted():
-                    _tune(plan, data, recorder, missing)
-        return conclude(plan, data, recorder, console)  # no worker writes any more
+                    _tune(plan, data, recorder, judge, planner)
+        return conclude(plan, data, recorder, planner, console)  # no worker writes any more
 
 
 def open_journal(folder: Path, space: Space) -> Journal:
@@ -136,8 +139,10 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _tune(plan: Plan, data: PreparedData, recorder: Recorder, missing: int) -> None:
-    """Let Ray Tune run the `missing` trials; those that an earlier session began come first."""
+def _tune(
+    plan: Plan, data: PreparedData, recorder: Recorder, judge: Judge, planner: Planner
+) -> None:
+    """Let Ray Tune run what is planned; trials that an earlier session left running come first."""
     nodes = node_resources()
     resources = plan.resources
     # all workers start together: one by one, a short trial would end before the next is up
@@ -153,20 +158,25 @@ def _tune(plan: Plan, data: PreparedData, recorder: Recorder, missing: int) -> N
             name="tune",
             storage_path=scratch,
             resources_per_trial=share,
-            search_alg=RecordingSearcher(
-                recorder, plan.seed, at_once=lambda: resources.room(node_resources())
+            search_alg=PlanningSearcher(
+                planner, recorder, at_once=lambda: resources.room(node_resources())
             ),
-            scheduler=EarlyStopping(Judge(plan.space, recorder.journal)),
-            num_samples=missing,
+            scheduler=EarlyStopping(judge),
+            num_samples=-1,  # until the searcher says that it is done
             max_failures=RETRIES,
             stop=Ending(recorder),
-            callbacks=[Recording(recorder), *_trackers(resources, recorder.paths.folder)],
+            callbacks=[Recording(recorder, judge), *_trackers(resources, recorder.paths.folder)],
             reuse_actors=True,
             raise_on_failed_trial=False,
-            trial_name_creator=lambda trial: trial_name(trial.config["trial"]),
-            trial_dirname_creator=lambda trial: trial_name(trial.config["trial"]),
+            trial_name_creator=_turn,
+            trial_dirname_creator=_turn,
             verbose=0,
         )
+
+
+def _turn(trial: Trial) -> str:
+    """The name of a turn of a trial, which may have several."""
+    return f"{trial_name(trial.config['trial'])}_{trial.trial_id}"
 
 
 def _trackers(resources: Resources, folder: Path) -> list[tune.Callback]:
@@ -177,7 +187,9 @@ def _trackers(resources: Resources, folder: Path) -> list[tune.Callback]:
     return callbacks(resources.trackers, folder)
 
 
-def conclude(plan: Plan, data: PreparedData, recorder: Recorder, console: Console) -> bool:
+def conclude(
+    plan: Plan, data: PreparedData, recorder: Recorder, planner: Planner, console: Console
+) -> bool:
     """Write what the trials have come to, and export the best if the search is over.
 
     Returns whether it is over.
@@ -187,8 +199,11 @@ def conclude(plan: Plan, data: PreparedData, recorder: Recorder, console: Consol
         recorder.write_table()
         raise SearchError(f"{paths.folder}: {in_vain}; fix the space and search by another name")
     spent = None if recorder.cannot_go_on else recorder.spent()
+    done = recorder.cannot_go_on is None and (bool(spent) or planner.is_done())
     if spent:
         recorder.end_all(spent)
+    elif done:
+        recorder.end_waiting()
     if recorder.cannot_go_on:
         raise SearchError(
             f"{recorder.cannot_go_on}; fix that, then {plan.how_to_resume(paths.folder)}"
@@ -196,13 +211,14 @@ def conclude(plan: Plan, data: PreparedData, recorder: Recorder, console: Consol
     recorder.write_table()
     write_study(journal.trials, plan.space, paths.optuna, plan.name)
     ended = journal.ended()
-    if ended < plan.space.trials and not spent:
+    if not done:
         console.say(
             f"interrupted: {ended} of {plan.space.trials} trials have ended and are kept; "
             f"{plan.how_to_resume(paths.folder)}"
         )
         return False
-    if spent:
-        console.say(f"over after {ended} trials: {spent}")
+    if spent or ended < plan.space.trials:
+        reason = spent or "every point of the space has been tried"
+        console.say(f"over after {ended} trials: {reason}")
     winner.export_winner(paths.folder, plan, journal, recorder.storage, data, console.say)
     return True
