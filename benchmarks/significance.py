@@ -153,7 +153,7 @@ def print_power(tables: int, random: Random) -> None:
             effect = MEAN * percent / 100 * (np.arange(comparisons) == 0)
             moved = replace(squares, mean=squares.mean + effect)
             for of in METHODS.values():
-                found = np.array([holm(p)[0] for p in of(moved).p]) < LEVEL
+                found = np.array([holm(p, len(p))[0] for p in of(moved).p]) < LEVEL
                 shares.append(f"{found.mean():.0%}")
         show(users, seeds, comparisons, *shares)
 

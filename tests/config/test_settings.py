@@ -350,8 +350,12 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
     bent = relevance not in ("fixed", "linear")
     normalizations = ["mean"] if relevance == "learned" else ["mean", "original"]
     loss = draw(st.sampled_from(["bce", "gbce", "bpr", "softmax", "sampled_softmax"]))
-    pairwise = loss in ("bce", "gbce", "bpr")
+    sampled = loss == "sampled_softmax"
     chance = st.floats(0, 1, exclude_max=True)
+    negatives = None if loss == "softmax" else draw(st.none() | count)
+    origins = st.sampled_from([None, "unseen", "catalogue"])
+    origin = None if loss == "softmax" else draw(origins)
+    near = draw(chance) if sampled else 0.0
     epochs = draw(count)
     smoothing = 0.0 if loss in ("gbce", "bpr") else draw(chance)
     item_bias, cuda_graph = draw(st.booleans()), draw(st.booleans())
@@ -413,10 +417,12 @@ def trial_values(draw: st.DrawFn) -> dict[str, Any]:
         "loss": {
             "type": loss,
             "num_positives": positives,
-            "num_negatives": None if loss == "softmax" else draw(st.none() | count),
+            "num_negatives": negatives,
+            "negatives_from": origin,
             "negative_popularity": 0.0 if loss == "softmax" else draw(st.floats(0, 2)),
-            "share_negatives": draw(st.booleans()) if pairwise else False,
-            "in_batch_negatives": draw(chance) if loss == "sampled_softmax" else 0.0,
+            "share_negatives": draw(st.booleans()) if loss != "softmax" else False,
+            "in_batch_negatives": near if round(near * (negatives or 256)) else 0.0,
+            "log_q": draw(st.booleans()) if sampled and origin != "unseen" else False,
             "calibration": draw(share) if loss == "gbce" else 0.75,
             "relevance": relevance,
             "rate": draw(st.none() | st.floats(0, 3.5, exclude_min=True)) if bent else None,

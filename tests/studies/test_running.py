@@ -209,7 +209,7 @@ def test_a_refit_learns_the_validation_before_the_test_is_scored(tmp_path: Path)
     assert score.metrics["test/ndcg@10"] != plain.metrics["test/ndcg@10"]
     assert score.metrics["val/ndcg@10"] == plain.metrics["val/ndcg@10"]
     values = values | {"fixed": STUDY["fixed"] | {"loss.relevance": "time"}}
-    with pytest.raises(ts.TuneSRSError, match="refit trains on the futures, too"):
+    with pytest.raises(ts.TuneSRSError, match="the times of the futures that a refit learns"):
         Study.from_dict(values, "study")
 
 

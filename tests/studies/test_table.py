@@ -38,7 +38,7 @@ def test_one_tuning_is_said_to_be_no_sample_of_tunings(tmp_path: Path) -> None:
 
 def test_of_several_tunings_each_is_named(tmp_path: Path) -> None:
     text = written(tmp_path, tunings=3, seeds=2)
-    assert "3 times in all. Each counts once" in text
+    assert "was tuned 3 times. A tuning counts once" in text
     assert "other users and other tunings" in text
     assert "- plain on clean, tuning 3: train.lr=0.01 (trial 1" in text
     assert "24 of 24 runs" in text

@@ -178,7 +178,7 @@ def test_a_refit_that_would_need_more_than_is_kept_is_refused(
     run = Path(shutil.copytree(ended[0] / "results" / "tiny", tmp_path / "tiny"))
     journal = (run / "journal.jsonl").read_text()
     (run / "journal.jsonl").write_text(journal.replace('"power"', '"time"'))
-    with pytest.raises(ts.TuneSRSError, match=r"trial \d: refit .*relevance=time"):
+    with pytest.raises(ts.TuneSRSError, match=r"trial \d: loss\.relevance=time"):
         ts.export(run, tmp_path / "model", refit="all", data_folder=ended[0] / "data", say=silent)
 
 
@@ -215,8 +215,9 @@ def test_a_search_may_score_the_test_with_a_winner_that_learned_the_validation(
 ) -> None:
     """As an export with `--refit validation` does."""
     plain, _ = driver.search(tmp_path / "results" / "plain", space_of({}))
-    refit, said = driver.search(tmp_path / "results" / "refit", space_of({"refit": True}))
-    assert any("learned from training and validation" in line for line in said)
+    refit, _ = driver.search(tmp_path / "results" / "refit", space_of({"refit": True}))
+    assert any("learned from training and validation" in line for line in refit.conclusion())
+    assert any("learned from the training histories" in line for line in plain.conclusion())
     ts.export(
         plain.folder,
         tmp_path / "model",
@@ -244,5 +245,5 @@ def test_a_refit_over_times_is_refused_before_it_begins() -> None:
     values = space_of({"refit": True}).to_dict()
     values["params"]["loss.relevance"] = {"type": "categorical", "choices": ["linear", "time"]}
     values["fixed"]["loss.num_positives"] = 2
-    with pytest.raises(ts.TuneSRSError, match="refit trains on the futures, too"):
+    with pytest.raises(ts.TuneSRSError, match="the times of the futures that a refit learns"):
         Space.from_dict(values, "space")

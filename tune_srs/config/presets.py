@@ -36,8 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.positions": "learned",
         "model.scale_embedding": False,
         "model.item_bias": False,
-        "loss.type": "sampled_softmax",
-        "loss.num_negatives": 256,
+        "loss.type": "sampled_softmax",  # with 256 negatives, its default
     },
 }
 

@@ -171,6 +171,12 @@ class LossConfig(Settings):
                 "log_q estimates the sum over the catalogue, which negatives_from unseen does not "
                 "draw from; leave one of them out"
             )
+        count = self.num_negatives or DEFAULT_SAMPLE
+        if self.in_batch_negatives and not round(count * self.in_batch_negatives):
+            raise ValueError(
+                f"in_batch_negatives={self.in_batch_negatives} of {count} negatives is none of "
+                f"them; raise it, or set it to 0"
+            )
         for name, types in LOSSES_USING.items():
             value = getattr(self, name)
             if self.type not in types and value != type(self).model_fields[name].default:
@@ -181,6 +187,7 @@ class LossConfig(Settings):
         return self
 
 
+DEFAULT_SAMPLE = 256  # negatives of sampled softmax, as in eSASRec
 # the losses that use a setting, where not all losses do
 LOSSES_USING = {
     "num_negatives": ("bce", "gbce", "bpr", "sampled_softmax"),

@@ -62,7 +62,7 @@ class PreparedData:
         if self.before_moment is not None:
             raise ConfigError(
                 "data.split.kind=time: the prepared data lack some interactions, so a model cannot "
-                "be trained on all of them; set data.split.kind to last or users"
+                "be trained on all of them; use --refit validation, or split by last or users"
             )
         return _one_after_another(self.before_test, test)
 

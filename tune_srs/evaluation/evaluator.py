@@ -154,7 +154,7 @@ class Evaluator:
         sizes = np.bincount(seen_pairs(everything) // self._range)
         if num_items - sizes.max() < count:
             raise DataError(
-                f"evaluation.num_candidates={count} is too high: user {sizes.argmax()} has "
+                f"evaluation.num_candidates={count} is too high: some user has "
                 f"{num_items - sizes.max()} items left to draw from; lower it"
             )
         generator = torch.Generator().manual_seed(self.config.seed)

@@ -33,7 +33,8 @@ class Appraisal:
 
     `summary`: one row per split, kind of candidates and metric, with the columns `split`
     (validation, test), `candidates` (all, sampled), `metric`, `mean`, and `low` and `high`, the
-    ends of its 95 % interval over users; NaN for validation scores by which the model was selected.
+    ends of its 95 % interval over users; NaN for scores that chose the model, or of futures that it
+    has learned.
     `per_user`: one row per split, kind of candidates and user, with the columns `split`,
     `candidates`, `user` (the original id), and one per metric.
     """
@@ -80,8 +81,8 @@ def appraise(
     for doubt in _doubts(exported, config.data, data):
         say(doubt)
     say(of_repeats(data.manifest, config.evaluation.exclude_history))
-    selected = data.fingerprint == exported.facts["data"]["fingerprint"]
-    if selected:
+    told = _flattered(exported, data)
+    if exported.facts["refit"] is None and told:
         say("the validation scores chose this model: they are optimistic and have no interval")
     scorer, validation, test = _matched(exported, data, say)
     summaries, users = [], []
@@ -98,7 +99,7 @@ def appraise(
                 continue
             evaluation = evaluator(scorer)
             names = {"split": name, "candidates": kind}
-            of_all = _summary(evaluation, selected and name == "validation")
+            of_all = _summary(evaluation, name in told)
             summaries.append(of_all.assign(**names))
             users.append(pd.DataFrame(names | {"user": ids} | evaluation.per_user))
     return Appraisal(
@@ -217,10 +218,16 @@ class _KnownItems:
         return scores
 
 
-def _summary(evaluation: Evaluation, selected: bool) -> pd.DataFrame:
+def _flattered(exported: Exported, data: PreparedData) -> tuple[str, ...]:
+    """Return the splits whose scores chose the model, or whose futures it has learned."""
+    if data.fingerprint != exported.facts["data"]["fingerprint"]:
+        return ()
+    return ("validation", "test") if exported.facts["refit"] == "all" else ("validation",)
+
+
+def _summary(evaluation: Evaluation, flattered: bool) -> pd.DataFrame:
     means = evaluation.means()
-    intervals = {} if selected else evaluation.intervals()
-    rows = [
-        (name, mean, *intervals.get(name, (math.nan, math.nan))) for name, mean in means.items()
-    ]
+    none = dict.fromkeys(means, (math.nan, math.nan))
+    intervals = none if flattered else evaluation.intervals()
+    rows = [(name, mean, *intervals[name]) for name, mean in means.items()]
     return pd.DataFrame(rows, columns=["metric", "mean", "low", "high"])

@@ -162,7 +162,8 @@ def conclusion(trials: pd.DataFrame, best: dict[str, Any], metric: str) -> list[
     if on_test in best["test"]["best"]:
         scores = ", ".join(f"{name} {values[on_test]:.4f}" for name, values in best["test"].items())
         line += f"; {on_test}: {scores}"
-    lines.append(line)
+    learned = "training and validation" if best["refit"] else "the training histories"
+    lines += [line, f"the test was scored with weights that learned from {learned}"]
     if "pareto" in trials:
         numbers = ", ".join(map(str, trials.loc[trials["pareto"], "trial"]))
         lines.append(f"the Pareto set: trials {numbers}")

@@ -213,8 +213,8 @@ def check_refit(config: TrialConfig, source: str) -> None:
     """Raise a `ConfigError` for what cannot be trained again with the validation futures."""
     if config.loss.relevance == "time":
         raise ConfigError(
-            f"{source}: refit trains on the futures, too, whose times prepared data do not keep, "
-            f"but loss.relevance=time needs them; leave one of them out"
+            f"{source}: loss.relevance=time needs the times of the futures that a refit learns, "
+            f"which prepared data do not keep; leave refit out"
         )
 
 

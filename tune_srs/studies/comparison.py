@@ -118,15 +118,18 @@ def compare(results: Results) -> pd.DataFrame:
             rows += _rows(results, dataset, configuration)
     table = pd.DataFrame(rows, columns=list(COMPARED))
     for name in ("p", "p_users", "p_seeds"):
-        table[f"{name}_holm"] = _adjusted(table, name)
-    table["verdict"] = [_verdict(results.study, row) for row in table.to_dict("records")]
+        table[f"{name}_holm"] = _adjusted(table, name, len(results.study.datasets), results)
+    table["verdict"] = [_verdict(results, row) for row in table.to_dict("records")]
     return table
 
 
-def _verdict(study: Study, row: Mapping[Hashable, Any]) -> str | None:
+def _verdict(results: Results, row: Mapping[Hashable, Any]) -> str | None:
     """Return what a row says of its comparison; None if it makes none, or is not to say it."""
+    study = results.study
     if row["metric"] != study.primary_metric or pd.isna(row["difference"]):
         return None
+    if len(results.facts) < len(runs.tasks(study)):
+        return "when all runs have ended"
     if pd.isna(row["p_holm"]):
         return f"cannot tell from fewer than {significance.FEWEST} {study.sample}"
     if row["p_holm"] >= LEVEL:
@@ -148,7 +151,7 @@ def changes(results: Results) -> pd.DataFrame:
             if configuration != results.study.reference:
                 rows += _change_rows(results, first_dataset, dataset, configuration)
     table = pd.DataFrame(rows, columns=list(CHANGES))
-    table["p_holm"] = _adjusted(table, "p")
+    table["p_holm"] = _adjusted(table, "p", len(others), results)
     return table
 
 
@@ -254,7 +257,11 @@ def _transposed(columns: dict[str, Any], rows: int) -> list[dict[str, Any]]:
     ]
 
 
-def _adjusted(table: pd.DataFrame, name: str) -> pd.Series:
-    """Return Holm's adjusted p values; each metric is a family of its own."""
+def _adjusted(table: pd.DataFrame, name: str, datasets: int, results: Results) -> pd.Series:
+    """Return Holm's adjusted p values; each metric is a family of its own.
+
+    All comparisons count that the study makes on so many data sets, whatever came of them.
+    """
+    size = datasets * (len(results.study.configurations) - 1)
     p = table[name].astype(float)
-    return p.groupby(table["metric"]).transform(lambda one: significance.holm(one.to_numpy()))
+    return p.groupby(table["metric"]).transform(lambda one: significance.holm(one.to_numpy(), size))

@@ -41,8 +41,13 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[Array, Array]:
-        """Both ends of the confidence interval, at `CONFIDENCE`."""
-        return self.mean - self.reach, self.mean + self.reach
+        """Both ends of the confidence interval, at `CONFIDENCE`.
+
+        NaN where nothing varies, as in a metric that is 0 for everybody: that does not tell how far
+        others would.
+        """
+        reach = np.where(self.error == 0, np.nan, self.reach)
+        return self.mean - reach, self.mean + reach
 
     @property
     def reach(self) -> Array:
@@ -51,10 +56,13 @@ class Estimate:
 
     @property
     def p(self) -> Array:
-        """The two-sided p value of the mean being 0; 1 where nothing differs at all."""
+        """The two-sided p value of the mean being 0.
+
+        1 where nothing differs at all; NaN where everything differs alike.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
             value = 2 * stats.t.sf(np.abs(self.mean / self.error), self.freedom)
-        return np.where((self.mean == 0) & (self.error == 0), 1.0, value)
+        return np.where(self.error == 0, np.where(self.mean == 0, 1.0, np.nan), value)
 
 
 @dataclass(frozen=True)
@@ -178,16 +186,17 @@ def unpaired(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(one.mean - other.mean, np.sqrt(total), freedom)
 
 
-def holm(p: Array) -> Array:
+def holm(p: Array, size: int) -> Array:
     """Return the p values (n,) of a family, adjusted (Holm, Scand. J. Statistics 6, 1979).
 
     Rejecting everything below 0.05 rejects any true hypothesis of the family in at most 5 % of
-    cases, however the tests depend on each other. NaN stays NaN and does not count.
+    cases, however the tests depend on each other. The family has `size` tests, also those that are
+    still to come or have failed, whose p is NaN and stays NaN.
     """
     adjusted = np.full_like(p, np.nan)
     (tested,) = np.nonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
+    steps = p[order] * (size - np.arange(len(order)))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
 

@@ -33,8 +33,8 @@ ONE_TUNING = (
     "so another tuning may move a difference further than they say."
 )
 TUNINGS = (
-    "The tuning was repeated: {tunings} times in all. Each counts once, as the mean of its runs: "
-    "intervals and p values hold for other tunings, each with trainings of its own."
+    "Each configuration was tuned {tunings} times. A tuning counts once, as the mean of its runs: "
+    "intervals and p values, where there are any, hold for other tunings, each with its own runs."
 )
 TOO_FEW = (
     "Where a mean or a difference has no interval, it comes from fewer than {fewest} {sample}. So "
@@ -69,12 +69,17 @@ def progress(results: Results) -> str:
     return f"{line}, {failed} of them failed" if failed else line
 
 
+def learned(study: Study) -> str:
+    """Return what the weights that scored the test have learned."""
+    return "training and validation" if study.refit else "the training histories"
+
+
 def _shown(results: Results, table: pd.DataFrame, across: pd.DataFrame) -> list[Summary]:
     study = results.study
     shown = [
         Summary(
             f"{metric}{_rank(metric, study)}, compared with {study.reference} "
-            f"({progress(results)})",
+            f"({progress(results)}; learned: {learned(study)})",
             _compared(table[table["metric"] == metric], study, metric),
         )
         for metric in study.metrics
@@ -166,7 +171,7 @@ def _notes(study: Study, table: pd.DataFrame, tuned: bool) -> list[str]:
         notes.append(TOO_FEW)
     facts = {
         "sample": study.sample,
-        "learned": "training and validation" if study.refit else "the training histories",
+        "learned": learned(study),
         "primary": study.primary_metric,
         "tunings": study.tunings,
         "fewest": FEWEST,

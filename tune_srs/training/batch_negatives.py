@@ -6,12 +6,10 @@ Shapes: T positions, P positives, N negatives, I items.
 import torch
 from torch import Tensor
 
-from tune_srs.config.settings import LossConfig, TrialConfig
+from tune_srs.config.settings import DEFAULT_SAMPLE, LossConfig, TrialConfig
 from tune_srs.datasets.histories import Histories
 from tune_srs.negatives import CatalogueSampler, Seen, UnseenSampler, target_counts
 from tune_srs.tensors import tensor_of
-
-DEFAULT_SAMPLE = 256  # of sampled softmax, as in eSASRec
 
 
 class Negatives:

@@ -56,8 +56,6 @@ def export_winner(
     refit: Literal["validation"] | None = "validation" if plan.space.search.refit else None
     result = _scored(folder, plan, winner, storage, data, say, refit, keep_ranks=True)
     exported.write(result, RunPaths(folder).best)
-    learned = "training and validation" if refit else "the training histories"
-    say(f"the test was scored with weights that learned from {learned}")
 
 
 def export_trial(
@@ -160,6 +158,7 @@ def _scored(
     metrics = {
         "trial": record.number,
         "epoch": best.epoch,
+        "refit": refit,  # what the weights that scored the test have learned besides
         "validation": {"best": best.metrics} | _baselines(folder, data, config.evaluation),
         "test": _means(test, "test"),
         "intervals": _intervals(test, "test"),  # a selected score, such as validation's, has none
