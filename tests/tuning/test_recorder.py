@@ -1,17 +1,21 @@
 """What a search decides by what happens in it: budgets, failures, damage. Driven without Ray."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from support.driver import search
 from support.searches import FIXED, METRIC, SPACE, check_study, same_as_trained_here
 
 from tune_srs.errors import DataError, SearchError
+from tune_srs.runs.journal import Journal
+from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
 
@@ -29,6 +33,51 @@ def test_each_end_of_a_trial_is_told(tmp_path: Path) -> None:
     assert set(run.trials["status"]) == {"complete", "stopped"}
     assert [line.partition("]")[0] for line in said] == [f"[{n}/5" for n in range(1, 6)]
     check_study(run.folder)
+
+
+class Killed(BaseException):
+    """As sudden as SIGKILL: nobody catches it."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, number: int, after: bool) -> None:
+    """The process ends before, or right after, the event of this number is written."""
+    write, written = Journal._write, itertools.count()
+
+    def writing(journal: Journal, event: dict[str, Any], lasting: bool = False) -> None:
+        this = next(written) == number
+        if this and not after:
+            raise Killed
+        write(journal, event, lasting)
+        if this:
+            raise Killed
+
+    monkeypatch.setattr(Journal, "_write", writing)
+
+
+def test_a_search_killed_around_its_waits_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    """Before and after every event that has a trial wait, go on or end."""
+    halving = {"type": "asha", "grace_period": 1, "reduction_factor": 2}
+    promoting = space(
+        {"train.max_epochs": 4}, search=SEARCH | {"trials": 5, "scheduler": halving}, first=[]
+    )
+    whole, _ = search(tmp_path / "whole", promoting)
+    events = [json.loads(line) for line in RunPaths(whole.folder).journal.read_text().splitlines()]
+    assert {"waits", "end"} < {kind for event in events for kind in event}
+    table = whole.trials.drop(columns="seconds")
+    kept = [name for name in table if "time/" not in str(name)]
+    for number, event in enumerate(events):
+        if not {"waits", "end"} & set(event):
+            continue
+        for after in (False, True):
+            folder = tmp_path / f"{number}-{after}"
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                killed_at(monkeypatch, number, after)
+                with pytest.raises(Killed):
+                    search(folder, promoting)
+            resumed, _ = search(folder, promoting)
+            again = resumed.trials.drop(columns="seconds")
+            pd.testing.assert_frame_equal(again[kept], table[kept])
+            assert not list(folder.rglob("last.safetensors"))
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
