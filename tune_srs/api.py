@@ -76,12 +76,15 @@ def search(
     seed: int | None = None,
     resources: Mapping[str, Any] | None = None,
     resume: bool = False,
+    retry_failed: bool = False,
     data_folder: Path | str = "data",
     results_folder: Path | str = "results",
 ) -> Path | None:
     """Search a space with Ray Tune, Optuna and early stopping, and export the best model.
 
-    `space`: a YAML file or its contents; None resumes a run unchanged. `data`: prepared data to
+    `space`: a YAML file or its contents; None resumes a run, which may have ended: then `settings`
+    and `fixed` hold larger limits (`trials`, `time_budget`, `stale_trials`; `train.max_epochs`), or
+    `retry_failed` has its failed trials trained again. `data`: prepared data to
     search on instead of the data that the space names. `fixed`: settings by dotted name;
     `settings`: those of the section `search`; both override the space. `resources`: see
     `tune_srs.runs.resources.Resources`. Progress is printed, as `tune-srs search` does.
@@ -101,11 +104,13 @@ def search(
         settings or {},
         seed,
         resources or {},
+        retry_failed,
     )
     run = Run(find_run(results, name)) if resume else None
     folder = run.folder if run else results / name
     plan = request.plan(stored=run.plan if run else None)
-    plan.check(folder, resume)
+    extends = resume and space is None and request.extends
+    plan.check(folder, resume, extends)
     if data is None:
         data = prepare(plan.space.base.data, data_folder)
     plan.check_times(data)
@@ -121,7 +126,7 @@ def search(
     console = Console()
     for line in opening(plan, data, folder):
         console.say(line)
-    if not run_search(plan, data, folder, console, resume):
+    if not run_search(plan, data, folder, console, resume, extends, retry_failed):
         return None
     for line in closing(plan, folder):
         console.say(line)

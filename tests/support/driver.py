@@ -7,16 +7,20 @@ One trial trains at a time. What Tune does between a worker and a driver is test
 import itertools
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pytest
 import rich.console
 
 from tune_srs.datasets.prepare import prepare
 from tune_srs.runs import begin
+from tune_srs.runs.journal import Journal
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
 from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
+from tune_srs.tuning import extension
 from tune_srs.tuning.adapters import PlanningSearcher
 from tune_srs.tuning.console import Console
 from tune_srs.tuning.early_stopping import Judge
@@ -25,6 +29,25 @@ from tune_srs.tuning.planner import Planner
 from tune_srs.tuning.recorder import Recorder
 from tune_srs.tuning.search import conclude, open_journal
 from tune_srs.tuning.worker import messages
+
+
+class Killed(BaseException):
+    """As sudden as SIGKILL: nobody catches it."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, number: int, after: bool) -> None:
+    """The process ends before, or right after, the event of this number is written."""
+    write, written = Journal._write, itertools.count()
+
+    def writing(journal: Journal, event: dict[str, Any], lasting: bool = False) -> None:
+        this = next(written) == number
+        if this and not after:
+            raise Killed
+        write(journal, event, lasting)
+        if this:
+            raise Killed
+
+    monkeypatch.setattr(Journal, "_write", writing)
 
 
 class Lines(Console):
@@ -39,21 +62,30 @@ class Lines(Console):
 
 
 def search(
-    folder: Path, space: Space, most_messages: int | None = None, seed: int = 0
+    folder: Path,
+    space: Space,
+    most_messages: int | None = None,
+    seed: int = 0,
+    extends: bool = False,
+    retry_failed: bool = False,
 ) -> tuple[Run, list[str]]:
     """Search `space` in `folder`, or go on there; the run, and what the console said.
 
-    With `most_messages` it is interrupted after as many: the trial that runs does not end.
+    With `most_messages` it is interrupted after as many: the trial that runs does not end. With
+    `extends` it may have ended.
     """
     plan = Plan(folder.name, space, seed, Resources())
     data = prepare(space.base.data, folder.parent / "data", lambda message: None)
     console = Lines()
     if not RunPaths(folder).settings.exists():
         begin.make_folder(plan, data, folder)
+    if extends:
+        extension.begin(plan, data, folder, retry_failed)
     journal = open_journal(folder, space)
     recorder = Recorder(journal, space, folder, plan.storage(folder), console)
     recorder.sweep()
     judge = Judge(space, journal.trials)
+    extension.take_up(recorder.paths, journal, judge)
     planner = Planner(space, journal.trials, judge, plan.seed)
     searcher = PlanningSearcher(planner, recorder, at_once=lambda: 1)
     for turn in map(str, itertools.count()):

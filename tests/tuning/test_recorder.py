@@ -1,6 +1,5 @@
 """What a search decides by what happens in it: budgets, failures, damage. Driven without Ray."""
 
-import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,10 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
-from support.driver import search
+from support.driver import Killed, killed_at, search
 from support.searches import FIXED, METRIC, SPACE, check_study, same_as_trained_here
 
 from tune_srs.errors import DataError, SearchError
-from tune_srs.runs.journal import Journal
 from tune_srs.runs.paths import RunPaths
 from tune_srs.runs.run import Run
 from tune_srs.space.space import Space
@@ -33,25 +31,6 @@ def test_each_end_of_a_trial_is_told(tmp_path: Path) -> None:
     assert set(run.trials["status"]) == {"complete", "stopped"}
     assert [line.partition("]")[0] for line in said] == [f"[{n}/5" for n in range(1, 6)]
     check_study(run.folder)
-
-
-class Killed(BaseException):
-    """As sudden as SIGKILL: nobody catches it."""
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, number: int, after: bool) -> None:
-    """The process ends before, or right after, the event of this number is written."""
-    write, written = Journal._write, itertools.count()
-
-    def writing(journal: Journal, event: dict[str, Any], lasting: bool = False) -> None:
-        this = next(written) == number
-        if this and not after:
-            raise Killed
-        write(journal, event, lasting)
-        if this:
-            raise Killed
-
-    monkeypatch.setattr(Journal, "_write", writing)
 
 
 def test_a_search_killed_around_its_waits_ends_like_one_that_was_not(tmp_path: Path) -> None:

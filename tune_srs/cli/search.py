@@ -65,6 +65,10 @@ def search(
         ),
     ] = None,
     resume: Resume = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="With --resume: train trials that failed again."),
+    ] = False,
     settings: Settings = None,
     data_folder: DataFolder = Path("data"),
     results_folder: ResultsFolder = Path("results"),
@@ -74,6 +78,8 @@ def search(
     Begin: tune-srs search search_spaces/demo.yaml --name first
 
     Continue: tune-srs search --resume --name first
+
+    More of one that has ended: tune-srs search --resume --name first --num-trials 60
     """
     from tune_srs import api
 
@@ -97,6 +103,7 @@ def search(
             "trackers": track or None,
         },
         resume=resume,
+        retry_failed=retry_failed,
         data_folder=data_folder,
         results_folder=results_folder,
     )

@@ -1,5 +1,6 @@
 """The names of the files in a run's folder, and how a run is found."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,19 @@ class RunPaths:
     def best(self) -> Path:
         """The exported winner; it is there as soon as the search has ended."""
         return self.folder / "best"
+
+    @property
+    def extending(self) -> Path:
+        """Is there while a search goes on that had ended; `best` is then of what it was."""
+        return self.folder / ".extending"
+
+    def former_best(self) -> Path:
+        """Return a free name for a winner that another one replaces."""
+        return next(
+            path
+            for number in itertools.count(1)
+            if not (path := self.folder / f"best-{number}").exists()
+        )
 
     @property
     def best_metrics(self) -> Path:

@@ -88,12 +88,17 @@ class Plan(Resumable):
                 f"{path}: damaged, {error!r} is missing; start a new search"
             ) from error
 
-    def check(self, folder: Path, resume: bool) -> None:
-        """Raise a `ConfigError`, before anything starts, for what would fail later."""
+    def check(self, folder: Path, resume: bool, extends: bool = False) -> None:
+        """Raise a `ConfigError`, before anything starts, for what would fail later.
+
+        `extends`: a run that has ended is to go on.
+        """
         self.check_folder(folder, resume)
-        if RunPaths(folder).best.exists():
+        paths = RunPaths(folder)
+        if paths.best.exists() and not paths.extending.exists() and not extends:
             raise ConfigError(
-                f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}"
+                f"{folder}: has ended already; see: {typed('tune-srs')} results {self.name}; or "
+                f"resume it with more --num-trials"
             )
         for tracker in self.resources.trackers:
             spec = find_spec(tracker)

@@ -37,21 +37,27 @@ class Planner:
         """Return the number and the values of the trial to train; None if there is none for now.
 
         A trial that waits and belongs to the best of its rung comes first, then a new one. When
-        none is left to begin and none runs, the best of those that wait go on to the end.
+        none is left to begin, none runs and none is complete, the best that waits goes on.
         """
         number = self._judge.promoted()
         if number is None and self._begins():
             if (values := self._proposed()) is not None:
                 return len(self._records), values
             self._exhausted = True
-        if number is None and not self._runs():
-            number = self._judge.promoted(at_least_one=True)
+        if number is None:
+            number = self._last_resort()
         return None if number is None else (number, self._records[number].values)
 
     def is_done(self) -> bool:
         """Return whether nothing runs and nothing is left to train."""
-        left = self._begins() or self._runs()
-        return not left and self._judge.promoted(at_least_one=True) is None
+        left = self._begins() or self._runs() or self._judge.promoted() is not None
+        return not left and self._last_resort() is None
+
+    def _last_resort(self) -> int | None:
+        """Return the trial that goes on so that one is complete, in a search of few trials."""
+        if self._runs() or any(one.status == "complete" for one in self._records):
+            return None
+        return self._judge.promoted(at_least_one=True)
 
     def _begins(self) -> bool:
         return not self._exhausted and len(self._records) < self._space.trials

@@ -9,7 +9,11 @@ from tune_srs.config.validation import validated
 from tune_srs.errors import ConfigError
 from tune_srs.runs.plan import Plan
 from tune_srs.runs.resources import Resources
+from tune_srs.space.parameters import Categorical
 from tune_srs.space.space import Space
+
+EXTENDABLE = {"trials", "time_budget", "stale_trials"}
+MAX_EPOCHS = "train.max_epochs"
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,12 @@ class Request:
     search: Mapping[str, Any]  # settings of the space's section `search`
     seed: int | None
     resources: Mapping[str, Any]
+    retry_failed: bool = False  # trials that have failed are trained again
+
+    @property
+    def extends(self) -> bool:
+        """Whether a run that has ended is to go on."""
+        return self.retry_failed or bool(given(self.search) or given(self.overrides))
 
     def plan(self, stored: Plan | None) -> Plan:
         """A new plan, or the one `stored` by the run to resume, with which all given must agree."""
@@ -36,12 +46,8 @@ class Request:
         if self.space is None:
             if stored is None:
                 raise ConfigError("search: SPACE.yaml is missing; see search_spaces/ for some")
-            if fixed or search or self.seed is not None:
-                raise ConfigError(
-                    "--resume: a run keeps its settings; give only --name and, if needed, "
-                    "other resources"
-                )
-            return replace(stored, resources=resources)
+            space = extended(stored.space, fixed, search, self.seed)
+            return replace(stored, resources=resources, space=space)
         if isinstance(self.space, Path):
             space = Space.from_yaml(self.space, fixed=fixed, search=search)
         else:
@@ -53,6 +59,35 @@ class Request:
                 f"give --name alone"
             )
         return plan
+
+
+def extended(
+    space: Space, fixed: Mapping[str, Any], search: Mapping[str, Any], seed: int | None
+) -> Space:
+    """Return the space of a run to resume with larger limits; a `ConfigError` for other changes."""
+    if seed is not None or set(search) - EXTENDABLE or set(fixed) - {MAX_EPOCHS}:
+        raise ConfigError(
+            "--resume: a run keeps its settings; give only --name, larger limits (--num-trials, "
+            "--time-budget, --stale-trials, --max-epochs) and, if needed, other resources"
+        )
+    before, epochs = space.base.train, fixed.get(MAX_EPOCHS)
+    if epochs is not None and epochs < before.max_epochs:
+        raise ConfigError(
+            f"--max-epochs: the run has trained up to {before.max_epochs} epochs; ask for more"
+        )
+    schedules = space.params.get("train.schedule")
+    varied = isinstance(schedules, Categorical) and "cosine" in schedules.choices
+    if epochs not in (None, before.max_epochs) and (before.schedule == "cosine" or varied):
+        raise ConfigError(
+            f"--max-epochs: train.schedule=cosine lowers the rate until epoch {before.max_epochs}, "
+            f"so that epochs of trials with another last epoch cannot be compared; begin another "
+            f"search"
+        )
+    trials = search.get("trials")
+    if trials is not None and trials < space.trials:
+        raise ConfigError(f"--num-trials: the run has {space.trials} already; ask for more")
+    values = space.to_dict()
+    return Space.from_dict(values, "space", search=search, fixed=fixed)
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tune_srs.runs.resources import Resources
 from tune_srs.space.space import Space
 from tune_srs.storage import trial_name
 from tune_srs.training.loop import compile_kernels
-from tune_srs.tuning import winner
+from tune_srs.tuning import extension, winner
 from tune_srs.tuning.adapters import EarlyStopping, Ending, PlanningSearcher, Recording
 from tune_srs.tuning.cluster import check_storage, connected, logged, node_resources
 from tune_srs.tuning.console import Console
@@ -38,17 +38,33 @@ from tune_srs.tuning.retries import RETRIES
 from tune_srs.tuning.worker import run_trial
 
 
-def search(plan: Plan, data: PreparedData, folder: Path, console: Console, resume: bool) -> bool:
+def search(
+    plan: Plan,
+    data: PreparedData,
+    folder: Path,
+    console: Console,
+    resume: bool,
+    extends: bool = False,
+    retry_failed: bool = False,
+) -> bool:
     """Run `plan` in the new `folder`; with `resume`, continue the run that is there.
+
+    With `extends` it may have ended, and `plan` has larger limits than it had; with `retry_failed`
+    trials that have failed are trained again.
 
     Returns True if the search ended, False if it was interrupted. Raises `ConfigError` if a new
     run's `folder` exists or the resources are missing. Raises `SearchError` if no trial reported a
     metric, or if the disk or the storage fails.
     """
-    plan.check(folder, resume)
+    plan.check(folder, resume, extends)
     settings = RunPaths(folder).settings
     try:
-        return _search(plan, data, folder, console, resume)
+        with ExitStack() as held:
+            if resume:
+                held.enter_context(alone(folder))  # before Ray starts, which takes seconds
+            if extends:
+                extension.begin(plan, data, folder, retry_failed)
+            return _search(plan, data, folder, console, resume, held)
     except KeyboardInterrupt:  # a second one, or one outside Tune, which ends well after the first
         if settings.exists():
             console.say(f"interrupted; {plan.how_to_resume(folder)}")
@@ -62,27 +78,32 @@ def search(plan: Plan, data: PreparedData, folder: Path, console: Console, resum
         ) from error
 
 
-def _search(plan: Plan, data: PreparedData, folder: Path, console: Console, resume: bool) -> bool:
+def _search(
+    plan: Plan,
+    data: PreparedData,
+    folder: Path,
+    console: Console,
+    resume: bool,
+    held: ExitStack,
+) -> bool:
     space = plan.space
-    with ExitStack() as held:
-        if resume:
-            held.enter_context(alone(folder))  # before Ray starts, which takes seconds
-        with connected(plan.resources, data.validation):
-            _check_cluster(plan, folder, resume)
-            if not resume:
-                begin.make_folder(plan, data, folder)
-                held.enter_context(alone(folder))
-            held.enter_context(logged(RunPaths(folder).log))
-            compile_kernels(space.base, console.say)  # before several workers do
-            journal = open_journal(folder, space)
-            recorder = Recorder(journal, space, folder, plan.storage(folder), console)
-            recorder.sweep()
-            judge = Judge(space, journal.trials)
-            planner = Planner(space, journal.trials, judge, plan.seed)
-            if not planner.is_done() and not recorder.is_over():
-                with console.watching(journal, space), terminated_as_interrupted():
-                    _tune(plan, data, recorder, judge, planner)
-        return conclude(plan, data, recorder, planner, console)  # no worker writes any more
+    with connected(plan.resources, data.validation):
+        _check_cluster(plan, folder, resume)
+        if not resume:
+            begin.make_folder(plan, data, folder)
+            held.enter_context(alone(folder))
+        held.enter_context(logged(RunPaths(folder).log))
+        compile_kernels(space.base, console.say)  # before several workers do
+        journal = open_journal(folder, space)
+        recorder = Recorder(journal, space, folder, plan.storage(folder), console)
+        recorder.sweep()
+        judge = Judge(space, journal.trials)
+        extension.take_up(recorder.paths, journal, judge)
+        planner = Planner(space, journal.trials, judge, plan.seed)
+        if not planner.is_done() and not recorder.is_over():
+            with console.watching(journal, space), terminated_as_interrupted():
+                _tune(plan, data, recorder, judge, planner)
+    return conclude(plan, data, recorder, planner, console)  # no worker writes any more
 
 
 def open_journal(folder: Path, space: Space) -> Journal:
@@ -221,4 +242,5 @@ def conclude(
         reason = spent or "every point of the space has been tried"
         console.say(f"over after {ended} trials: {reason}")
     winner.export_winner(paths.folder, plan, journal, recorder.storage, data, console.say)
+    paths.extending.unlink(missing_ok=True)
     return True

@@ -45,6 +45,7 @@ def export_winner(
 ) -> None:
     """Score the best trial and the baselines on the test futures, once, and write `best/`.
 
+    Where the search had ended before, the same winner stays, and another one is kept as `best-1`.
     Weights that cannot be read are trained again: a trial repeats itself. Raises `SearchError` if
     no trial gave a metric.
     """
@@ -53,6 +54,14 @@ def export_winner(
         metric = plan.space.search.metrics[0]
         reason = next((r.reason for r in journal.trials if r.reason), "none was recorded")
         raise SearchError(f"{folder}: no trial gave {metric}; the first reason: {reason}")
+    paths = RunPaths(folder)
+    if paths.best.exists():
+        former = tables.read_json(paths.best_metrics)
+        if (former["trial"], former["epoch"]) == (winner.number, winner.best_epoch):
+            say("the winner is the same as before")
+            return
+        paths.best.rename(kept := paths.former_best())
+        say(f"the former winner, trial {former['trial']}, is kept in {kept}")
     refit: Literal["validation"] | None = "validation" if plan.space.search.refit else None
     result = _scored(folder, plan, winner, storage, data, say, refit, keep_ranks=True)
     exported.write(result, RunPaths(folder).best)
