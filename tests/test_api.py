@@ -48,7 +48,7 @@ def test_an_export_is_used_where_neither_ray_nor_optuna_is(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-2:] == ["6", "168"]
+    assert done.stdout.split()[-2:] == ["6", "192"]
 
 
 def test_what_it_offers_is_there_and_nothing_else() -> None:

@@ -391,7 +391,8 @@ def test_a_damaged_run_is_named(run: Run, tmp_path: Path, name: str, command: st
         "seed": 0,
         "resources": {},
         "space": space,
-        "data": {"fingerprint": "f", "settings": {}, "users": 1, "items": 1, "interactions": 1},
+        "data": {"fingerprint": "f", "settings": {}}
+        | dict.fromkeys(("users", "items", "interactions", "test_futures_in_history"), 1),
     }
     (folder / "search.yaml").write_text(yaml.safe_dump(plan))
     (folder / "trials.csv").write_text(

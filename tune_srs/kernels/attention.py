@@ -227,9 +227,9 @@ def attend_back(
                 slope = view(tiles[1], stop, count)
                 for i in range(count):
                     result, grad = mixed[start + low + i, own], d_mixed[start + low + i, own]
+                    d_seen[i, :] = grad
                     total = ZERO
-                    for e in range(units):
-                        d_seen[i, e] = grad[e]
+                    for e in range(units):  # alone: see `compiled`
                         total += grad[e] * result[e]
                     sums[i] = total
                 transpose(d_seen, d_seen_t)

@@ -3,6 +3,9 @@
 Numba keeps what it compiled beside a module until that module changes: what calls one another must
 therefore stand in one file, or a change in another would leave the old code in use. After a change
 here, delete `kernels/__pycache__`.
+
+A loop that adds up a row stores nothing besides: whether it is vectorised, and so the order of its
+sum, would depend on how near one another the arrays lie.
 """
 
 from collections.abc import Callable

@@ -36,6 +36,7 @@ def versions() -> dict[str, str]:
 SETTINGS = (
     "name", "seed", "resources", "space.description", "space.search", "space.params",
     "data.fingerprint", "data.settings", "data.users", "data.items", "data.interactions",
+    "data.test_futures_in_history",
 )  # fmt: skip
 
 

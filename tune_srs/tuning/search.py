@@ -152,6 +152,8 @@ def terminated_as_interrupted() -> Iterator[None]:
     After the block the old handler of Ctrl-C is back; Tune would leave its own in place.
     """
     before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:  # as a shell leaves it for what it starts with &
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     terminate = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
