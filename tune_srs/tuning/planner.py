@@ -17,6 +17,7 @@ from tune_srs.space.space import Space
 from tune_srs.tuning.early_stopping import Judge
 from tune_srs.tuning.samplers import make_sampler
 
+LEARNING = ("tpe", "gp", "cmaes")  # the samplers that look at trials
 ATTEMPTS = 20  # of the sampler at a point that is new
 RANDOM_ATTEMPTS = 1000  # after them
 
@@ -69,7 +70,8 @@ class Planner:
         """Return the values of the next new trial; None if every point has been tried."""
         number = len(self._records)
         study = new_study(self._space.search.objectives)
-        study.add_trials([self._told(record) for record in self._records])
+        if self._space.search.sampler.type in LEARNING:
+            study.add_trials([self._told(record) for record in self._records])
         study.sampler = self._sampler(number)
         if number < len(self._points):  # what it leaves open, the sampler fills in
             study.enqueue_trial(dict(self._points[number]))

@@ -53,7 +53,7 @@ def make_sampler(space: Space, seed: int) -> MakeSampler:
                     warn_independent_sampling=False,
                 )
             case QMCSettings():
-                return SobolSampler(list(space.params), seed)
+                return SobolSampler(list(space.params), seed, number)
             case _:  # of a grid every point is enqueued, so none is left to sample
                 return RandomSampler(seed=own_seed)
 
@@ -72,9 +72,10 @@ class SobolSampler(BaseSampler):
     its place in the sequence in the study; here the place is the trial's number.
     """
 
-    def __init__(self, names: Sequence[str], seed: int) -> None:
+    def __init__(self, names: Sequence[str], seed: int, place: int) -> None:
+        """`place`: of the study's first trial in the sequence."""
         self._dimensions = {name: place for place, name in enumerate(names)}
-        self._seed = seed
+        self._seed, self._place = seed, place
 
     def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
         return {}
@@ -92,8 +93,8 @@ class SobolSampler(BaseSampler):
         from scipy.stats import qmc  # half a second, which other samplers need not wait
 
         sequence = qmc.Sobol(len(self._dimensions), rng=self._seed)
-        if trial.number:  # not even by none, says scipy, before the first
-            sequence.fast_forward(trial.number)
+        if place := self._place + trial.number:  # not even by none, says scipy, before the first
+            sequence.fast_forward(place)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The balance properties of Sobol")
             point = sequence.random(1)[0]
