@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from tune_srs.config.settings import LossConfig, ModelConfig
 from tune_srs.datasets.histories import Histories, Split
+from tune_srs.evaluation.metrics import MISSED
 from tune_srs.model.sasrec import SASRec
 from tune_srs.relevance import relevance
 
@@ -194,7 +195,10 @@ def plain_train_step(
 
 @torch.no_grad()
 def plain_ranks(model: PlainSASRec, split: Split) -> list[list[int]]:
-    """Of each user's futures, the rank in the catalogue without the history, one by one."""
+    """Of each user's futures, the rank in the catalogue without the history, one by one.
+
+    `MISSED` for a future that stands in the history.
+    """
     model.eval()
     ranks = []
     for user in range(split.num_users):
@@ -204,7 +208,11 @@ def plain_ranks(model: PlainSASRec, split: Split) -> list[list[int]]:
         items[0, model.max_length - len(window) :] = torch.tensor(window)
         scores = model.items.weight @ model(items)[0, -1]  # (I + 1,)
         futures = split.futures[user].tolist()
-        scores[list(set(history) - set(futures))] = -math.inf
-        scores[0] = -math.inf
-        ranks.append([int((scores >= scores[item]).sum()) - 1 for item in futures])
+        scores[[0, *history]] = -math.inf
+        ranks.append(
+            [
+                MISSED if item in history else int((scores >= scores[item]).sum()) - 1
+                for item in futures
+            ]
+        )
     return ranks

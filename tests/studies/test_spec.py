@@ -20,7 +20,14 @@ FIXED: dict[str, Any] = STUDY["fixed"]
 SHUFFLE = OF_DATA | {"data.ties.order": "shuffle"}
 
 # of a data set, as `search.yaml` has them
-FACTS = {"fingerprint": "f", "settings": {}, "users": 9, "items": 9, "interactions": 99}
+FACTS = {
+    "fingerprint": "f",
+    "settings": {},
+    "users": 9,
+    "items": 9,
+    "interactions": 99,
+    "test_futures_in_history": 0.0,
+}
 
 
 def test_a_configuration_has_what_is_fixed_for_all_then_its_own_then_what_is_tuned(
