@@ -9,7 +9,7 @@ from scipy import stats
 from support.small_data import histories_of, random_split
 
 from tune_srs.errors import DataError
-from tune_srs.negatives import CatalogueSampler, Seen, UnseenSampler, target_counts
+from tune_srs.negatives import CatalogueSampler, Seen, UnseenSampler, seen_pairs, target_counts
 from tune_srs.training.batches import Batches
 
 CPU = torch.device("cpu")
@@ -116,7 +116,7 @@ def test_a_sample_of_the_catalogue_has_the_chances_it_tells(power: float, shared
 
 
 def test_who_has_seen_what_is_known() -> None:
-    seen = Seen(histories_of(HISTORIES, 9), CPU)
+    seen = Seen(seen_pairs(histories_of(HISTORIES, 9)), 9, CPU)
     users, items = torch.tensor([0, 3, 1]), torch.arange(1, 10)
     found = seen.contains(users, items)
     assert torch.equal(found, seen.contains(users, items.expand(3, 9)))

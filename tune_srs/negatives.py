@@ -35,9 +35,10 @@ def masses(histories: Histories, popularity: float) -> Masses:
 class Seen:
     """Tells which items stand in which user's history."""
 
-    def __init__(self, histories: Histories, device: torch.device) -> None:
-        self._range = histories.num_items + 1
-        self._pairs = tensor_of(seen_pairs(histories), device)
+    def __init__(self, pairs: Masses, num_items: int, device: torch.device) -> None:
+        """`pairs` as `seen_pairs` gives them."""
+        self._range = num_items + 1
+        self._pairs = tensor_of(pairs, device)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Return where `items` (T, N), or (N,) for all, are in the history of `users` (T,)."""
@@ -64,8 +65,9 @@ class UnseenSampler:
     ) -> None:
         """Draw by a compiled kernel if `kernels`: by default on a CPU if all masses are equal."""
         self._kernels = device.type == "cpu" and popularity == 0 if kernels is None else kernels
-        self._seen = Seen(histories, device)
-        users, items = np.divmod(seen_pairs(histories), histories.num_items + 1)
+        pairs = seen_pairs(histories)
+        self._seen = Seen(pairs, histories.num_items, device)
+        users, items = np.divmod(pairs, histories.num_items + 1)
         items = items - 1
         sizes = np.bincount(users, minlength=histories.num_users)
         if sizes.max(initial=0) >= histories.num_items:

@@ -23,11 +23,8 @@ from tune_srs.space.space import Space
 from tune_srs.tuning import extension
 from tune_srs.tuning.adapters import PlanningSearcher
 from tune_srs.tuning.console import Console
-from tune_srs.tuning.early_stopping import Judge
 from tune_srs.tuning.messages import Message, TrialFailed
-from tune_srs.tuning.planner import Planner
-from tune_srs.tuning.recorder import Recorder
-from tune_srs.tuning.search import conclude, open_journal
+from tune_srs.tuning.search import conclude, open_session
 from tune_srs.tuning.worker import messages
 
 
@@ -81,12 +78,7 @@ def search(
         begin.make_folder(plan, data, folder)
     if extends:
         extension.begin(plan, data, folder, retry_failed)
-    journal = open_journal(folder, space)
-    recorder = Recorder(journal, space, folder, plan.storage(folder), console)
-    recorder.sweep()
-    judge = Judge(space, journal.trials)
-    extension.take_up(recorder.paths, journal, judge)
-    planner = Planner(space, journal.trials, judge, plan.seed)
+    recorder, judge, planner = open_session(plan, folder, console)
     searcher = PlanningSearcher(planner, recorder, at_once=lambda: 1)
     for turn in map(str, itertools.count()):
         config = None if recorder.is_over() else searcher.suggest(turn)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from support.small_data import histories_of
-from torch import Tensor
 
 from tune_srs.config.settings import TrialConfig
 from tune_srs.training.batch_negatives import Negatives, from_batch
@@ -17,7 +16,7 @@ HISTORIES = [[2, 3, 7, 3, 2, 2], [1, 4, 4], [7, 6, 1], [5, 5, 5, 5, 8]]
 MOST = 3  # items of a history that are seen
 
 
-def drawn_from(loss: dict[str, Any], seed: int) -> tuple[Tensor, ...]:
+def drawn_from(loss: dict[str, Any], seed: int) -> tuple[Any, ...]:
     """Users (T,), positives (T, 1), where they exist, and what is drawn for a batch of everyone."""
     histories = histories_of(HISTORIES, 9)
     changes = {f"loss.{name}": value for name, value in loss.items()}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tune_srs.config.settings import EvaluationConfig
 from tune_srs.datasets.histories import Split
+from tune_srs.datasets.statistics import in_history
 from tune_srs.errors import DataError
 from tune_srs.evaluation.device_histories import DeviceHistories
 from tune_srs.evaluation.intervals import mean_intervals
@@ -80,14 +81,15 @@ class Evaluator:
         self._histories = DeviceHistories(split.histories.items, split.histories.offsets, device)
         self._futures = tensor_of(split.futures, device).long()  # (U, K), 0 where there is none
         self.counted = ~_repeats(self._futures) & (self._futures > 0)  # (U, K)
-        self.number = (self._futures > 0).sum(dim=1)  # (U,) futures, repetitions included
+        self.number = tensor_of(split.future_counts, device)  # (U,) repetitions included
         self._ragged = bool((split.futures == 0).any())
         excluded = seen_pairs(split.histories) if config.exclude_history else np.empty(0, np.int64)
         offsets = np.searchsorted(excluded, np.arange(split.num_users + 1) * self._range)
         self._excluded = tensor_of(excluded % self._range, device)  # user by user
         self._excluded_offsets = tensor_of(offsets, device)  # (U + 1,)
-        keys = np.arange(split.num_users)[:, None] * self._range + split.futures  # (U, K)
-        missed = np.isin(keys, excluded) | (split.futures == 0)
+        missed = split.futures == 0
+        if config.exclude_history:
+            missed |= in_history(split.histories, split.futures)
         self._missed = tensor_of(missed, device)  # (U, K) is no candidate
         sampled = config.candidates == "sampled"
         self.negatives = self._sample() if sampled else None  # (U, n) in place of the catalogue

@@ -14,7 +14,7 @@ from tune_srs.report.effort import duration
 from tune_srs.report.scores import test_table
 from tune_srs.report.style import Picture
 from tune_srs.runs.run import Run
-from tune_srs.runs.tables import spelled, with_nulls
+from tune_srs.runs.tables import learned_in_words, spelled, with_nulls
 from tune_srs.space.parameters import Categorical, Distribution
 from tune_srs.tables.text import readable
 
@@ -38,7 +38,7 @@ def render(run: Run, pictures: Sequence[Picture], figures: Path) -> str:
         facts=_facts(run),
         parameters=_table(_space(run)),
         winner=_winner(run),
-        learned="training and validation" if run.space.search.refit else "the training histories",
+        learned=learned_in_words(run.space.search.refit),
         scores=None if (scores := test_table(run)) is None else _table(scores),
         pictures=[
             (picture, _data_address(figures / f"{picture.name}.svg")) for picture in pictures

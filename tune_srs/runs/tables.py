@@ -149,6 +149,11 @@ def _shown(metrics: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*metrics, *(f"val/{name}" for name in SHOWN_METRICS)]))
 
 
+def learned_in_words(refit: bool) -> str:
+    """Return what the weights that scored the test have learned."""
+    return "training and validation" if refit else "the training histories"
+
+
 def conclusion(trials: pd.DataFrame, best: dict[str, Any], metric: str) -> list[str]:
     """Return a line on all trials and one on the best; `best` is what `metrics.json` holds."""
     count = trials["status"].value_counts()
@@ -162,7 +167,7 @@ def conclusion(trials: pd.DataFrame, best: dict[str, Any], metric: str) -> list[
     if on_test in best["test"]["best"]:
         scores = ", ".join(f"{name} {values[on_test]:.4f}" for name, values in best["test"].items())
         line += f"; {on_test}: {scores}"
-    learned = "training and validation" if best["refit"] else "the training histories"
+    learned = learned_in_words(bool(best["refit"]))
     lines += [line, f"the test was scored with weights that learned from {learned}"]
     if "pareto" in trials:
         numbers = ", ".join(map(str, trials.loc[trials["pareto"], "trial"]))

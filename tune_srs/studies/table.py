@@ -8,7 +8,7 @@ import pandas as pd
 
 from tune_srs.config.yaml import read_yaml
 from tune_srs.files import write_aside
-from tune_srs.runs.tables import Summary
+from tune_srs.runs.tables import Summary, learned_in_words
 from tune_srs.space.parameters import Values
 from tune_srs.studies import run as runs
 from tune_srs.studies.comparison import Results, changes, compare
@@ -69,17 +69,12 @@ def progress(results: Results) -> str:
     return f"{line}, {failed} of them failed" if failed else line
 
 
-def learned(study: Study) -> str:
-    """Return what the weights that scored the test have learned."""
-    return "training and validation" if study.refit else "the training histories"
-
-
 def _shown(results: Results, table: pd.DataFrame, across: pd.DataFrame) -> list[Summary]:
     study = results.study
     shown = [
         Summary(
             f"{metric}{_rank(metric, study)}, compared with {study.reference} "
-            f"({progress(results)}; learned: {learned(study)})",
+            f"({progress(results)}; learned: {learned_in_words(study.refit)})",
             _compared(table[table["metric"] == metric], study, metric),
         )
         for metric in study.metrics
@@ -171,7 +166,7 @@ def _notes(study: Study, table: pd.DataFrame, tuned: bool) -> list[str]:
         notes.append(TOO_FEW)
     facts = {
         "sample": study.sample,
-        "learned": learned(study),
+        "learned": learned_in_words(study.refit),
         "primary": study.primary_metric,
         "tunings": study.tunings,
         "fewest": FEWEST,

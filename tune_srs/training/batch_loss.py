@@ -87,7 +87,7 @@ class BatchLoss:
         generator: torch.Generator,
     ) -> Tensor:
         loss = self._loss
-        negatives, counted, shift = self.negatives(batch.users, positives, exists, generator)
+        negatives, counted, log_q = self.negatives(batch.users, positives, exists, generator)
         table, (inputs, nearer, others) = self._rows(model, batch.items, positives, negatives)
         features, table = model.scoring(self._encode(model, table, inputs, batch), table)
         if loss.share_negatives:
@@ -95,6 +95,15 @@ class BatchLoss:
             far = features @ table[others].T  # (T, N)
         else:
             near, far = row_products(features, table, nearer, others)
+        if loss.type == "sampled_softmax":
+            if log_q is not None:
+                far = far - log_q
+            far = far.masked_fill(~counted, -torch.inf)
+            different = _different(positives, exists)
+            smoothing = loss.label_smoothing
+            return losses.sampled_softmax(
+                features, table[1:], near, different, far, pairs, smoothing
+            )
         draws = losses.draw_weights(counted, exists[:, 0])
         match loss.type:
             case "bce":
@@ -105,13 +114,6 @@ class BatchLoss:
                 return losses.gbce(near, far, pairs, draws, *of_catalogue)
             case "bpr":
                 return losses.bpr(near, far, pairs, draws)
-            case "sampled_softmax":
-                far = (far - shift).masked_fill(~counted, -torch.inf)
-                different = _different(positives, exists)
-                smoothing = loss.label_smoothing
-                return losses.sampled_softmax(
-                    features, table[1:], near, different, far, pairs, smoothing
-                )
         raise ValueError(f"unknown loss {loss.type}")
 
     def _rows(self, model: SASRec, *indexes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tune_srs.config.settings import DEFAULT_SAMPLE, LossConfig, TrialConfig
 from tune_srs.datasets.histories import Histories
-from tune_srs.negatives import CatalogueSampler, Seen, UnseenSampler, target_counts
+from tune_srs.negatives import CatalogueSampler, Seen, UnseenSampler, seen_pairs, target_counts
 from tune_srs.tensors import tensor_of
 
 
@@ -28,14 +28,16 @@ class Negatives:
             self.sampler = UnseenSampler(histories, device, popularity)
         else:
             self.sampler = CatalogueSampler(histories, device, popularity)
-        self._seen = Seen(histories, device) if self._near else None
+        self._seen = (
+            Seen(seen_pairs(histories), histories.num_items, device) if self._near else None
+        )
         if loss.log_q:
             counts = target_counts(histories, config.model.max_length)
             self._frequency = tensor_of(counts / counts.sum(), device)  # (I,) among the targets
 
     def __call__(
         self, users: Tensor, positives: Tensor, exists: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what is drawn for a batch: negatives, which of them count, log-Q.
 
         Positions are of `users` (T,) and have `positives` (T, P) where these `exist` (T, P). The
@@ -64,15 +66,15 @@ class Negatives:
         items = self.sampler.sample(users, self._far, generator)
         return items, torch.ones_like(items, dtype=torch.bool)
 
-    def _log_q(self, items: Tensor, seen: Tensor | None) -> Tensor:
-        """Return the log of how often each of `items` is expected: (), (N,) or (T, N).
+    def _log_q(self, items: Tensor, seen: Tensor | None) -> Tensor | None:
+        """Return the log of how often each of `items` is expected: (N,) or (T, N).
 
         Those from the batch occur as often as `target_counts` over all batches (Yi et al., RecSys
         2019); the others are drawn by popularity (mixed negative sampling, Yang et al., WWW 2020).
-        0 without log-Q.
+        None without log-Q.
         """
         if not self._loss.log_q:
-            return items.new_zeros((), dtype=torch.float32)
+            return None
         assert isinstance(self.sampler, CatalogueSampler)
         expected = (self._far * self.sampler.chances)[items - 1]
         if seen is not None:

@@ -94,16 +94,22 @@ def _search(
             held.enter_context(alone(folder))
         held.enter_context(logged(RunPaths(folder).log))
         compile_kernels(space.base, console.say)  # before several workers do
-        journal = open_journal(folder, space)
-        recorder = Recorder(journal, space, folder, plan.storage(folder), console)
-        recorder.sweep()
-        judge = Judge(space, journal.trials)
-        extension.take_up(recorder.paths, journal, judge)
-        planner = Planner(space, journal.trials, judge, plan.seed)
+        recorder, judge, planner = open_session(plan, folder, console)
         if not planner.is_done() and not recorder.is_over():
-            with console.watching(journal, space), terminated_as_interrupted():
+            with console.watching(recorder.journal, space), terminated_as_interrupted():
                 _tune(plan, data, recorder, judge, planner)
     return conclude(plan, data, recorder, planner, console)  # no worker writes any more
+
+
+def open_session(plan: Plan, folder: Path, console: Console) -> tuple[Recorder, Judge, Planner]:
+    """Return what a session goes on with: all of it stands where the journal left it."""
+    space = plan.space
+    journal = open_journal(folder, space)
+    recorder = Recorder(journal, space, folder, plan.storage(folder), console)
+    recorder.sweep()
+    judge = Judge(space, journal.trials)
+    extension.take_up(recorder.paths, journal, judge)
+    return recorder, judge, Planner(space, journal.trials, judge, plan.seed)
 
 
 def open_journal(folder: Path, space: Space) -> Journal:

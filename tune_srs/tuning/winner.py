@@ -64,7 +64,7 @@ def export_winner(
         say(f"the former winner, trial {former['trial']}, is kept in {kept}")
     refit: Literal["validation"] | None = "validation" if plan.space.search.refit else None
     result = _scored(folder, plan, winner, storage, data, say, refit, keep_ranks=True)
-    exported.write(result, RunPaths(folder).best)
+    exported.write(result, paths.best)
 
 
 def export_trial(
