@@ -35,13 +35,6 @@ def new_study(objectives: Sequence[Objective]) -> optuna.Study:
     return optuna.create_study(directions=[_direction(one) for one in objectives])
 
 
-def study_of(records: Sequence[TrialRecord], space: Space) -> optuna.Study:
-    """Return a study of all trials so far, each under its own number."""
-    study = new_study(space.search.objectives)
-    study.add_trials([frozen(record, space) for record in records])
-    return study
-
-
 def frozen(record: TrialRecord, space: Space) -> FrozenTrial:
     """Return a trial as Optuna would have it.
 
